@@ -1,0 +1,199 @@
+"""Looks at a folder of histories: what is damaged, what it would cost to mend it, and the mending."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from datetime import datetime
+from secrets import token_hex
+from typing import Final, TextIO
+
+from histories.base import now
+from histories.disk import Disk
+from histories.locks import FileLock, is_held
+from histories.log import Log
+from histories.salvage import Salvage, salvage
+
+_OPEN_TO_OTHERS: Final = 0o077
+
+
+def check_main(path: str, repair: bool, out: TextIO, *, disk: Disk | None = None) -> int:
+    """Writes a line to `out` for each thing that is wrong with the histories in the folder `path`, and a summary.
+
+    With `repair`, saves what can be saved: the damaged original stays beside it, as `<session>.damaged-<time>`.
+    Safe beside a running server: a session whose turn runs is only looked at.
+    Returns 0 when all is well, 1 when something is damaged, and was not repaired. Raises `OSError` for a folder that
+    can't be read.
+    """
+    disk = disk or Disk()
+    if not os.path.lexists(path):
+        print("There are no histories yet.", file=out)
+        return 0
+    check = _Check(disk, repair, out)
+    root = disk.folder(path, create=False)
+    try:
+        check.root(root)
+        for name in sorted(os.listdir(root)):
+            if name != ".stops":
+                check.user(root, name)
+    finally:
+        os.close(root)
+    return check.summary()
+
+
+class _Check:
+    def __init__(self, disk: Disk, repair: bool, out: TextIO) -> None:
+        self._disk, self._repair, self._out = disk, repair, out
+        self._users = self._sessions = self._turns = self._damaged = self._repaired = 0
+
+    def _say(self, where: str, what: str) -> None:
+        print(f"{where}: {what}", file=self._out)
+
+    def _damage(self, where: str, what: str, *, repaired: str | None) -> None:
+        """Says what is damaged; `repaired` is what was, or could be, done about it (None: nothing)."""
+        if repaired is None:
+            self._say(where, f"{what}. This can't be repaired here.")
+        elif self._repair:
+            self._say(where, f"{what}. Repaired: {repaired}.")
+        else:
+            self._say(where, f"{what}. To be repaired: {repaired}.")
+        if repaired is not None and self._repair:
+            self._repaired += 1
+        else:
+            self._damaged += 1
+
+    def summary(self) -> int:
+        """Says how it all came out, and gives the exit status."""
+        said = f"{self._users} users, {self._sessions} sessions, {self._turns} turns: "
+        if self._damaged:
+            hint = "" if self._repair else ", see `admin.py check --repair`"
+            print(f"{said}{self._damaged} damaged{hint}, {self._repaired} repaired.", file=self._out)
+            return 1
+        print(said + (f"{self._repaired} repaired." if self._repaired else "all is well."), file=self._out)
+        return 0
+
+    def root(self, descriptor: int) -> None:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & _OPEN_TO_OTHERS:  # the operator's own to decide
+            self._say("the folder of histories", f"others than its owner may see who has some (mode {mode:o}).")
+
+    def permissions(self, descriptor: int, where: str, wanted: int) -> None:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & _OPEN_TO_OTHERS:
+            if self._repair:
+                os.fchmod(descriptor, wanted)
+            self._damage(where, f"others than its owner may use it (mode {mode:o})", repaired=f"mode {wanted:o}")
+
+    def user(self, root: int, name: str) -> None:
+        """Looks at the folder of one user."""
+        try:
+            folder = self._disk.subfolder(root, name, create=False)
+        except OSError:
+            self._damage(name, "not a folder, which all that is here has to be", repaired=None)
+            return
+        try:
+            self._users += 1
+            self.permissions(folder, name, 0o700)
+            for file in sorted(os.listdir(folder)):
+                self._file(folder, name, file)
+        finally:
+            os.close(folder)
+
+    def _file(self, folder: int, user: str, name: str) -> None:
+        session, _, kind = name.partition(".")
+        where = f"{user}/{name}"
+        if kind == "jsonl":
+            self._session(folder, user, session)
+        elif kind.startswith("damaged-"):
+            self._say(where, "a damaged original that a repair has kept: remove it when nobody needs it any more.")
+        elif kind in ("turn", "next") or kind.endswith("tmp"):
+            lock = f"{session}.turn"
+            with suppress(OSError):
+                if not is_held(self._disk, folder, lock) and not self._has_waiters(folder, f"{session}.next"):
+                    if self._repair:
+                        self._remove(folder, name)
+                    self._say(
+                        where, f"left behind by a process that was killed, {'removed' if self._repair else 'harmless'}."
+                    )
+        else:
+            self._say(where, "nothing that Recollect has put there.")
+
+    def _has_waiters(self, folder: int, line: str) -> bool:
+        try:
+            places = self._disk.subfolder(folder, line, create=False)
+        except FileNotFoundError:
+            return False
+        try:
+            return any(is_held(self._disk, places, place) for place in os.listdir(places))
+        finally:
+            os.close(places)
+
+    def _remove(self, folder: int, name: str) -> None:
+        if not name.endswith(".next"):
+            self._disk.unlink(folder, name)
+            return
+        line = self._disk.subfolder(folder, name, create=False)
+        try:
+            for place in os.listdir(line):
+                self._disk.unlink(line, place)
+        finally:
+            os.close(line)
+        self._disk.rmdir(folder, name)
+
+    def _session(self, folder: int, user: str, session: str) -> None:
+        where = f"{user}/{session}.jsonl"
+        lock = FileLock(self._disk, f"{session}.turn")
+        mine = self._repair and lock.try_acquire(folder)
+        try:
+            flags = os.O_RDWR if self._repair else os.O_RDONLY
+            log = Log(self._disk, self._disk.open(folder, f"{session}.jsonl", flags))
+        except FileNotFoundError:  # forgotten in this moment
+            return
+        except OSError as error:
+            self._damage(where, f"not a file that can be read ({error.strerror or error})", repaired=None)
+            return
+        else:
+            try:
+                with self._disk.alone(log.descriptor):
+                    self.permissions(log.descriptor, where, 0o600)
+                    found = salvage(self._disk.read(log.descriptor, log.size(), 0), user, session)
+                    self._report(folder, session, where, found, mine)
+            finally:
+                log.close()
+        finally:
+            lock.release(folder)
+
+    def _report(self, folder: int, session: str, where: str, found: Salvage, mine: bool) -> None:
+        self._sessions += 1
+        self._turns += found.turns
+        runs = not mine and is_held(self._disk, folder, f"{session}.turn")
+        if found.empty:
+            self._say(where, "empty: a process was killed, or the disk full, before its first turn.")
+        elif found.open_turn is not None and not found.findings and not runs:
+            self._say(where, f"nobody runs the turn {found.open_turn}: the next turn settles it as interrupted.")
+        repairable = found.repaired is not None
+        if found.findings and repairable and self._repair and not mine:
+            self._say(where, "a turn of it runs: it is not repaired now.")
+            repairable = False
+        if repairable and found.repaired is not None and mine:
+            self._replace(folder, session, found.repaired, found.updated_at)
+        for finding in found.findings:
+            cost = f"the rest is kept; lost is {finding.lost}" if finding.lost else "at no loss"
+            self._damage(where, finding.what, repaired=cost if repairable else None)
+
+    def _replace(self, folder: int, session: str, content: bytes, updated_at: datetime | None) -> None:
+        """Puts the repaired file in the place of the damaged one, which is kept: at no instant is there neither."""
+        log, kept = f"{session}.jsonl", f"{session}.damaged-{now():%Y%m%dT%H%M%S.%fZ}"
+        self._disk.link(folder, log, kept)
+        if not content:
+            self._disk.unlink(folder, log)
+        else:
+            name = f"{session}.{token_hex(4)}.tmp"
+            descriptor = self._disk.open(folder, name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+            try:
+                Log(self._disk, descriptor).append(content, at=updated_at or now(), sync=True)
+                self._disk.rename(folder, name, log)
+            finally:
+                os.close(descriptor)
+        self._disk.sync(folder)

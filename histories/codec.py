@@ -1,0 +1,155 @@
+"""Messages to JSON and back, without loss.
+
+The form of a message is LangChain's `message_to_dict`: `{"type": …, "data": {…}}`. What is read back is built from the
+table below and nothing else: a stored constructor, whatever it looks like, stays the dictionary that it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    BaseMessageChunk,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+    message_chunk_to_message,
+)
+
+MESSAGE_TYPES: Final[dict[str, type[BaseMessage]]] = {
+    "human": HumanMessage,
+    "ai": AIMessage,
+    "system": SystemMessage,
+    "chat": ChatMessage,
+    "function": FunctionMessage,
+    "tool": ToolMessage,
+    "remove": RemoveMessage,
+}
+
+_DEEPEST: Final = 100
+"""How far lists and dicts may be nested: what is written can then be read at any depth of the stack."""
+
+#: Two lone surrogates in a row read back from JSON's escapes as one character: such text goes in as bytes instead.
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_PAIR_ESCAPED = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
+
+
+class UnknownMessage(ValueError):
+    """A message that is none of LangChain's, or that JSON can't hold."""
+
+
+def whole(message: BaseMessage) -> BaseMessage:
+    """The message itself, or, of a chunk, the whole message that it stands for."""
+    while isinstance(message, BaseMessageChunk):
+        extra = message.model_extra
+        message = message_chunk_to_message(message)
+        if extra:
+            message = message.model_copy(update=extra)
+    return message
+
+
+def message_to_json(message: BaseMessage) -> dict[str, Any]:
+    """LangChain's `message_to_dict` form of a message (chunks become whole messages).
+
+    Raises `UnknownMessage` for what `message_from_json` could not give back.
+    """
+    message = whole(message)
+    kind = MESSAGE_TYPES.get(message.type)
+    if kind is None or not isinstance(message, kind):
+        raise UnknownMessage(f"{type(message).__name__} is not one of LangChain's message types")
+    try:
+        data = message.model_dump(warnings=False)
+        if type(message) is not kind:  # a subclass: only its fields can be read back
+            data = kind(**data).model_dump(warnings=False)
+        _check(data, _DEEPEST)
+        kind(**data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnknownMessage("a message holds something that JSON can't: use text, numbers, lists, dicts") from error
+    return {"type": message.type, "data": data}
+
+
+def _check(value: object, deepest: int) -> None:
+    """Raises `TypeError` for what JSON can't hold, or would change (a tuple, a key that is a number)."""
+    if isinstance(value, dict) and deepest:
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key is {type(key).__name__}")
+            _check(item, deepest - 1)
+    elif isinstance(value, list) and deepest:
+        for item in value:
+            _check(item, deepest - 1)
+    elif not isinstance(value, str | int | float | None):
+        raise TypeError(f"a value is {type(value).__name__}")
+
+
+def message_from_json(value: object) -> BaseMessage:
+    """The message; raises `UnknownMessage` when `value` is not in the form of `message_to_json`."""
+    if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
+        raise UnknownMessage('a message is {"type": …, "data": {…}}')
+    kind = MESSAGE_TYPES.get(value["type"]) if isinstance(value.get("type"), str) else None
+    if kind is None:
+        raise UnknownMessage(f"a message's type is one of {', '.join(MESSAGE_TYPES)}")
+    try:
+        return kind(**value["data"])
+    except (TypeError, ValueError) as error:
+        raise UnknownMessage(f"this is not a message of type {value['type']}") from error
+
+
+def dump_messages(messages: Iterable[BaseMessage]) -> str:
+    """A JSON value in ASCII that `load_messages` reads. Raises `UnknownMessage` for what JSON can't hold."""
+    return dump([message_to_json(m) for m in messages])
+
+
+def load_messages(value: object) -> list[BaseMessage]:
+    """The messages of a parsed `dump_messages`."""
+    plain = undump(value)
+    if not isinstance(plain, list):
+        raise UnknownMessage("messages are a list")
+    return [message_from_json(m) for m in plain]
+
+
+def dump(value: object) -> str:
+    """`value` as JSON in ASCII, so that `undump(json.loads(…))` equals it, lone surrogates and all."""
+    looks_packed = isinstance(value, dict) and value.keys() == {"wtf8"}
+    try:
+        text = json.dumps(value, separators=(",", ":"))
+        if _PAIR_ESCAPED.search(text) is None and not looks_packed:
+            return text
+        raw = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnknownMessage("a message holds something that JSON can't: use text, numbers, lists, dicts") from error
+    if _PAIR.search(raw) is None and not looks_packed:
+        return text
+    packed = base64.b64encode(raw.encode("utf-8", "surrogatepass")).decode("ascii")
+    return json.dumps({"wtf8": packed}, separators=(",", ":"))
+
+
+def undump(value: object) -> object:
+    """What `dump` was given, from its parsed JSON. Raises `UnknownMessage` for what `dump` never gives."""
+    if isinstance(value, dict) and value.keys() == {"wtf8"} and isinstance(value["wtf8"], str):
+        try:
+            return json.loads(base64.b64decode(value["wtf8"]).decode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError) as error:
+            raise UnknownMessage("packed text is base64 of JSON") from error
+    return value
+
+
+def text_of(messages: Sequence[BaseMessage]) -> str:
+    """All that was said in these messages, for search: text and text parts, a line each."""
+    found: list[str] = []
+    for message in messages:
+        parts: list[Any] = message.content if isinstance(message.content, list) else [message.content]
+        for part in parts:
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                found.append(text)
+    return "\n".join(found)

@@ -1,0 +1,127 @@
+"""The few things that the file store asks of the operating system, in one place.
+
+Every call names files relative to an open folder and follows no symbolic link. Tests put a failing disk here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+_sync = getattr(os, "fdatasync", os.fsync)
+"""Without the file's times, where the system knows the difference; a folder has nothing else to leave out."""
+
+
+class Disk:
+    """The real disk. Every method may raise `OSError`."""
+
+    def folder(self, path: str, *, create: bool) -> int:
+        """A descriptor of a folder that an operator named: links on the way to it are theirs to set."""
+        try:
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if not create:
+                raise
+        path = os.path.abspath(path)
+        parent = self.folder(os.path.dirname(path), create=True)
+        try:
+            return self.subfolder(parent, os.path.basename(path), create=True)
+        finally:
+            os.close(parent)
+
+    def subfolder(self, parent: int, name: str, *, create: bool, durable: bool = True) -> int:
+        """A descriptor of a folder in `parent`; a new one is made `durable` there."""
+        try:
+            return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+        except FileNotFoundError:
+            if not create:
+                raise
+        try:
+            self.mkdir(parent, name)
+        except FileExistsError:
+            durable = False
+        if durable:
+            try:
+                self.sync(parent)
+            except OSError:
+                with suppress(OSError):  # so that the next one tries this again
+                    os.rmdir(name, dir_fd=parent)
+                raise
+        return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+
+    def open(self, folder: int, name: str, flags: int) -> int:
+        """A descriptor of a regular file in `folder`, readable by nobody else."""
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600, dir_fd=folder)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError("not a regular file")
+        return descriptor
+
+    def is_at(self, folder: int, name: str, descriptor: int) -> bool:
+        """Whether the open file is the one that `name` names now."""
+        try:
+            named = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(descriptor))
+
+    def read(self, descriptor: int, size: int, offset: int) -> bytes:
+        """Up to `size` bytes from `offset`; fewer only at the end of the file."""
+        parts = []
+        while size > 0 and (part := os.pread(descriptor, size, offset)):
+            parts.append(part)
+            size -= len(part)
+            offset += len(part)
+        return b"".join(parts)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Writes all of `data` at the end (the file is open for appending)."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def stamp(self, descriptor: int, at: datetime) -> None:
+        """Sets the time of the file's last change, by which sessions are listed."""
+        at_ns = (at - _EPOCH) // timedelta(microseconds=1) * 1000
+        os.utime(descriptor, ns=(at_ns, at_ns))
+
+    def sync(self, descriptor: int) -> None:
+        """Returns when what was written is on the disk, and can be read back from it."""
+        _sync(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        os.ftruncate(descriptor, size)
+
+    def rename(self, folder: int, old: str, new: str) -> None:
+        """Renames a file; what had the new name is gone, in the same step."""
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def link(self, folder: int, old: str, new: str) -> None:
+        """Gives a file a second name; `FileExistsError` if that is taken."""
+        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+
+    def unlink(self, folder: int, name: str) -> None:
+        os.unlink(name, dir_fd=folder)
+
+    def mkdir(self, folder: int, name: str) -> None:
+        os.mkdir(name, mode=0o700, dir_fd=folder)
+
+    def rmdir(self, folder: int, name: str) -> None:
+        os.rmdir(name, dir_fd=folder)
+
+    @contextmanager
+    def alone(self, descriptor: int) -> Iterator[None]:
+        """Holds the file against every other holder for a moment: waits, so keep what is inside short."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,0 +1,334 @@
+"""A turn in a session's file: who may begin it, and what is written when."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from histories.base import (
+    HistoryError,
+    NewTurn,
+    OpenTurn,
+    Reply,
+    SessionBusy,
+    SessionHistory,
+    Turn,
+    TurnLost,
+    TurnStatus,
+    now,
+    title_of,
+)
+from histories.locks import FileLock, Line, is_held
+from histories.log import Log
+from histories.records import Entry, Sums, decode, dropping, end_line, session_line, turn_line
+from histories.tails import Shown, Tail
+from histories.window import window_floor
+
+if TYPE_CHECKING:
+    from histories.filesystem import FileStore
+
+_SOONEST_S, _LATEST_S = 0.005, 0.1
+"""How soon, and later how often, the first in line looks whether another process has freed the session."""
+
+
+_LARGE = 64 * 1024
+"""Bytes of a turn's records that are not kept in memory for the next turn: it reads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The names of a session's files."""
+
+    user: str
+    session: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.user}/{self.session}"
+
+    @property
+    def log(self) -> str:
+        return f"{self.session}.jsonl"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.session}.turn"
+
+    @property
+    def line(self) -> str:
+        return f"{self.session}.next"
+
+
+async def begin_turn(turn: FileTurn, *, wait_s: float, window_tokens: int) -> OpenTurn | Turn:
+    """Waits for the session, then begins the turn: first in line in this process, then across processes."""
+    store, key = turn.store, turn.place.key
+    deadline = asyncio.get_running_loop().time() + wait_s
+    await turn.refuse_if_running()
+    try:
+        await store.turnstile.enter(key, wait_s)
+    except TimeoutError:
+        raise _busy() from None
+    try:
+        begun = await _first_in_line(turn, deadline, window_tokens)
+    except BaseException:
+        store.turnstile.leave(key)
+        raise
+    if isinstance(begun, Turn):
+        store.turnstile.leave(key)
+    return begun
+
+
+async def _first_in_line(turn: FileTurn, deadline: float, window_tokens: int) -> OpenTurn | Turn:
+    loop, pause = asyncio.get_running_loop(), _SOONEST_S
+    try:
+        while True:
+            left_s = deadline - loop.time()
+            begun, cancelled = await turn.store.in_thread(partial(turn.try_begin, window_tokens, wait=left_s > 0))
+            if cancelled:
+                if begun is turn:
+                    with suppress(HistoryError):
+                        await turn.record_end(Reply(status=TurnStatus.INTERRUPTED))
+                raise asyncio.CancelledError
+            if begun is not None:
+                return begun
+            if left_s <= 0:
+                raise _busy()
+            await asyncio.sleep(min(pause, max(0.0, deadline - loop.time())))
+            pause = min(pause * 1.5, _LATEST_S)
+    finally:
+        if turn.line.joined:  # it has given up: who has begun has left the line
+            _, cancelled = await turn.store.in_thread(turn.leave_line)
+            if cancelled:
+                raise asyncio.CancelledError
+
+
+class FileTurn(OpenTurn):
+    """A turn that runs, or is about to: it holds the lock of its session, and the session's open log."""
+
+    def __init__(
+        self,
+        store: FileStore,
+        history: SessionHistory,
+        place: Place,
+        new: NewTurn,
+        on_stop: Callable[[], None] | None,
+    ) -> None:
+        self.store, self.place, self.turn_id, self.past = store, place, new.turn_id, []
+        self._history, self._new, self._on_stop = history, new, on_stop
+        self._lock = FileLock(store.disk, place.lock)
+        self.line = Line(store.disk, place.line)
+        self._log: Log | None = None
+        self._begun_sums, self._begun_size = Sums(), -1
+        self._ended = False
+        self._tail, self._line = Tail(Sums(), 0, ()), b""
+
+    async def refuse_if_running(self) -> None:
+        """A retry of a turn that runs need not wait to be told so."""
+        if not self._new.given or self.place.key not in self.store.turnstile:
+            return
+        running = self.store.running.get(self.place.key)
+        if running is None:
+            await self.store.call(self._look_elsewhere)
+        elif running[0] == self.turn_id:
+            raise _still_running()
+
+    def _look_elsewhere(self) -> None:
+        with suppress(FileNotFoundError), self.store.folder(self.place.user) as folder:
+            self._refuse_if_running_elsewhere(folder)
+
+    def _refuse_if_running_elsewhere(self, folder: int) -> None:
+        disk = self.store.disk
+        if not self._new.given or not is_held(disk, folder, self.place.lock):
+            return
+        with suppress(FileNotFoundError):
+            log = Log(disk, disk.open(folder, self.place.log, os.O_RDONLY))
+            try:
+                last = next(log.entries(), None)
+            finally:
+                log.close()
+            if last is not None and last.end is None and last.turn_id == self.turn_id:
+                raise _still_running()
+
+    def try_begin(self, window_tokens: int, *, wait: bool) -> OpenTurn | Turn | None:
+        """The begun turn, or the complete one of that id; None while another process has the session.
+
+        Who is to `wait` then stands in line, and nobody who comes later overtakes it.
+        """
+        with self.store.folder(self.place.user, create=True) as folder:
+            if self.line.is_behind(folder) or not self._lock.try_acquire(folder):
+                self._refuse_if_running_elsewhere(folder)
+                if wait:
+                    self.line.join(folder)
+                return None
+            try:
+                complete = self._open_and_begin(folder, window_tokens)
+            except BaseException:
+                self._let_go(folder)
+                raise
+            finally:
+                self.line.leave(folder)
+            if complete is not None:
+                self._let_go(folder)
+                return complete
+            self.store.running[self.place.key] = (self.turn_id, self._on_stop)
+            return self
+
+    def _open_and_begin(self, folder: int, window_tokens: int) -> Turn | None:
+        disk = self.store.disk
+        log = self._log = Log(disk, disk.open(folder, self.place.log, os.O_RDWR | os.O_APPEND | os.O_CREAT))
+        try:
+            with disk.alone(log.descriptor):
+                return self._write_begin(folder, log, window_tokens)
+        except BaseException:
+            with suppress(OSError):
+                if log.size() == 0:  # it was made here, and nothing came of it
+                    disk.unlink(folder, self.place.log)
+            raise
+
+    def _write_begin(self, folder: int, log: Log, window_tokens: int) -> Turn | None:
+        new, at, lines, replaces = self._new, now(), list[bytes](), dict[str, Any]()
+        tail = self.store.tails.get(self.place.key, log)
+        fresh = tail is None and log.is_empty()
+        mentioned = new.given and not fresh and self.store.turn_ids.mention(log, self.turn_id)
+        if tail is None or mentioned:
+            log.cut_torn_tail()
+            sums, last = log.sums(), next(log.entries(), None)
+            if last is not None and last.end is None:  # we hold the session: its owner is dead
+                lines.append(end_line(last.turn_id, Reply(status=TurnStatus.INTERRUPTED), at, sums))
+            earlier = log.find(self.turn_id) if mentioned else None
+            if earlier is not None and earlier.status is TurnStatus.COMPLETE:
+                return earlier.turn()
+            sums, replaces = _without(log, sums, earlier, last)
+            tail = _tail(log, sums, earlier, self._floor_of(sums, window_tokens))
+        sums, floor = tail.sums, self._floor_of(tail.sums, window_tokens)
+        if floor < tail.floor:  # a wider window than that of the last turn
+            tail = _tail(log, sums, None, floor)
+        if window_tokens:
+            self.past = tail.past(floor)
+        if fresh:
+            lines.append(session_line(self._history.user_id, self._history.session_id, at))
+        sums = Sums(sums.turns + 1, sums.tokens, sums.title or title_of(new.input), new.chain)
+        self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, sums, replaces)
+        if fresh and self.store.fsync:
+            self.store.disk.sync(folder)
+        log.append(*lines, self._line, at=at, sync=self.store.fsync)
+        self._begun_sums, self._begun_size = sums, log.size()
+        return None
+
+    def _floor_of(self, sums: Sums, window_tokens: int) -> int:
+        """From which token count on turns are shown; none of them is when there is no window."""
+        return window_floor(sums.tokens + self._new.tokens, window_tokens) if window_tokens else sums.tokens
+
+    @override
+    async def end(self, reply: Reply) -> None:
+        if self._ended:
+            raise TurnLost("This turn has ended already.")
+        self._ended = True
+        try:
+            await self.record_end(reply)
+        finally:
+            self.store.turnstile.leave(self.place.key)
+
+    async def record_end(self, reply: Reply) -> None:
+        """Writes the end and frees the file, whatever comes of the writing."""
+        self.store.running.pop(self.place.key, None)
+        await self.store.call(lambda: self._write_end(reply))
+
+    def _write_end(self, reply: Reply) -> None:
+        log = self._log
+        assert log is not None  # noqa: S101 - a turn is ended only after it has begun
+        try:
+            with self.store.disk.alone(log.descriptor):
+                sums, at = self._sums(log), now()
+                if reply.status is TurnStatus.COMPLETE or (reply.status is TurnStatus.INTERRUPTED and reply.output):
+                    sums = replace(sums, tokens=sums.tokens + self._new.tokens + reply.tokens)
+                line = end_line(self.turn_id, reply, at, sums)
+                log.append(line, at=at, sync=self.store.fsync)
+                if os.fstat(log.descriptor).st_nlink == 0:
+                    raise _lost()
+                self._keep_tail(log, sums, line)
+        finally:
+            self._free()
+
+    def _keep_tail(self, log: Log, sums: Sums, line: bytes) -> None:
+        """Keeps what the next turn needs, as it would be read from the file; not if it is large."""
+        if len(self._line) + len(line) > _LARGE:
+            return
+        turn, floor = Entry(0, decode(self._line[:-1]), decode(line[:-1])).turn(), self._tail.floor
+        shown = [Shown(self._begun_sums.tokens, (*turn.input, *turn.output))] if turn.shown else []
+        kept = [one for one in self._tail.shown if one.tokens_before >= floor]
+        self.store.tails.keep(self.place.key, log, Tail(sums, floor, (*kept, *shown)))
+
+    def _sums(self, log: Log) -> Sums:
+        """The sums of now; raises `TurnLost` if this turn is not the last any more."""
+        if log.size() == self._begun_size:
+            return self._begun_sums
+        log.cut_torn_tail()
+        last = next(log.entries(), None)
+        if last is None or last.turn_id != self.turn_id or last.end is not None:
+            raise _lost()
+        return log.sums()
+
+    def _free(self) -> None:
+        try:
+            with self.store.folder(self.place.user) as folder:
+                self._let_go(folder)
+        except OSError:
+            self._let_go(None)
+
+    def _let_go(self, folder: int | None) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        self._lock.release(folder)
+
+    def leave_line(self) -> None:
+        """Gives up waiting; never raises."""
+        try:
+            with self.store.folder(self.place.user) as folder:
+                self.line.leave(folder)
+        except OSError:
+            self.line.leave(None)
+
+
+def _busy() -> SessionBusy:
+    return SessionBusy("Another turn of this session is running: try again when it has ended.")
+
+
+def _still_running() -> SessionBusy:
+    return SessionBusy("The turn of this turn_id is still running: wait for it, or stop it.")
+
+
+def _lost() -> TurnLost:
+    return TurnLost("The session was removed or taken over while this turn ran: its reply was not recorded.")
+
+
+def _without(log: Log, sums: Sums, earlier: Entry | None, last: Entry | None) -> tuple[Sums, dict[str, Any]]:
+    """The sums without the turn that is replaced, and what the new turn's record says of it."""
+    if earlier is None or last is None:
+        return sums, {}
+    if earlier.offset != last.offset:
+        # What it added to the window stays counted: the counts of the turns after it are on that scale.
+        return replace(sums, turns=sums.turns - 1), {"gone": [earlier.offset]}
+    before, record = dropping(earlier, log.sums_before(earlier.dropped_from))
+    return replace(before, title=sums.title), record
+
+
+def _tail(log: Log, sums: Sums, earlier: Entry | None, floor: int) -> Tail:
+    """What is shown of the log from a token count on, without the turn that is replaced."""
+    shown: list[Shown] = []
+    for entry in log.entries():
+        if entry.tokens_before < floor:
+            break
+        if earlier is None or entry.offset != earlier.offset:
+            turn = entry.turn()
+            if turn.shown:
+                shown.append(Shown(entry.tokens_before, (*turn.input, *turn.output)))
+    return Tail(sums, floor, shown[::-1])

@@ -1,0 +1,255 @@
+"""Histories as files: `<folder>/<user>/<session>.jsonl`, an append-only log for each session.
+
+Beside a log there may be `<session>.turn`, the lock of the turn that runs, and `<session>.next`, the line of those who
+wait for it in other processes. Locks are the kernel's: a dead process holds none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from typing import TypeVar, cast
+
+from typing_extensions import override
+
+from histories.base import (
+    HistoryStore,
+    Page,
+    Session,
+    SessionBusy,
+    SessionHistory,
+    SessionNotFound,
+    StoreFull,
+    StoreUnavailable,
+    now,
+)
+from histories.blocking import undisturbed
+from histories.disk import Disk
+from histories.file_history import FileHistory, present, remove_leftovers, remove_session, while_idle
+from histories.file_turns import Place
+from histories.listing import find_sessions, find_user, log_names, parse_cursor
+from histories.locks import Turnstile
+from histories.names import file_name
+from histories.records import damaged
+from histories.tails import Tails
+from histories.turn_ids import TurnIds
+
+T = TypeVar("T")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_STOPS = ".stops"
+_STOP_POLL_S = 0.2
+_STOP_EXPIRES_S = 60
+
+
+class FileStore(HistoryStore):
+    """Histories in a folder of this machine, shared by any number of processes on it.
+
+    `fsync` false leaves it to the operating system when what was written reaches the disk: a crash of the process
+    loses nothing then, a power cut may. A store that was closed may be used again, as one that was never opened;
+    only turns of other processes are then not heard to ask for a stop.
+    """
+
+    def __init__(self, folder: str | Path, *, fsync: bool = True, disk: Disk | None = None) -> None:
+        self.path, self.fsync, self.disk = os.path.abspath(folder), fsync, disk or Disk()
+        self.turnstile = Turnstile()
+        self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
+        """The turns that run in this process: key of the session -> turn_id, how to stop it."""
+        self.turn_ids, self.tails = TurnIds(), Tails()
+        self._threads: ThreadPoolExecutor | None = None
+        self._guard = threading.Lock()
+        self._watch: asyncio.Task[None] | None = None
+
+    @override
+    async def open(self) -> None:
+        self._watch = asyncio.create_task(self._watch_stops(), name="recollect-stops")
+
+    @override
+    async def close(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None and not watch.done():
+            watch.cancel()
+            await asyncio.wait([watch])
+        with self._guard:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
+
+    async def in_thread(self, work: Callable[[], T]) -> tuple[T, bool]:
+        """Blocking work, seen through to its end: its result, and whether the caller was cancelled meanwhile.
+
+        What the operating system refuses is raised as `StoreUnavailable` or `StoreFull`; `CancelledError` if both.
+        """
+
+        def outcome() -> tuple[T, None] | tuple[None, Exception]:
+            try:
+                return work(), None
+            except OSError as error:
+                return None, _refused(error)
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                return None, error
+
+        with self._guard:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="histories")
+            future = self._threads.submit(outcome)
+        (result, error), cancelled = await undisturbed(asyncio.wrap_future(future))
+        if error is not None:
+            if cancelled:
+                raise asyncio.CancelledError from error
+            raise error
+        return cast(T, result), cancelled
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """The same, for work that needs no undoing."""
+        result, cancelled = await self.in_thread(work)
+        if cancelled:
+            raise asyncio.CancelledError
+        return result
+
+    def open_folder(self, user: str, *, create: bool = False) -> int:
+        """The folder of a user, or of this store's own bookkeeping. Raises `FileNotFoundError` if it is not there."""
+        root = self.disk.folder(self.path, create=create)
+        try:
+            return self.disk.subfolder(root, user, create=create)
+        finally:
+            os.close(root)
+
+    @contextmanager
+    def folder(self, user: str, *, create: bool = False) -> Iterator[int]:
+        """The same, for as long as it is needed."""
+        folder = self.open_folder(user, create=create)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    @override
+    def history(self, user_id: str, session_id: str) -> SessionHistory:
+        return FileHistory(self, user_id, session_id)
+
+    @override
+    async def ping(self) -> None:
+        await self.call(self._probe)
+
+    def _probe(self) -> None:
+        with self.folder(_STOPS, create=True) as folder:
+            name = f"probe-{token_hex(8)}"
+            descriptor = self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            try:
+                self.disk.write(descriptor, b"\n")
+            finally:
+                os.close(descriptor)
+                self.disk.unlink(folder, name)
+
+    @override
+    async def sessions(
+        self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
+    ) -> Page[Session]:
+        before = None if cursor is None else parse_cursor(cursor)
+
+        def find() -> Page[Session]:
+            with present(self, file_name(user_id)) as folder:
+                return find_sessions(self.disk, folder, limit=limit, before=before, query=query)
+
+        try:
+            return await self.call(find)
+        except SessionNotFound:
+            return Page([])
+
+    @override
+    async def users(self) -> AsyncIterator[str]:
+        def names() -> list[str]:
+            with suppress(FileNotFoundError):
+                return [name for name in os.listdir(self.path) if name != _STOPS]
+            return []
+
+        def who(name: str) -> tuple[str | None, bool]:
+            with suppress(FileNotFoundError), self.folder(name) as folder:
+                return find_user(self.disk, folder)
+            return None, True
+
+        all_sound = True
+        for name in await self.call(names):
+            user, sound = await self.call(partial(who, name))
+            all_sound = all_sound and sound
+            if user is not None:
+                yield user
+        if not all_sound:
+            raise damaged()
+
+    @override
+    async def forget(self, user_id: str) -> None:
+        user, busy = file_name(user_id), None
+
+        def names() -> list[str]:
+            with present(self, user) as folder:
+                return log_names(folder)
+
+        def clear() -> None:
+            with present(self, user) as folder:
+                remove_leftovers(self, folder)
+
+        try:
+            for name in await self.call(names):
+                place = Place(user, name.removesuffix(".jsonl"))
+                try:
+                    await while_idle(self, place, partial(remove_session, self, place))
+                except SessionBusy as error:
+                    busy = error
+            await self.call(clear)
+        except SessionNotFound:
+            return
+        if busy is not None:
+            raise busy
+
+    async def _watch_stops(self) -> None:
+        """Stops turns of this process that another process asked to be stopped."""
+        while True:
+            await asyncio.sleep(_STOP_POLL_S)
+            if self.running:
+                with suppress(StoreUnavailable):
+                    await self.call(self._heed_stops)
+
+    def _heed_stops(self) -> None:
+        with suppress(FileNotFoundError), self.folder(_STOPS) as folder:
+            for name in os.listdir(folder):
+                key, _, turn_id = name.removesuffix(".stop").rpartition("~")
+                running = self.running.get(key.replace("~", "/", 1))
+                if running is not None and file_name(running[0]) == turn_id:
+                    with suppress(FileNotFoundError):
+                        self.disk.unlink(folder, name)
+                    if running[1] is not None:
+                        with suppress(RuntimeError):  # its event loop is gone, and the turn with it
+                            running[1]()
+                else:
+                    self._expire(folder, name)
+
+    def _expire(self, folder: int, name: str) -> None:
+        with suppress(FileNotFoundError):
+            asked = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+            if now().timestamp() - asked > _STOP_EXPIRES_S:
+                self.disk.unlink(folder, name)
+
+    def ask_stop(self, key: str, turn_id: str) -> None:
+        """Leaves word for the process that runs this turn."""
+        with self.folder(_STOPS, create=True) as folder:
+            name = f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.stop"
+            os.close(self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT))
+
+
+def _refused(error: OSError) -> StoreUnavailable:
+    if error.errno in _FULL:
+        refused: StoreUnavailable = StoreFull("The disk is full: nothing was recorded. Try again when there is space.")
+    else:
+        reason = errno.errorcode.get(error.errno or 0, "an error")
+        refused = StoreUnavailable(f"The history can't be read or written now ({reason}). Try again later.")
+    refused.__cause__ = error
+    return refused

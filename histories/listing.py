@@ -1,0 +1,135 @@
+"""A user's sessions, from the files of one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from histories import codec
+from histories.base import HistoryDamaged, InvalidCursor, Page, Session
+from histories.disk import Disk
+from histories.log import Backward, Log
+from histories.records import Sums
+
+
+def log_names(folder: int) -> list[str]:
+    """The names of all logs in a folder."""
+    return [name for name in os.listdir(folder) if name.endswith(".jsonl")]
+
+
+def session_entry(log: Log) -> Session:
+    """The session of a log: its head says who it is, its tail what has become of it."""
+    head, last = log.head(), Backward(log, None).previous()
+    record = head if last is None else last[1]
+    sums = Sums(**record["s"])
+    return Session(
+        session_id=head["session"],
+        title=sums.title,
+        chain=sums.chain,
+        created_at=datetime.fromisoformat(head["at"]),
+        updated_at=datetime.fromisoformat(record["at"]),
+        turns=sums.turns,
+    )
+
+
+def find_user(disk: Disk, folder: int) -> tuple[str | None, bool]:
+    """Whose folder it is, as the heads of the logs in it say (None without any), and whether all of them say so."""
+    user, sound = None, True
+    for name in log_names(folder):
+        try:
+            log = Log(disk, disk.open(folder, name, os.O_RDONLY))
+        except FileNotFoundError:  # deleted in this moment
+            continue
+        try:
+            if not log.is_empty():
+                user = str(log.head()["user"])
+        except HistoryDamaged:
+            sound = False
+        finally:
+            log.close()
+    return user, sound
+
+
+def parse_cursor(cursor: str) -> tuple[int, str]:
+    """The time, in ns, and the file name that a page of sessions ended with. `InvalidCursor`."""
+    time, tilde, name = cursor.partition("~")
+    if not tilde or not (time.isascii() and time.isdigit() and len(time) < 24):
+        raise InvalidCursor("Send `cursor` as the `next` of an earlier page.")
+    return int(time), name
+
+
+def find_sessions(
+    disk: Disk, folder: int, *, limit: int, before: tuple[int, str] | None, query: str | None
+) -> Page[Session]:
+    """A page of the sessions in a folder, by the time of their last record."""
+    needle = query.casefold() if query and query.strip() else None
+    found: list[Session] = []
+    place = (0, "")
+    for when, name in _by_time(folder, before):
+        session = _read(disk, folder, name, needle)
+        if session is None:
+            continue
+        if len(found) == limit:
+            return Page(found, f"{place[0]}~{place[1]}")
+        found.append(session)
+        place = (when, name)
+    return Page(found)
+
+
+def _by_time(folder: int, before: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
+    """The logs, by the time of their last change, which is that of their last record."""
+    with os.scandir(folder) as entries:
+        files = [
+            (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name)
+            for entry in entries
+            if entry.name.endswith(".jsonl") and entry.is_file(follow_symlinks=False)
+        ]
+    return iter(sorted((file for file in files if before is None or file < before), reverse=True))
+
+
+def _read(disk: Disk, folder: int, name: str, needle: str | None) -> Session | None:
+    try:
+        log = Log(disk, disk.open(folder, name, os.O_RDONLY))
+    except FileNotFoundError:  # deleted in this moment
+        return None
+    try:
+        if log.is_empty() or (needle is not None and not _says(log, needle)):
+            return None
+        return session_entry(log)
+    except HistoryDamaged:
+        return None if needle is not None else _damaged_entry(log)
+    finally:
+        log.close()
+
+
+def _damaged_entry(log: Log) -> Session | None:
+    """What is known of a session whose record is damaged: one such does not hide the others, nor is it hidden."""
+    try:
+        head = log.head()
+    except HistoryDamaged:
+        return None
+    return Session(
+        session_id=head["session"],
+        title="Damaged record",
+        chain="",
+        created_at=datetime.fromisoformat(head["at"]),
+        updated_at=datetime.fromtimestamp(os.fstat(log.descriptor).st_mtime, UTC),
+        turns=0,
+    )
+
+
+def _says(log: Log, needle: str) -> bool:
+    if needle.isascii():  # most files need not be parsed to know that they don't have it
+        raw = json.dumps(needle)[1:-1].encode("ascii")
+        data = log.disk.read(log.descriptor, log.size(), 0)
+        if raw not in data.lower() and b'{"wtf8":' not in data and b"\\u" not in data:
+            return False
+    if needle in log.sums().title.casefold():
+        return True
+    for entry in log.entries():
+        turn = entry.turn()
+        if needle in codec.text_of([*turn.input, *turn.output]).casefold():
+            return True
+    return False

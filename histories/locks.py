@@ -1,0 +1,206 @@
+"""One holder at a time: in order of arrival within a process, and across processes by the operating system.
+
+Waiting costs a future, not a thread or a descriptor; nothing is kept for a key that nobody holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from secrets import token_hex
+
+from histories.disk import Disk
+
+
+class Turnstile:
+    """A lock for each key, passed on in order of arrival; its users may be on any thread and any event loop."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: dict[str, deque[_Waiter]] = {}
+
+    def __len__(self) -> int:
+        """How many keys are held."""
+        return len(self._waiting)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._waiting
+
+    async def enter(self, key: str, wait_s: float) -> None:
+        """Returns when the key is the caller's, who must `leave` it; `TimeoutError` after `wait_s` seconds."""
+        with self._guard:
+            queue = self._waiting.get(key)
+            if queue is None:
+                self._waiting[key] = deque()
+                return
+            if wait_s <= 0:
+                raise TimeoutError
+            waiter = _Waiter()
+            queue.append(waiter)
+        try:
+            async with asyncio.timeout(wait_s):
+                await waiter.called
+        except BaseException:
+            with self._guard:
+                if not waiter.has_key and waiter in queue:
+                    queue.remove(waiter)
+            if waiter.has_key:  # called in the same instant in which it gave up
+                self.leave(key)
+            raise
+
+    def leave(self, key: str) -> None:
+        """Passes the key on to who has waited longest."""
+        with self._guard:
+            queue = self._waiting[key]
+            while queue:
+                waiter = queue.popleft()
+                if waiter.call():
+                    waiter.has_key = True
+                    return
+            del self._waiting[key]
+
+
+class _Waiter:
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.called: asyncio.Future[None] = self.loop.create_future()
+        self.has_key = False
+
+    def call(self) -> bool:
+        """Wakes the waiter; False if its event loop is gone."""
+        try:
+            self.loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:
+            return False
+        return True
+
+    def _wake(self) -> None:
+        if not self.called.done():
+            self.called.set_result(None)
+
+
+class FileLock:
+    """A lock that a file in a folder stands for: it exists while held, and its holder's death frees it.
+
+    The lock is the kernel's (`flock`), so nobody has to guess whether a holder is alive. The file is removed when the
+    lock is freed; who then finds itself holding a removed file tries anew.
+    """
+
+    def __init__(self, disk: Disk, name: str) -> None:
+        self._disk, self.name = disk, name
+        self._descriptor = -1
+
+    @property
+    def held(self) -> bool:
+        return self._descriptor >= 0
+
+    def try_acquire(self, folder: int) -> bool:
+        """Whether the lock is now the caller's."""
+        while True:
+            descriptor = self._disk.open(folder, self.name, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._disk.is_at(folder, self.name, descriptor):
+                    self._descriptor = os.dup(descriptor)  # the lock goes with it
+                    return True
+            except BlockingIOError:
+                if _has_holder(descriptor):
+                    return False
+                # Somebody only looked whether it is held.
+            finally:
+                os.close(descriptor)
+
+    def release(self, folder: int | None) -> None:
+        """Frees the lock, and never raises: a file that can't be removed is a free lock all the same."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        with suppress(OSError):
+            if folder is not None and self._disk.is_at(folder, self.name, descriptor):
+                self._disk.unlink(folder, self.name)
+        os.close(descriptor)
+
+
+def is_held(disk: Disk, folder: int, name: str) -> bool:
+    """Whether a living process holds the `FileLock` of that name."""
+    try:
+        descriptor = disk.open(folder, name, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return _has_holder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _has_holder(descriptor: int) -> bool:
+    """Whether somebody holds the lock, and does not just look, as this does."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+class Line:
+    """The line in which processes wait for a lock: a folder with a `FileLock` for each, named by the time it came.
+
+    In a process only the first of those who wait stands in it. A dead process is passed by.
+    """
+
+    def __init__(self, disk: Disk, name: str) -> None:
+        self._disk, self._name = disk, name
+        self._place = FileLock(disk, "")
+
+    @property
+    def joined(self) -> bool:
+        return self._place.held
+
+    def is_behind(self, folder: int) -> bool:
+        """Whether somebody who came earlier is waiting."""
+        try:
+            line = self._disk.subfolder(folder, self._name, create=False)
+        except FileNotFoundError:
+            return False
+        try:
+            for name in sorted(os.listdir(line)):
+                if self.joined and name >= self._place.name:
+                    break
+                if is_held(self._disk, line, name):
+                    return True
+                with suppress(FileNotFoundError):
+                    self._disk.unlink(line, name)
+            return False
+        finally:
+            os.close(line)
+
+    def join(self, folder: int) -> None:
+        """Takes the last place in the line, unless the caller has one already; callers do so each time they look."""
+        if self.joined:
+            return
+        self._place = FileLock(self._disk, f"{time.time_ns():020d}-{token_hex(4)}")
+        with suppress(FileNotFoundError):  # who left last removed the line in this instant
+            line = self._disk.subfolder(folder, self._name, create=True, durable=False)
+            try:
+                self._place.try_acquire(line)
+            finally:
+                os.close(line)
+
+    def leave(self, folder: int | None) -> None:
+        """Gives the place up, and never raises; who leaves last removes the line."""
+        if not self.joined:
+            return
+        line = None
+        with suppress(OSError):
+            if folder is not None:
+                line = self._disk.subfolder(folder, self._name, create=False)
+        self._place.release(line)
+        if line is not None and folder is not None:
+            os.close(line)
+            with suppress(OSError):
+                self._disk.rmdir(folder, self._name)

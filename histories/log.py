@@ -1,0 +1,182 @@
+"""The file of one session: an append-only log of records, read from its tail.
+
+A line without its newline, or with blocks that were never written (they read as zeros), is the mark of a crash in
+mid-write: readers pass it by, and the next writer cuts it off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+from histories.disk import Disk
+from histories.records import START, Entry, Sums, damaged, decode, is_whole
+
+_BLOCK: Final = 32 * 1024
+_SECTOR: Final = 512
+_ZEROS: Final = re.compile(rb"\0+")
+
+
+class Log:
+    """An open log. Its callers see to it that nobody else appends meanwhile, where that matters."""
+
+    def __init__(self, disk: Disk, descriptor: int) -> None:
+        self.disk, self.descriptor = disk, descriptor
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
+    def is_empty(self) -> bool:
+        """Whether nothing was ever recorded: at most a first record that is torn."""
+        if Backward(self, None).end > 0:
+            return False
+        self._check_torn(self.size(), 0)
+        return True
+
+    def head(self) -> dict[str, Any]:
+        """The first record; raises `HistoryDamaged` if it is not a session's."""
+        head, size = b"", self.size()
+        while b"\n" not in head and len(head) < size:
+            head += self.disk.read(self.descriptor, 1024 + len(head), len(head))
+        record = decode(head.partition(b"\n")[0])
+        if record["r"] != "session":
+            raise damaged()
+        return record
+
+    def sums(self) -> Sums:
+        """The sums after the last record."""
+        return self.sums_before(None)
+
+    def sums_before(self, offset: int | None) -> Sums:
+        """The sums after the last record before `offset` (None: of all)."""
+        found = Backward(self, offset).previous()
+        return Sums() if found is None else Sums(**found[1]["s"])
+
+    def starts_record(self, offset: int) -> bool:
+        """Whether a record begins, or the last one ends, at this offset."""
+        return offset == 0 or self.disk.read(self.descriptor, 1, offset - 1) == b"\n"
+
+    def entries(self, before: int | None = None, gone: set[int] | None = None) -> Iterator[Entry]:
+        """The turns of the history, newest first, or those before an offset: without what was rewound or replaced.
+
+        `gone`: the offsets of turns that one after `before` replaced.
+        """
+        lines, end, gone = Backward(self, before), None, gone or set()
+        while (found := lines.previous()) is not None:
+            offset, record = found
+            gone.update(record.get("gone", ()))
+            if record["r"] == "end":
+                end = record
+            elif record["r"] == "rewind":
+                lines.jump(record["to"])
+            elif record["r"] == "turn":
+                drop = record.get("to", offset)
+                ended = end if end and end["id"] == record["id"] else None
+                end = None
+                lines.jump(drop)
+                if offset not in gone:
+                    yield Entry(offset, record, ended, [g for g in gone if g < drop])
+
+    def find(self, turn_id: str) -> Entry | None:
+        """The turn of that id: the more turns are after it, the longer it takes."""
+        return next((entry for entry in self.entries() if entry.turn_id == turn_id), None)
+
+    def cut_torn_tail(self) -> None:
+        """Removes what a crash left after the last whole line; raises `HistoryDamaged` for what no crash leaves."""
+        size, lines = self.size(), Backward(self, None)
+        if lines.end == size:
+            return
+        end = lines.end
+        self._check_torn(size, end)
+        lines.previous()  # raises if this is a newer version's
+        self.disk.truncate(self.descriptor, end)
+
+    def _check_torn(self, size: int, end: int) -> None:
+        """Raises `HistoryDamaged` unless what follows `end` is the start of a record, or zeros."""
+        tail = self.disk.read(self.descriptor, size - end, end)
+        start = tail[: len(START)]
+        if not START.startswith(start) and not start.startswith(b"\0"):
+            decode(start)  # raises: it is not even whole
+        if is_whole(tail[:-1]):  # just the end of its line has gone bad
+            raise damaged()
+
+    def append(self, *lines: bytes, at: datetime, sync: bool) -> int:
+        """Appends the lines whole, or not at all, and gives the offset of the first."""
+        size = self.size()
+        try:
+            self.disk.write(self.descriptor, b"".join(lines))
+            with suppress(OSError):
+                self.disk.stamp(self.descriptor, at)
+            if sync:
+                self.disk.sync(self.descriptor)
+        except OSError:
+            # If even this fails, the next writer cuts off what is torn, and settles a turn that nobody runs.
+            with suppress(OSError):
+                self.disk.truncate(self.descriptor, size)
+            raise
+        return size
+
+
+def _is_hole(line: int, start: int, end: int) -> bool:
+    """Whether zeros in a line are blocks that were never written, not bytes that have gone bad: those are whole."""
+    return (start == line or start % _SECTOR == 0) and end % _SECTOR == 0
+
+
+class Backward:
+    """The records of a log from the tail, or from before an offset, towards its head."""
+
+    def __init__(self, log: Log, before: int | None) -> None:
+        self._log = log
+        self._start = log.size() if before is None else before
+        self._buffer, self._stop = b"", 0
+        if before is None:
+            self._pass_torn_by()
+
+    @property
+    def end(self) -> int:
+        """Where the records that are still to come end."""
+        return self._start + self._stop
+
+    def _pass_torn_by(self) -> None:
+        self._read_more()
+        while (cut := self._buffer.rfind(b"\n", 0, self._stop)) < 0 and self._start > 0:
+            self._read_more()
+        self._stop = cut + 1
+        while self._stop:
+            begin = self._last_line()
+            hole = _ZEROS.search(self._buffer, begin, self._stop)
+            if hole is None or not _is_hole(self._start + begin, self._start + hole.start(), self._start + hole.end()):
+                return
+            self._stop = begin
+
+    def _read_more(self) -> None:
+        start = max(0, self._start - max(_BLOCK, self._stop))
+        more = self._log.disk.read(self._log.descriptor, self._start - start, start)
+        self._buffer = more + self._buffer[: self._stop] if self._stop else more
+        self._start, self._stop = start, len(self._buffer)
+
+    def _last_line(self) -> int:
+        """Where in the buffer the last line begins."""
+        while (cut := self._buffer.rfind(b"\n", 0, max(0, self._stop - 1))) < 0 and self._start > 0:
+            self._read_more()
+        return cut + 1
+
+    def previous(self) -> tuple[int, dict[str, Any]] | None:
+        """The offset and the record before the last one given, or None at the head of the log."""
+        begin = self._last_line()
+        if self._stop == 0:
+            return None
+        line, self._stop = self._buffer[begin : self._stop - 1], begin
+        return self.end, decode(line)
+
+    def jump(self, offset: int) -> None:
+        """Goes on before `offset`, which is not after where it is."""
+        self._stop = max(0, offset - self._start)
+        self._start = min(self._start, offset)

@@ -1,0 +1,170 @@
+"""The records of a session's file: one to a line, in ASCII.
+
+    {"v":1,"r":"session","user":…,"session":…,"at":…,…,"crc":"…"}     the first line
+    {"v":1,"r":"turn","id":…,"chain":…,"at":…,"in":[…],…}              a turn has begun
+    {"v":1,"r":"end","id":…,"status":…,"at":…,"out":[…],…}             and has ended
+    {"v":1,"r":"title", …}   {"v":1,"r":"rewind","to":…, …}            the past from byte `to` on is dropped
+
+Each record carries the sums of all before it (`s`: turns, tokens, title, chain), so that the tail of the file alone
+tells all that the next turn needs; and a checksum of its line, so that damage is seen. A turn that replaces another
+says so: `to`, as in a rewind, when that was the last one, or `gone`, the offsets of turns that are no longer there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from histories import codec
+from histories.base import HistoryDamaged, NewTurn, Reply, Turn, TurnStatus, Usage
+
+VERSION: Final = 1
+START: Final = b'{"v":%d,"r":"' % VERSION
+_CRC: Final = b',"crc":"'
+_CRC_SIZE: Final = len(_CRC) + 8 + len(b'"}')
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What all records so far come to."""
+
+    turns: int = 0
+    tokens: int = 0
+    title: str = ""
+    chain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A turn as it stands in the log: the offset of its record, and its end, if it has one.
+
+    `gone` are the turns before it that a later one replaced: who drops this turn has to name them.
+    """
+
+    offset: int
+    record: dict[str, Any]
+    end: dict[str, Any] | None
+    gone: Sequence[int] = ()
+
+    @property
+    def turn_id(self) -> str:
+        return str(self.record["id"])
+
+    @property
+    def status(self) -> TurnStatus:
+        return TurnStatus.RUNNING if self.end is None else TurnStatus(self.end["status"])
+
+    @property
+    def tokens_before(self) -> int:
+        return int(self.record["s"]["tokens"])
+
+    @property
+    def dropped_from(self) -> int:
+        """Where the log has to end for this turn, and what it replaced, to be gone."""
+        return int(self.record.get("to", self.offset))
+
+    def turn(self) -> Turn:
+        """The turn; raises `HistoryDamaged` when its messages are none."""
+        end = self.end or {}
+        try:
+            return Turn(
+                turn_id=self.turn_id,
+                status=self.status,
+                chain=self.record["chain"],
+                started_at=datetime.fromisoformat(self.record["at"]),
+                ended_at=datetime.fromisoformat(end["at"]) if end else None,
+                input=codec.load_messages(self.record["in"]),
+                output=codec.load_messages(end["out"]) if end else [],
+                usage=end.get("usage"),
+                kind=end.get("kind", ""),
+                tokens=int(end["s"]["tokens"]) - self.tokens_before if end else 0,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged() from error
+
+
+def damaged() -> HistoryDamaged:
+    return HistoryDamaged(
+        "This session's record is damaged, and is left as it is. Its operator can see what is wrong with "
+        "`admin.py check`, and mend it with `admin.py check --repair`."
+    )
+
+
+def encode(record: dict[str, Any], sums: Sums, **parts: str) -> bytes:
+    """A record as a line. `parts` are members whose JSON is already made."""
+    so_far = {"turns": sums.turns, "tokens": sums.tokens, "title": sums.title, "chain": sums.chain}
+    text = json.dumps({"v": VERSION, **record, "s": so_far}, separators=(",", ":"))[:-1]
+    line = (text + "".join(f',"{name}":{part}' for name, part in parts.items())).encode("ascii")
+    return b'%s,"crc":"%08x"}\n' % (line, zlib.crc32(line))
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The record of a line (without its newline); raises `HistoryDamaged`, also for a newer version's."""
+    if not line.startswith(START) and is_newer(line):
+        raise HistoryDamaged("This session was written by a newer version of Recollect: update this server.")
+    if not is_whole(line):
+        raise damaged()
+    record: dict[str, Any] = json.loads(line.decode("ascii"))
+    return record
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether the line (without its newline) is what was written, by its checksum."""
+    return line[-_CRC_SIZE:] == b'%s%08x"}' % (_CRC, zlib.crc32(line[:-_CRC_SIZE]))
+
+
+def is_newer(line: bytes) -> bool:
+    """Whether the line, which may be torn, is of a version to come, of which only its start is known."""
+    version = re.match(rb'\{"v":([0-9]{1,9}),', line)
+    return version is not None and int(version[1]) > VERSION
+
+
+def session_line(user_id: str, session_id: str, at: datetime) -> bytes:
+    return encode({"r": "session", "user": user_id, "session": session_id, "at": at.isoformat()}, Sums())
+
+
+def turn_line(new: NewTurn, at: datetime, sums: Sums, replaces: dict[str, Any]) -> bytes:
+    record = {"r": "turn", "id": new.turn_id, "chain": new.chain, "at": at.isoformat(), **replaces}
+    return encode(record, sums, **{"in": codec.dump_messages(new.input)})
+
+
+def end_line(turn_id: str, reply: Reply, at: datetime, sums: Sums) -> bytes:
+    record: dict[str, Any] = {"r": "end", "id": turn_id, "status": reply.status, "at": at.isoformat()}
+    if reply.usage:
+        record["usage"] = Usage(**reply.usage)
+    if reply.kind:
+        record["kind"] = reply.kind
+    return encode(record, sums, out=codec.dump_messages(reply.output))
+
+
+def sums_line(kind: str, sums: Sums, at: datetime, *, title: str, **more: Any) -> bytes:
+    """A record of nothing but what the sums are from now on: of a title, or of a rewind."""
+    return encode({"r": kind, "at": at.isoformat(), **more}, replace(sums, title=title))
+
+
+def dropping(entry: Entry, before: Sums) -> tuple[Sums, dict[str, Any]]:
+    """The sums without this turn and all after it, from the sums `before` it, and how a record says so."""
+    sums = replace(before, turns=before.turns - len(entry.gone))
+    return sums, {"to": entry.dropped_from, **({"gone": list(entry.gone)} if entry.gone else {})}
+
+
+def session_lines(
+    user_id: str, session_id: str, turns: Iterable[Turn], *, title: str, created_at: datetime, updated_at: datetime
+) -> bytes:
+    """The whole file of a session whose turns have ended."""
+    sums, lines = Sums(title=title), [session_line(user_id, session_id, created_at)]
+    for turn in turns:
+        new = NewTurn(input=turn.input, chain=turn.chain, turn_id=turn.turn_id)
+        begun = replace(sums, turns=sums.turns + 1, chain=turn.chain)
+        lines.append(turn_line(new, turn.started_at, begun, {}))
+        sums = replace(begun, tokens=begun.tokens + (turn.tokens if turn.shown else 0))
+        status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
+        reply = Reply(status=status, output=turn.output, usage=turn.usage, kind=turn.kind)
+        lines.append(end_line(turn.turn_id, reply, turn.ended_at or turn.started_at, sums))
+    lines.append(sums_line("title", sums, updated_at, title=title))
+    return b"".join(lines)
