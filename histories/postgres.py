@@ -1,0 +1,141 @@
+"""Histories in PostgreSQL: the same guarantees for any number of servers.
+
+Durable means what the server's own `synchronous_commit` means: with `on`, its default, a turn that was acknowledged
+survives a power cut; on a replica, too, if `synchronous_standby_names` says so. See docs/postgres.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from psycopg import AsyncConnection
+from typing_extensions import override
+
+from histories import postgres_sql as sql
+from histories.base import HistoryStore, Page, Session, SessionHistory, StoreUnavailable
+from histories.locks import Turnstile
+from histories.postgres_driver import connection_params, refusals
+from histories.postgres_history import PostgresHistory, busy
+from histories.postgres_link import Link, LinkOptions
+from histories.postgres_rows import cursor_after, like, pack, place_of, session_from, unpack
+from histories.postgres_schema import index_search, migrate
+
+
+class PostgresStore(HistoryStore):
+    """Histories in the database that `url` names; its tables are made when it is first reached.
+
+    Each event loop has at most `pool_size` connections, and one more. Times are in seconds: a request waits
+    `pool_wait_s` for a free connection, a statement may take `statement_s`, a server that is silent for `lease_s` loses
+    its sessions to others, and a reply is kept for `save_limit_s` when PostgreSQL is gone. Raises `ValueError` for
+    what is no URL, and never shows any of it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        pool_wait_s: float = 5.0,
+        statement_s: float = 10.0,
+        lease_s: float = 4.0,
+        save_limit_s: float = 10.0,
+    ) -> None:
+        self.save_limit_s = save_limit_s
+        self.turnstile = Turnstile()
+        self.running: dict[tuple[str, str], tuple[str, Callable[[], None] | None]] = {}
+        """The turns that run in this process: user and session -> turn_id, how to stop it."""
+        self._options = LinkOptions(
+            params=connection_params(url),
+            pool_size=pool_size,
+            pool_wait_s=pool_wait_s,
+            statement_s=statement_s,
+            lease_s=lease_s,
+        )
+        self._links: dict[asyncio.AbstractEventLoop, Link] = {}
+
+    def link(self) -> Link:
+        """The connections of the running event loop."""
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None:
+            for gone in [known for known in list(self._links) if known.is_closed()]:
+                self._links.pop(gone).abandon()
+            link = self._links[loop] = Link(self._options)
+        return link
+
+    @override
+    async def open(self) -> None:
+        with suppress(StoreUnavailable):
+            await self.link().alive()
+
+    @override
+    async def close(self) -> None:
+        here = asyncio.get_running_loop()
+        for loop, link in list(self._links.items()):
+            del self._links[loop]
+            if loop is here:
+                await link.close()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.close(), loop))
+            else:
+                link.abandon()
+
+    @override
+    async def ping(self) -> None:
+        await self.link().beat()
+
+    @override
+    def history(self, user_id: str, session_id: str) -> SessionHistory:
+        return PostgresHistory(self, user_id, session_id)
+
+    def queue_of(self, key: tuple[str, str]) -> str:
+        """The name of a session's line of turns in this process."""
+        return f"{len(key[0])}:{key[0]}{key[1]}"
+
+    @override
+    async def sessions(
+        self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
+    ) -> Page[Session]:
+        at, session = place_of(cursor)
+        params = {"user": pack(user_id), "at": at, "session": session, "limit": limit + 1}
+        if query and query.strip():
+            # Planned for this very pattern: what is common is found otherwise than what is rare.
+            found = {**params, "like": like(query)}
+            rows = await self.link().fetch(sql.SESSIONS_THAT_SAY, found, prepare=False)
+        else:
+            rows = await self.link().fetch(sql.SESSIONS, params)
+        page = [session_from(row) for row in rows[:limit]]
+        return Page(page, cursor_after(page[-1]) if len(rows) > limit else None)
+
+    @override
+    async def users(self) -> AsyncIterator[str]:
+        start = ""
+        while rows := await self.link().fetch(sql.USERS, {"start": start}):
+            for (stored,) in rows:
+                yield unpack(stored)
+            start = f"{rows[-1][0]}\1"  # the least text that is more: no text of PostgreSQL's has a NUL
+
+    @override
+    async def forget(self, user_id: str) -> None:
+        while True:
+            gone, held, seen = (await self.link().fetch(sql.FORGET, {"user": pack(user_id)}))[0]
+            if gone + held == seen:
+                break
+        if held:
+            raise busy()
+
+
+async def migrate_schema(url: str) -> list[int]:
+    """Makes the tables, or brings them up to date; gives the numbers of the migrations that were applied.
+
+    Also makes the index for search, if the server has come to have the extensions that it takes. Servers do the same
+    when they start; this is for those whose database user may not. Raises `ValueError`, `StoreUnavailable`.
+    """
+    params = connection_params(url)
+    with refusals():
+        async with await AsyncConnection.connect(**params) as conn:
+            applied = await migrate(conn)
+            await index_search(conn)
+    return applied
