@@ -1,0 +1,113 @@
+"""The chat model: `ChatOpenAI`, whatever answers. OpenAI, any server that speaks its protocol, or the embedded model.
+
+Errors pass through as they are, for the edge to give them a status: `openai.RateLimitError` and the other
+`openai.APIStatusError`s for an answer that is not a reply, `openai.APIConnectionError` (with `openai.APITimeoutError`)
+for none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from chains import embedded_model
+from chains.embedded_model import ModelUnavailable
+
+__all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+DEFAULT_MODEL = "gpt-5.4-mini"
+"""OpenAI's model that is asked when none is named."""
+
+_NO_KEY = "none"
+"""Sent where no key is needed: the client won't go without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model answers, and under what name. Worker processes can be given it."""
+
+    base_url: str = field(repr=False)  # it may hold a password
+    api_key: SecretStr
+    model: str
+
+    def __str__(self) -> str:
+        """Which model answers, for the operator: one line, without secrets."""
+        if self.model == embedded_model.NAME and self.is_loopback:
+            return f"{self.model}, embedded (a demonstration: set OPENAI_API_KEY for a better model)"
+        parts = urlsplit(self.base_url)
+        return f"{self.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine."""
+        return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
+
+
+@contextmanager
+def model_endpoint(
+    *, openai_api_key: SecretStr | None = None, openai_base_url: str | None = None, model: str | None = None
+) -> Iterator[Endpoint]:
+    """Where the model of these settings answers. With neither a key nor a URL, that is the embedded one, run here.
+
+    Several processes share one embedded model when the first of them opens this, and gives the endpoint to the others.
+    Raises `ModelUnavailable`.
+    """
+    if openai_api_key or openai_base_url:
+        yield Endpoint(openai_base_url or OPENAI_URL, openai_api_key or SecretStr(_NO_KEY), model or DEFAULT_MODEL)
+        return
+    if model not in (None, "", embedded_model.NAME):
+        raise ModelUnavailable(f"Nothing serves the model {model}: set OPENAI_API_KEY or OPENAI_BASE_URL.")
+    with embedded_model.embedded_model() as (url, key):
+        yield Endpoint(url, SecretStr(key), embedded_model.NAME)
+
+
+@asynccontextmanager
+async def connect(endpoint: Endpoint, *, timeout_s: float) -> AsyncIterator[ChatOpenAI]:
+    """The chat model that talks to this endpoint. Its connections are closed in the end.
+
+    `timeout_s` bounds each wait for the next bytes. There are no retries: a turn that failed is told at once, with the
+    `Retry-After` of who refused it, and its client knows best when to come again.
+    """
+    timeout = openai.Timeout(timeout_s, connect=min(5.0, timeout_s))
+    # As many streams at once as there are callers. Idle connections go before the five seconds after which uvicorn,
+    # Node and llama.cpp close them: a request on one that closes just then would fail.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.0)
+    trust_env = not endpoint.is_loopback  # no proxy leads to this machine
+    async with openai.DefaultAsyncHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env) as http_async:
+        with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env) as http:
+            yield ChatOpenAI(
+                model_name=endpoint.model,
+                openai_api_base=endpoint.base_url,
+                openai_api_key=endpoint.api_key,
+                http_async_client=http_async,
+                http_client=http,
+                openai_proxy=None,  # the clients see to proxies: HTTPS_PROXY
+                request_timeout=timeout,
+                max_retries=0,
+                stream_usage=True,
+                stream_chunk_timeout=None,  # the clients' timeout does it, without a task for each token
+                use_responses_api=False,
+            )
+
+
+@asynccontextmanager
+async def open_model(
+    *,
+    openai_api_key: SecretStr | None = None,
+    openai_base_url: str | None = None,
+    model: str | None = None,
+    timeout_s: float = 120.0,
+) -> AsyncIterator[ChatOpenAI]:
+    """`model_endpoint` and `connect` in one, for a single process."""
+    with model_endpoint(openai_api_key=openai_api_key, openai_base_url=openai_base_url, model=model) as endpoint:
+        async with connect(endpoint, timeout_s=timeout_s) as chat:
+            yield chat

@@ -1,0 +1,84 @@
+"""Running a sequence of steps without telling anybody of each of them.
+
+`RunnableSequence` makes a run of itself: it adds up its output chunk by chunk, and makes a task of each chunk, for the
+callbacks that are told of it in the end. When nobody listens, that is two thirds of what a stream costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.prompts import BasePromptTemplate
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
+from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
+
+Note = Callable[[BaseMessage], None]
+"""Is told of each message, or part of one, that a chat model among the steps says."""
+
+
+def steps_of(bound: Runnable[Any, Any], config: RunnableConfig) -> tuple[list[Runnable[Any, Any]], RunnableConfig]:
+    """The steps to be called one after another, and their config: `bound` itself, if somebody listens to its run."""
+    if type(bound) is RunnableSequence:
+        config = ensure_config(config)  # an outer run's callbacks may be in the context
+        if not get_async_callback_manager_for_config(config).handlers:
+            config.pop("run_id", None)  # these were the sequence's own
+            config.pop("run_name", None)
+            return bound.steps, config
+    return [bound], config
+
+
+async def invoke(
+    bound: Runnable[Any, Any], value: Any, config: RunnableConfig, note: Note | None = None, **kwargs: Any
+) -> Any:
+    """What `bound.ainvoke` gives."""
+    (first, *rest), config = steps_of(bound, config)
+    value = await _first(first, value, config, kwargs)
+    for step in rest:
+        value = await step.ainvoke(value, config)
+        if note is not None and isinstance(step, BaseChatModel):
+            note(value)
+    return value
+
+
+async def stream(
+    bound: Runnable[Any, Any], value: Any, config: RunnableConfig, note: Note | None = None, **kwargs: Any
+) -> AsyncIterator[Any]:
+    """What `bound.astream` gives."""
+    (first, *rest), config = steps_of(bound, config)
+    chunks: AsyncIterator[Any]
+    if rest and isinstance(first, BasePromptTemplate):
+        prompt = await _first(first, value, config, kwargs)
+        first, *rest = rest
+        chunks = _noted(first, first.astream(prompt, config), note)
+    else:
+        chunks = first.astream(value, config, **kwargs)
+    for step in rest:
+        chunks = _noted(step, step.atransform(chunks, config), note)
+    async for chunk in chunks:
+        yield chunk
+
+
+def says_usage(bound: Runnable[Any, Any], config: RunnableConfig) -> bool:
+    """Whether `note` will be told of what a chat model says, so that nobody has to listen for it."""
+    steps, _ = steps_of(bound, config)
+    return any(isinstance(step, BaseChatModel) for step in steps[1:])
+
+
+async def _first(step: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Any:
+    """The first step's output. A prompt is filled in without the run that it makes of itself."""
+    if isinstance(step, BasePromptTemplate) and isinstance(value, dict) and not kwargs:
+        return await step.aformat_prompt(**value)
+    return await step.ainvoke(value, config, **kwargs)
+
+
+def _noted(step: Runnable[Any, Any], chunks: AsyncIterator[Any], note: Note | None) -> AsyncIterator[Any]:
+    return chunks if note is None or not isinstance(step, BaseChatModel) else _tapped(chunks, note)
+
+
+async def _tapped(chunks: AsyncIterator[Any], note: Note) -> AsyncIterator[Any]:
+    async for chunk in chunks:
+        note(chunk)
+        yield chunk

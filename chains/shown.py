@@ -1,0 +1,67 @@
+"""What others are shown: models only well-formed text, clients of the debugging streams nothing old and no secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.prompt_values import ChatPromptValue
+
+_REFUSAL = frozenset({"body", "headers", "status_code", "request_id"})
+"""Where LangChain puts what a model's server said when it failed. Clients are told of that in our words."""
+
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(value: Any) -> Any:
+    """`value` with U+FFFD for each lone surrogate: no model's API takes one, as UTF-8 has none.
+
+    What is well-formed is given back as it is, not copied.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() or _LONE.search(value) is None else _LONE.sub("\ufffd", value)
+    if isinstance(value, list):
+        items = [well_formed(item) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    if isinstance(value, dict):
+        pairs = {well_formed(key): well_formed(item) for key, item in value.items()}
+        return pairs if any(pairs.get(key) is not item for key, item in value.items()) else value
+    if isinstance(value, BaseMessage):
+        content = well_formed(value.content)
+        return value if content is value.content else value.model_copy(update={"content": content})
+    return value
+
+
+class Redaction:
+    """What `stream_log` and `stream_events` leave out: old messages, the system prompt, and what a model failed with.
+
+    Without it each event carries the whole window again, and the length of a history shows in the bytes of a turn.
+    """
+
+    def __init__(self, *, show_prompts: bool) -> None:
+        self._show_prompts = show_prompts
+        self._past: list[BaseMessage] = []
+        self._ids: set[int] = set()
+
+    def hide(self, past: Iterable[BaseMessage]) -> None:
+        """These very messages are left out from now on."""
+        self._past += past  # kept alive, so that no other message gets one of their ids
+        self._ids.update(id(message) for message in self._past)
+
+    def _hidden(self, item: object) -> bool:
+        return id(item) in self._ids or (isinstance(item, SystemMessage) and not self._show_prompts)
+
+    def clean(self, value: Any) -> Any:
+        """`value` without what is hidden, however deep in lists, dictionaries and prompts."""
+        if isinstance(value, dict):
+            return {key: self.clean(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.clean(item) for item in value if not self._hidden(item)]
+        if isinstance(value, ChatPromptValue):
+            return ChatPromptValue(messages=self.clean(list(value.messages)))
+        if isinstance(value, BaseMessage) and "status_code" in value.response_metadata:
+            told = {key: item for key, item in value.response_metadata.items() if key not in _REFUSAL}
+            return value.model_copy(update={"response_metadata": told})
+        return None if self._hidden(value) else value

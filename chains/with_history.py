@@ -1,0 +1,404 @@
+"""A chain with a memory: LangChain's `RunnableWithMessageHistory`, with turns that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Self, cast
+
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig, RunnableGenerator
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import get_config_list, merge_configs
+from langchain_core.runnables.history import RunnableWithMessageHistory
+from langchain_core.runnables.schema import StreamEvent
+from langchain_core.runnables.utils import gather_with_concurrency
+from langchain_core.tracers.log_stream import RunLog, RunLogPatch
+from pydantic import BaseModel, PrivateAttr, WithJsonSchema
+from typing_extensions import override
+
+from chains import quiet
+from chains.outputs import UsageCounter, kind_of, output_of, usage_of
+from chains.quiet import Note
+from chains.shown import Redaction, well_formed
+from chains.turns import InvalidInput, Recorded, TurnRun, Turns
+from histories.base import (
+    InvalidId,
+    NewTurn,
+    SessionHistory,
+    Turn,
+    check_id,
+    estimate_tokens,
+    run_blocking,
+    whole,
+)
+
+# A string, as the schemas say. But whatever is sent is let through to `check_id`, which says best what is wrong.
+_Id = Annotated[Any, WithJsonSchema({"type": "string"})]
+
+SESSION_SPECS = [
+    ConfigurableFieldSpec(
+        id="session_id",
+        annotation=_Id,
+        name="Session",
+        description="The conversation: a name of your choice, of 1 to 128 characters.",
+        default="",
+        is_shared=True,
+    ),
+    ConfigurableFieldSpec(
+        id="turn_id",
+        annotation=_Id,
+        name="Turn",
+        description="Makes a retry safe: a turn of this name that is complete is answered from the record.",
+        default="",
+        is_shared=True,
+    ),
+]
+
+_FROM_CLIENTS = ("human", "tool")
+"""The types of message that a client may say. Others would speak with the voice of the system or of the model."""
+
+
+class ChainWithHistory(RunnableWithMessageHistory):
+    """A runnable whose turns are kept, for each `user_id` and `session_id` of the config.
+
+    It takes and gives what LangChain's class documents: messages, or a dictionary with messages under
+    `input_messages_key`, the past under `history_messages_key`, and the reply under `output_messages_key`. But the
+    wrapped runnable (`bound`) is called directly, with the past put into its input, and the user's words and the reply
+    are durable before the caller hears of them. Only `human` and `tool` messages are taken from callers.
+    """
+
+    turns: Turns
+    chain_name: str = ""
+    unheard: tuple[type[BaseCallbackHandler], ...] = ()
+    """Callback handlers whose findings nobody reads: they are not called."""
+
+    _input_schema: type[BaseModel] | None = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        bound: Runnable[Any, Any],
+        turns: Turns,
+        *,
+        chain_name: str = "",
+        input_messages_key: str | None = None,
+        output_messages_key: str | None = None,
+        history_messages_key: str | None = None,
+        input_type: Any = None,
+        output_type: Any = None,
+        unheard: tuple[type[BaseCallbackHandler], ...] = (),
+    ) -> None:
+        def get_session_history(user_id: str, session_id: str) -> SessionHistory:
+            return turns.store.history(user_id, session_id)
+
+        # Not the parent's __init__: it builds the pipeline (load, insert, run, save) that this class replaces, and
+        # warns that LangChain 2 will drop the class.
+        RunnableBindingBase.__init__(
+            self,
+            bound=bound,
+            custom_input_type=input_type,
+            custom_output_type=output_type,
+            get_session_history=get_session_history,
+            input_messages_key=input_messages_key,
+            output_messages_key=output_messages_key,
+            history_messages_key=history_messages_key,
+            history_factory_config=SESSION_SPECS,
+            turns=turns,
+            chain_name=chain_name,
+            unheard=unheard,
+        )
+
+    # What clients see of it.
+
+    @property
+    @override
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """Session and turn, and what the wrapped runnable lets be configured. The user is nobody's to choose."""
+        own = {spec.id for spec in SESSION_SPECS} | {"user_id"}
+        return [*SESSION_SPECS, *(spec for spec in self.bound.config_specs if spec.id not in own)]
+
+    @property
+    @override
+    def OutputType(self) -> Any:
+        return self.custom_output_type if self.custom_output_type is not None else self.bound.OutputType
+
+    @override
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """The schema of the input type, built once: LangServe asks for it with every request."""
+        if self._input_schema is None:
+            chosen = RunnableBindingBase if self.custom_input_type is not None else RunnableWithMessageHistory
+            self._input_schema = cast(type[BaseModel], chosen.get_input_schema(self, config))
+        return self._input_schema
+
+    @override
+    def with_types(self, *, input_type: Any = None, output_type: Any = None) -> Self:
+        """The same chain, with these types in its schemas."""
+        changes = {"custom_input_type": input_type, "custom_output_type": output_type}
+        twin = self.model_copy(update={name: value for name, value in changes.items() if value is not None})
+        twin._input_schema = None
+        return twin
+
+    @override
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
+        """The same chain, with this config as its default."""
+        return self.model_copy(update={"config": cast(RunnableConfig, {**self.config, **(config or {}), **kwargs})})
+
+    # The turn.
+
+    def _start(
+        self,
+        input: Any,
+        config: RunnableConfig | None,
+        run: Callable[[Any, RunnableConfig, Note | None], AsyncGenerator[Any, None]],
+        redaction: Redaction | None = None,
+        *,
+        streaming: bool = False,
+    ) -> TurnRun:
+        config = merge_configs(self.config, config)
+        configurable = config.get("configurable", {})
+        session_id, turn_id = check_id(configurable.get("session_id")), configurable.get("turn_id")
+        new = self._new_turn(input, check_id(turn_id, "turn_id") if turn_id else None)
+        config, usage, note = self._with_callbacks(config)
+
+        def generate(past: Sequence[BaseMessage]) -> AsyncGenerator[Any, None]:
+            if redaction is not None:
+                redaction.hide(past)
+            return run(self._with_past(input, past, new.input), config, note)
+
+        def replay(turn: Turn) -> AsyncGenerator[Any, None]:
+            return self._replay(turn, input, config, streaming=streaming)
+
+        def record(output: Any) -> Recorded:
+            messages = self._get_output_messages(output)
+            return Recorded(
+                messages=messages,
+                kind=kind_of(output),
+                usage=usage.total if usage is not None else usage_of(messages),
+                tokens=estimate_tokens(messages),
+            )
+
+        user_id = configurable.get("user_id")
+        if not isinstance(user_id, str) or not user_id:
+            raise InvalidId("The caller has to put a user_id into the config.")
+        return self.turns.start(user_id, session_id, new, generate, replay, record)
+
+    def _new_turn(self, input: Any, turn_id: str | None) -> NewTurn:
+        if self.input_messages_key is not None and not isinstance(input, dict):
+            raise InvalidInput(f"Send an object with the message under {self.input_messages_key!r}.")
+        try:
+            messages = self._get_input_messages(input)
+        except (KeyError, ValueError):
+            raise InvalidInput("The input holds no message.") from None
+        if not messages:
+            raise InvalidInput("Send at least one message.")
+        messages = [whole(message) for message in messages]
+        if any(message.type not in _FROM_CLIENTS for message in messages):
+            raise InvalidInput("Send human messages only: the past is the server's, and comes with the session.")
+        tokens = estimate_tokens(messages)
+        if turn_id is None:
+            return NewTurn(input=messages, chain=self.chain_name, tokens=tokens)
+        return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, turn_id=turn_id, given=True)
+
+    def _with_past(self, input: Any, past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> Any:
+        """The input of the wrapped runnable: the caller's, with the past at its place."""
+        _check_tool_messages(past, new)
+        shown = [well_formed(message) for message in past]
+        if self.history_messages_key is not None:
+            return {**well_formed(input), self.history_messages_key: shown}
+        messages = [*shown, *(well_formed(message) for message in new)]
+        if self.input_messages_key is None:
+            return messages
+        return {**well_formed(input), self.input_messages_key: messages}
+
+    def _with_callbacks(self, config: RunnableConfig) -> tuple[RunnableConfig, UsageCounter | None, Note | None]:
+        """The config without the handlers that nobody hears; and, if the output won't tell the tokens, who counts.
+
+        That is told of what the model says (`Note`), or, where it can't be, it is one more handler.
+        """
+        callbacks = config.get("callbacks")
+        if isinstance(callbacks, BaseCallbackManager):
+            callbacks = callbacks.copy()
+        else:
+            callbacks = [handler for handler in callbacks or () if not isinstance(handler, self.unheard)]
+        config = {**config, "callbacks": callbacks}
+        if self._tells_usage:
+            return config, None, None
+        usage = UsageCounter()
+        if quiet.says_usage(self.bound, config):
+            return config, usage, usage.note
+        if isinstance(callbacks, list):
+            callbacks.append(usage)
+        else:
+            callbacks.add_handler(usage, inherit=True)
+        return config, usage, None
+
+    @property
+    def _tells_usage(self) -> bool:
+        kind = self.OutputType
+        return isinstance(kind, type) and issubclass(kind, BaseMessage)
+
+    async def _replay(
+        self, turn: Turn, input: Any, config: RunnableConfig, *, streaming: bool
+    ) -> AsyncGenerator[Any, None]:
+        """A turn on the record, as a run of its own, so that every endpoint shows it as it shows others."""
+        output = output_of(turn, self.output_messages_key)
+        if streaming and isinstance(output, AIMessage):
+            output = AIMessageChunk(**output.model_dump(exclude={"type"}))
+
+        async def say(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            yield output
+
+        async for chunk in RunnableGenerator(say).astream(input, config):
+            yield chunk
+
+    # What callers call.
+
+    @override
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        async def run(value: Any, config: RunnableConfig, note: Note | None) -> AsyncGenerator[Any, None]:
+            yield await quiet.invoke(self.bound, value, config, note, **{**self.kwargs, **kwargs})
+
+        return await self._start(input, config, run).output()
+
+    @override
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, *, redaction: Redaction | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        async def run(value: Any, config: RunnableConfig, note: Note | None) -> AsyncGenerator[Any, None]:
+            async for chunk in quiet.stream(self.bound, value, config, note, **{**self.kwargs, **kwargs}):
+                yield chunk
+
+        async with aclosing(self._start(input, config, run, redaction, streaming=True).chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    @override
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Runs sessions side by side, and the turns of one session in the order of the inputs.
+
+        All of them are run, whatever comes of one; then the first exception is raised, unless they are to be returned.
+        """
+        configs = get_config_list(config, len(inputs)) if inputs else []
+        outcomes: list[Any] = [None] * len(inputs)
+
+        async def run_session(places: list[int]) -> None:
+            for place in places:
+                try:
+                    outcomes[place] = await self.ainvoke(inputs[place], configs[place], **kwargs)
+                except Exception as error:  # noqa: BLE001 - raised or returned below
+                    outcomes[place] = error
+
+        sessions = _by_session([merge_configs(self.config, one) for one in configs])
+        limit = configs[0].get("max_concurrency") if configs else None
+        await gather_with_concurrency(limit, *(run_session(places) for places in sessions))
+        failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
+        if failed is not None and not return_exceptions:
+            raise failed
+        return outcomes
+
+    @override
+    async def astream_log(  # type: ignore[override]  # the parent's overloads differ in `diff` alone
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[RunLogPatch | RunLog]:
+        redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
+        patches: Any = Runnable.astream_log(self, input, config, redaction=redaction, **kwargs)
+        async with aclosing(patches):
+            async for patch in patches:
+                if type(patch) is RunLogPatch:
+                    patch.ops = [{name: redaction.clean(part) for name, part in op.items()} for op in patch.ops]
+                yield patch
+
+    @override
+    async def astream_events(  # type: ignore[override]  # version 3 is for chat models alone
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[StreamEvent]:
+        redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
+        events: Any = Runnable.astream_events(self, input, config, redaction=redaction, **kwargs)
+        async with aclosing(events):
+            async for event in events:
+                event["data"] = redaction.clean(event["data"])
+                yield event
+
+    # The rest of a runnable's face goes through the methods above, not past them to the wrapped runnable.
+
+    @override
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return run_blocking(lambda: self.ainvoke(input, config, **kwargs))
+
+    @override
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        return run_blocking(lambda: self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs))
+
+    @override
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        chunks = self.astream(input, config, **kwargs)
+        nothing = object()
+
+        async def following() -> Any:
+            return await anext(chunks, nothing)
+
+        try:
+            while (chunk := run_blocking(following)) is not nothing:
+                yield chunk
+        finally:
+            run_blocking(chunks.aclose)  # type: ignore[attr-defined]  # an async generator, declared as an iterator
+
+    @override
+    def transform(self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        return Runnable.transform(self, input, config, **kwargs)
+
+    @override
+    def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        return Runnable.atransform(self, input, config, **kwargs)
+
+    @override
+    def batch_as_completed(self, *args: Any, **kwargs: Any) -> Any:
+        return Runnable.batch_as_completed(self, *args, **kwargs)
+
+    @override
+    def abatch_as_completed(self, *args: Any, **kwargs: Any) -> Any:
+        return Runnable.abatch_as_completed(self, *args, **kwargs)
+
+    @override
+    def stream_events(self, *args: Any, **kwargs: Any) -> Any:
+        return Runnable.stream_events(self, *args, **kwargs)
+
+
+def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:
+    """The places of the configs, those of one session together; refuses a turn_id that is given twice."""
+    sessions: dict[str, list[int]] = {}
+    named: set[tuple[str, str]] = set()
+    for place, config in enumerate(configs):
+        configurable = config.get("configurable", {})
+        session_id, turn_id = str(configurable.get("session_id")), configurable.get("turn_id")
+        if turn_id and (session_id, turn_id) in named:
+            raise InvalidInput("Give each input of a batch a turn_id of its own: a list of configs, one for each.")
+        named.add((session_id, str(turn_id)))
+        sessions.setdefault(session_id, []).append(place)
+    return list(sessions.values())
+
+
+def _check_tool_messages(past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> None:
+    """A tool's result has to answer a call of the last reply: else it is a forged one."""
+    last = past[-1] if past else None
+    calls = {call["id"] for call in last.tool_calls} if isinstance(last, AIMessage) else set()
+    for message in new:
+        if message.type == "tool" and getattr(message, "tool_call_id", None) not in calls:
+            raise InvalidInput("A tool message answers a tool call of the reply before it: there is no such call.")
