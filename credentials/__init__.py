@@ -1,0 +1,1 @@
+"""What says who is calling: API keys, one-time links, and JSON Web Tokens. Nothing here knows HTTP."""

@@ -1,0 +1,286 @@
+"""The edge between chains and HTTP: what a client is told of an error, and when a client has left.
+
+LangServe answers a stream with 200 before its chain has run, turns every error into a 500 event, and then breaks the
+body off. This ASGI middleware holds the start of a stream back until there is something to send: so an error before
+that gets its true status, and one after it becomes one `error` event, and a proper end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import openai
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
+
+from chains.turns import ChainFailed, Connection, InvalidInput, ModelSilent, ShuttingDown, TurnStopped, connection
+from histories.base import (
+    HistoryDamaged,
+    HistoryError,
+    InvalidCursor,
+    InvalidId,
+    SessionBusy,
+    SessionExists,
+    SessionNotFound,
+    StoreFull,
+    StoreUnavailable,
+    TurnNotFound,
+)
+
+log = logging.getLogger("recollect.errors")
+
+STATUS: dict[type[Exception], int] = {
+    InvalidId: 422,
+    InvalidInput: 422,
+    InvalidCursor: 422,
+    SessionNotFound: 404,
+    TurnNotFound: 404,
+    SessionExists: 409,
+    SessionBusy: 409,
+    TurnStopped: 409,
+    ModelSilent: 503,
+    ShuttingDown: 503,
+    HistoryDamaged: 503,
+    StoreFull: 507,
+    StoreUnavailable: 503,
+    HistoryError: 503,
+}
+"""The first class that fits counts; its message is for the client."""
+
+RETRY_AFTER_S = {429: "10", 503: "5", 507: "60"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a client is told."""
+
+    status: int
+    message: Any
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self) -> Response:
+        return json_response({"detail": self.message}, self.status, self.headers)
+
+    def event(self) -> bytes:
+        data = json.dumps({"status_code": self.status, "message": self.message})
+        return f"event: error\r\ndata: {data}\r\n\r\n".encode("ascii")
+
+
+def json_response(content: Any, status: int, headers: dict[str, str] | None = None) -> Response:
+    """JSON in ASCII: whatever a client sent, lone surrogates too, can be repeated to it."""
+    return Response(json.dumps(content), status, headers, media_type="application/json")
+
+
+def problem_of(error: BaseException) -> Problem:
+    """What to tell of an error. Only messages that were written for clients are passed on."""
+    if isinstance(error, HTTPException):
+        return Problem(error.status_code, error.detail, dict(error.headers or {}))
+    if isinstance(error, ChainFailed):
+        return _model_problem(error)
+    for kind, status in STATUS.items():
+        if isinstance(error, kind):
+            return _with_retry(status, str(error))
+    if isinstance(error, ValidationError):
+        return Problem(422, _fields(error.errors(include_url=False, include_context=False, include_input=False)))
+    if isinstance(error, (UnicodeDecodeError, RecursionError)) or _is_huge_number(error):
+        return Problem(422, "The body is not JSON in UTF-8 that this server reads.")
+    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    return Problem(500, "The server made a mistake, which is in its log. Nothing that was acknowledged is lost.")
+
+
+def _with_retry(status: int, message: str, after: str | None = None) -> Problem:
+    seconds = after or RETRY_AFTER_S.get(status)
+    return Problem(status, message, {"Retry-After": seconds} if seconds else {})
+
+
+def _is_huge_number(error: BaseException) -> bool:
+    return type(error) is ValueError and "integer string conversion" in str(error)
+
+
+def _model_problem(error: ChainFailed) -> Problem:
+    cause = error.__cause__
+    status = getattr(cause, "status_code", None)
+    log.warning("a chain failed: %s%s", type(cause).__name__, f" ({status})" if status else "")
+    log.debug("a chain failed", exc_info=cause)
+    if isinstance(cause, openai.RateLimitError):
+        after = cause.response.headers.get("retry-after", "")
+        return _with_retry(429, "The model has too much to do: try again later.", after if after.isdigit() else None)
+    if isinstance(cause, (openai.APIConnectionError, httpx2.TransportError, ConnectionError)) or status in (503, 504):
+        return _with_retry(503, "The model can't be reached: try again.")
+    if isinstance(cause, (openai.AuthenticationError, openai.PermissionDeniedError)):
+        return Problem(502, "The model does not accept this server's credentials: its operator has to mend that.")
+    if isinstance(cause, openai.NotFoundError):
+        return Problem(502, "There is no such model where this server asks: its operator has to mend that.")
+    if isinstance(cause, openai.BadRequestError):
+        return Problem(502, "The model refused this request: it may be too long, or of a kind that it does not take.")
+    return Problem(502, str(error))
+
+
+def _fields(errors: Any) -> list[dict[str, Any]]:
+    """The errors of a validation, by field, without what was sent: it may be long, and is the client's own."""
+    if any(isinstance(one, str) for one in errors):
+        return [{"loc": ["body"], "msg": str(one), "type": "value_error"} for one in errors]
+    return [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in errors]
+
+
+async def on_invalid_request(request: Request, error: Exception) -> Response:
+    """FastAPI's handler for requests that don't fit."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
+    return json_response({"detail": _fields(error.errors())}, 422)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """The handler for statuses that routes raise. LangServe's 400 is a malformed config hash: 422, as all of them."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    return json_response(
+        {"detail": error.detail}, 422 if error.status_code == 400 else error.status_code, {**(error.headers or {})}
+    )
+
+
+class Edge:
+    """The middleware that answers for errors, and watches whether clients are still there."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        client, answer = _Client(receive), _Answer(send)
+        token = connection.set(client)
+        try:
+            await self.app(scope, client.receive, answer.send)
+        except Exception as error:
+            if answer.can_fail:
+                await answer.fail(problem_of(_innermost(error)), scope, receive)
+            else:
+                raise
+        finally:
+            connection.reset(token)
+            client.close()
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The error itself, out of the groups that task groups put it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Client(Connection):
+    """The client of a request: found gone as soon as the server is told, whoever listens."""
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__()
+        self._receive, self._has_sent_all = receive, False
+        self._gone = asyncio.Event()
+        self._listener: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Message:
+        """The request's messages. After the body, all who wait for the disconnect share one listener."""
+        if not self._has_sent_all:
+            message = await self._receive()
+            self._has_sent_all = not message.get("more_body", False)
+            if message["type"] == "http.disconnect":
+                self.lose()
+            return message
+        self._listen()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    @override
+    def watch(self, left: Any) -> None:
+        super().watch(left)
+        if self._has_sent_all:
+            self._listen()
+
+    @override
+    def lose(self) -> None:
+        self._gone.set()
+        super().lose()
+
+    def _listen(self) -> None:
+        if self._listener is None and not self.lost:
+            self._listener = asyncio.create_task(self._await_disconnect(), name="recollect-disconnect")
+
+    async def _await_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.lose()
+
+    def close(self) -> None:
+        """The request is over."""
+        if self._listener is not None:
+            self._listener.cancel()
+        self.lose()
+
+
+class _Answer:
+    """The response on its way out."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._held: Message | None = None
+        self._started = self._is_stream = self._ended = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            content_type = _content_type(message)
+            if message["status"] == 413 and content_type.startswith(b"text/plain"):  # Starlette's body limit
+                await self._too_large()
+                return
+            self._is_stream = content_type.startswith(b"text/event-stream")
+            if self._is_stream:
+                self._held = message
+                return
+            self._started = True
+        elif self._ended:
+            return
+        elif self._is_stream and message.get("body", b"").startswith(b"event: error\r\n"):
+            return  # LangServe's, which knows no status: the exception that follows it does
+        await self._release()
+        self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def _too_large(self) -> None:
+        problem = Problem(413, "The body is larger than this server takes (RECOLLECT_MAX_BODY_BYTES).")
+        self._started = self._ended = True
+        await problem.response()({"type": "http"}, _no_receive, self._send)
+
+    async def _release(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._started = True
+            await self._send(held)
+
+    @property
+    def can_fail(self) -> bool:
+        """Whether the client can still be told."""
+        return not self._started or (self._is_stream and not self._ended)
+
+    async def fail(self, problem: Problem, scope: Scope, receive: Receive) -> None:
+        """Ends the response: with the error's status, or, in a stream, with an event."""
+        if not self._started:
+            await problem.response()(scope, receive, self._send)
+        else:
+            await self._send({"type": "http.response.body", "body": problem.event(), "more_body": True})
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _no_receive() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _content_type(message: Message) -> bytes:
+    return next((bytes(value) for name, value in message.get("headers", ()) if name.lower() == b"content-type"), b"")

@@ -1,0 +1,177 @@
+"""Running the server: sockets, worker processes, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import multiprocessing.connection
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from typing_extensions import override
+from uvicorn.config import STARTUP_FAILURE
+
+from chains.turns import Turns
+
+log = logging.getLogger("recollect.serving")
+
+BAD_SETTINGS = 2
+"""The exit status when the server can't start as it is set up."""
+
+_GRACE_S = 5.0
+"""What requests get on top of the turns' own time to end, before they are cancelled."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `OSError`, for one, when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, or asyncio leaves Nagle's algorithm on, which costs 40 ms an answer.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+        sock.set_inheritable(True)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def allow_many_files() -> None:
+    """Each connection and each running turn holds a descriptor: raises the soft limit to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def run(app: FastAPI, sock: socket.socket, *, shutdown_s: float, started: Callable[[], None] | None = None) -> None:
+    """Serves the app in this process until SIGTERM or SIGINT; then turns get `shutdown_s` seconds to end.
+
+    A second signal ends them at once. Returns in either case: the exit status is 0.
+    """
+    _Server(app, shutdown_s, started).run(sockets=[sock])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: FastAPI, shutdown_s: float, started: Callable[[], None] | None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,  # it would write one-time links down
+                timeout_graceful_shutdown=int(shutdown_s + _GRACE_S) + 1,
+            )
+        )
+        self._turns: Turns = app.state.turns
+        self._shutdown_s, self._tell_started = shutdown_s, started
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._tell_started is not None:
+            self._tell_started()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.create_task(self._drain())
+        await super().shutdown(sockets)
+        await draining
+        if self.force_exit:  # then uvicorn leaves this out, and would cut it off
+            await self.lifespan.shutdown()
+
+    async def _drain(self) -> None:
+        ending = asyncio.create_task(self._turns.drain(self._shutdown_s))
+        while not ending.done():
+            await asyncio.wait([ending], timeout=0.1)
+            if self.force_exit:
+                await self._turns.drain(0)
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    @override
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's raises the signal again when all is done, and so ends with its status; ours ends well."""
+        before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self.handle_exit)}
+        # Of a worker process, Ctrl-C is its supervisor's to hear: it passes on one SIGTERM.
+        own = multiprocessing.parent_process() is None
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, self.handle_exit if own else signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def end_with_parent() -> None:
+    """Ends this worker process when its supervisor is gone, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=wait, name="recollect-parent", daemon=True).start()
+
+
+def supervise(work: Callable[[], None], workers: int) -> int:
+    """Runs `work` in so many processes until SIGTERM or SIGINT, which it passes on; gives the exit status.
+
+    A worker that dies is replaced. One that can't start ends the server: it would fail the same way again.
+    """
+    supervisor = _Supervisor(work)
+    return supervisor.run(workers)
+
+
+class _Supervisor:
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._work, self._workers, self._signals = work, list[BaseProcess](), 0
+
+    def run(self, workers: int) -> int:
+        signal.signal(signal.SIGTERM, self._pass_on)
+        signal.signal(signal.SIGINT, self._pass_on)
+        self._workers = [self._start() for _ in range(workers)]
+        while not self._signals:
+            multiprocessing.connection.wait([worker.sentinel for worker in self._workers], timeout=0.5)
+            for place, worker in enumerate(self._workers):
+                if worker.is_alive() or self._signals:
+                    continue
+                if worker.exitcode in (STARTUP_FAILURE, BAD_SETTINGS):
+                    self._pass_on(signal.SIGTERM, None)
+                    break
+                log.warning("a worker died (exit status %s) and is replaced", worker.exitcode)
+                self._workers[place] = self._start()
+        for worker in self._workers:
+            worker.join()
+        statuses = [worker.exitcode or 0 for worker in self._workers]
+        # One that had not begun to serve when it was told to end dies of it.
+        return max((abs(status) for status in statuses if status != -signal.SIGTERM), default=0)
+
+    def _start(self) -> BaseProcess:
+        worker = self._context.Process(target=self._work, name="recollect-worker")
+        worker.start()
+        return worker
+
+    def _pass_on(self, sig: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.terminate()

@@ -1,0 +1,228 @@
+"""The REST resource /sessions: a caller's conversations.
+
+Each route is about the caller's own sessions, as the sign-in says who that is. Those of others are not forbidden but
+absent. What a store raises gets its status at the edge, as everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Response
+
+from auth import current_user
+from histories.base import HistoryStore, SessionHistory, Turn, TurnStatus, UnknownMessage
+from sessions_exchange import Conversation, export_json
+from sessions_markdown import export_markdown
+from sessions_models import (
+    Fork,
+    Problem,
+    Rename,
+    Rewind,
+    SessionInfo,
+    SessionList,
+    SessionPath,
+    Stopped,
+    TurnList,
+    session_info,
+    turn_info,
+)
+
+User = Annotated[str, Depends(current_user)]
+Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]
+
+STOP_WAIT_S = 2.0
+_PAGE = 200
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "Nobody that this server knows."},
+    403: {"model": Problem, "description": "A page of another site asked, by a browser's cookie."},
+    404: {"model": Problem, "description": "The caller has no such session, or it has no such turn."},
+    409: {"model": Problem, "description": "A turn is running, or the name is taken."},
+    413: {"model": Problem, "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES."},
+    422: {"model": Problem, "description": "Malformed: the detail names the field."},
+    503: {"model": Problem, "description": "The store can't be reached. `Retry-After` says when to try again."},
+}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: _PROBLEMS[status] for status in sorted({401, 422, 503, *statuses})}
+
+
+def router(store: HistoryStore) -> APIRouter:
+    """`/sessions` over a store."""
+    own = _Sessions(store)
+    routes = APIRouter(prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)])
+    one, changed = "/{session_id}", _problems(403, 404, 409, 413)
+    add = routes.add_api_route
+    add("", own.list, methods=["GET"], response_model=SessionList, responses=_problems())
+    add("", own.delete_all, methods=["DELETE"], status_code=204, responses=_problems(403, 409))
+    for slashes in ("/", "//"):  # or Starlette takes a missing id for the list: a client's slip would delete it all
+        add(slashes, _absent, methods=["GET", "PATCH", "DELETE", "POST", "PUT"], include_in_schema=False)
+    add("/import", own.import_, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
+    add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=_problems(404))
+    add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=_problems(403, 404, 413))
+    add(one, own.delete, methods=["DELETE"], status_code=204, responses=_problems(403, 404, 409))
+    add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=_problems(404))
+    add(one + "/fork", own.fork, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
+    add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=changed)
+    add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=_problems(403, 404))
+    exported: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
+    responses = exported | _problems(404)
+    add(one + "/export", own.export, methods=["GET"], response_model=Conversation, responses=responses)
+    return routes
+
+
+async def _absent() -> Response:
+    raise HTTPException(404, "A session's name has at least one character.")
+
+
+class _Sessions:
+    """The routes. Their docstrings are what OpenAPI tells."""
+
+    def __init__(self, store: HistoryStore) -> None:
+        self._store = store
+
+    async def list(
+        self,
+        user: User,
+        limit: Limit = 50,
+        cursor: Annotated[str | None, Query(max_length=1000, description="The `next` of an earlier page.")] = None,
+        q: Annotated[str | None, Query(max_length=200, description="Only those in which this was said.")] = None,
+    ) -> Response:
+        """The caller's sessions, newest first."""
+        page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
+        return _json(SessionList(sessions=[session_info(session) for session in page.items], next=page.next))
+
+    async def delete_all(self, user: User) -> Response:
+        """Forgets all of the caller's sessions. 409 if a turn runs in one: that one is kept."""
+        await self._store.forget(user)
+        return Response(status_code=204)
+
+    async def get(self, user: User, session_id: SessionPath) -> Response:
+        """One session."""
+        return await _info(self._store.history(user, session_id))
+
+    async def rename(self, user: User, session_id: SessionPath, body: Rename) -> Response:
+        """Gives the session another title."""
+        history = self._store.history(user, session_id)
+        await history.rename(body.title)
+        return await _info(history)
+
+    async def delete(self, user: User, session_id: SessionPath) -> Response:
+        """Forgets the session, for good. 409 while a turn of it runs: stop that first."""
+        await self._store.history(user, session_id).delete()
+        return Response(status_code=204)
+
+    async def turns(
+        self,
+        user: User,
+        session_id: SessionPath,
+        limit: Limit = 50,
+        before: Annotated[str | None, Query(max_length=1000, description="The `next` of an earlier page.")] = None,
+    ) -> Response:
+        """The session's turns: the newest page first, in each page the oldest first."""
+        history = self._store.history(user, session_id)
+        page = await history.turns(limit=limit, before=before or None)
+        if not page.items:
+            await history.info()  # raises for a session that is not there
+        return _json(TurnList(turns=[turn_info(turn) for turn in page.items], next=page.next))
+
+    async def fork(self, user: User, session_id: SessionPath, body: Fork) -> Response:
+        """A new session that shares the past up to and with a turn. 409 if its name is taken."""
+        await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
+        return await _info(self._store.history(user, body.session_id), 201)
+
+    async def rewind(self, user: User, session_id: SessionPath, body: Rewind) -> Response:
+        """The history ends before a turn: to put its question again, changed or not. 409 while a turn runs."""
+        history = self._store.history(user, session_id)
+        await history.rewind(body.turn_id)
+        return await _info(history)
+
+    async def stop(self, user: User, session_id: SessionPath) -> Response:
+        """Stops the running turn, if there is one, and keeps what was said so far.
+
+        Waits up to two seconds for its end to be on the record.
+        """
+        history = self._store.history(user, session_id)
+        await history.info()
+        stopped = await history.stop()
+        if stopped:
+            await _until_it_ended(history)
+        return _json(Stopped(stopped=stopped))
+
+    async def export(
+        self,
+        user: User,
+        session_id: SessionPath,
+        format: Annotated[Literal["json", "markdown"], Query(description="`import` takes back JSON.")] = "json",
+    ) -> Response:
+        """The whole session, as a file. A turn that still runs is in it as an interrupted one."""
+        history = self._store.history(user, session_id)
+        session, turns = await history.info(), await _all_turns(history)
+        if format == "markdown":
+            response = Response(export_markdown(session, turns), media_type="text/markdown; charset=utf-8")
+        else:
+            response = _json(export_json(session, turns))
+        name = quote(session_id + (".md" if format == "markdown" else ".json"), safe="")
+        response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
+        return response
+
+    async def import_(self, user: User, body: Conversation) -> Response:
+        """Takes an export in, as a session of the caller's. 409 if its name is taken.
+
+        To take it in under another name, change its `session_id`. The body may be as large as
+        RECOLLECT_MAX_BODY_BYTES says.
+        """
+        history = self._store.history(user, body.session_id)
+        turns = [turn.turn() for turn in body.turns]
+        try:
+            await history.restore(turns, title=body.title, created_at=body.created_at)
+        except UnknownMessage as error:
+            raise HTTPException(422, f"turns: {error}") from error
+        return await _info(history, 201)
+
+
+async def _info(history: SessionHistory, status: int = 200) -> Response:
+    return _json(session_info(await history.info()), status)
+
+
+async def _all_turns(history: SessionHistory) -> list[Turn]:
+    pages = [await history.turns(limit=_PAGE)]
+    while pages[-1].next is not None:
+        pages.append(await history.turns(limit=_PAGE, before=pages[-1].next))
+    return [turn for page in reversed(pages) for turn in page.items]
+
+
+async def _until_it_ended(history: SessionHistory) -> None:
+    """Returns when the turn that runs now has ended, or after STOP_WAIT_S."""
+    deadline, pause = asyncio.get_running_loop().time() + STOP_WAIT_S, 0.01
+    first: str | None = None
+    while asyncio.get_running_loop().time() < deadline:
+        last = (await history.turns(limit=1)).items
+        if not last or last[0].status is not TurnStatus.RUNNING or first not in (None, last[0].turn_id):
+            return
+        first = last[0].turn_id
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.2)
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    """JSON in ASCII: messages may hold lone surrogates, which UTF-8 has not. What JSON has no number for is null."""
+    try:
+        body = json.dumps(content, allow_nan=False)
+    except ValueError:
+        body = json.dumps(_finite(content))
+    return Response(body, status, media_type="application/json")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

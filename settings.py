@@ -1,0 +1,151 @@
+"""What an operator may set, and the one place that reads the environment.
+
+`Settings(...)` is built from its arguments and its defaults alone, which is what tests do. `load_settings()` fills it
+from the environment, where a setting is named `RECOLLECT_` and its name in capitals. There is no `.env` file.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "RECOLLECT_"
+_TEST_PREFIX = "RECOLLECT_TEST_"  # belongs to the test suite
+_HISTORY_URL = re.compile(r"file:|file:(//)?/(?!/).*|memory:|(rediss?|postgresql)://.+")
+_HS256_KEY_BYTES = 32  # RFC 7518, section 3.2: no shorter than the hash
+
+
+class SettingsError(ValueError):
+    """The environment can't be used. Its text is one line that names the variable, and holds no secret."""
+
+
+def _web_url(url: str) -> str:
+    with suppress(ValueError):  # whose text may repeat the URL
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return url
+    raise ValueError("must be a URL that starts with http:// or https://")
+
+
+def _history_url(url: str) -> str:
+    if not _HISTORY_URL.fullmatch(url):
+        raise ValueError("must be file:, file:/some/dir, memory:, redis://…, rediss://… or postgresql://…")
+    return url
+
+
+def _hs256_key(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < _HS256_KEY_BYTES:
+        raise ValueError(f"must be at least {_HS256_KEY_BYTES} bytes long")
+    return secret
+
+
+WebUrl = Annotated[str, AfterValidator(_web_url)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The settings of one server. Frozen.
+
+    Nothing in its repr or its errors is secret: a URL may carry a password, so no URL is in the repr.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    workers: int = Field(1, ge=1)
+    data_dir: Path = Path("data")
+    history_url: Annotated[str, AfterValidator(_history_url)] = Field("file:", repr=False)
+    history_fsync: bool = True
+    model: str | None = None
+    jwt_secret: Annotated[SecretStr, AfterValidator(_hs256_key)] | None = None
+    jwt_jwks_url: WebUrl | None = Field(None, repr=False)
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+    turn_conflict: Literal["queue", "reject"] = "queue"
+    turn_wait_s: Seconds = 60.0
+    on_disconnect: Literal["stop", "finish"] = "stop"
+    window_tokens: int = Field(3000, ge=100)
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
+    shutdown_s: Seconds = 30.0
+    debug_prompts: bool = False
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: WebUrl | None = Field(None, validation_alias="OPENAI_BASE_URL", repr=False)
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> "Settings":
+        checks_tokens = self.jwt_secret is not None or self.jwt_jwks_url is not None
+        if self.jwt_secret is not None and self.jwt_jwks_url is not None:
+            raise ValueError("RECOLLECT_JWT_SECRET and RECOLLECT_JWT_JWKS_URL exclude each other: set one of them")
+        for name in ("jwt_audience", "jwt_issuer"):
+            if getattr(self, name) is not None and not checks_tokens:
+                needed = "RECOLLECT_JWT_SECRET or RECOLLECT_JWT_JWKS_URL"
+                raise ValueError(f"{variable(name)} is of no use without {needed}")
+        if self.history_url == "memory:" and self.workers > 1:
+            raise ValueError(
+                "RECOLLECT_HISTORY_URL memory: needs RECOLLECT_WORKERS=1: each worker would have a memory of its own"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: the environment comes through load_settings, and from nowhere else."""
+        return (init_settings,)
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field of Settings."""
+    return str(Settings.model_fields[field].validation_alias or f"{PREFIX}{field.upper()}")
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """The settings that an environment names (None: that of this process), where `overrides` win.
+
+    A variable that is set to nothing counts as not set. Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    known = {variable(field): field for field in Settings.model_fields}
+    _refuse_unknown_names(environ, known)
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): environ[name] for name in known if environ.get(name)}
+    values = {known.get(name, name): value for name, value in source().items()}
+    try:
+        return Settings(**{**values, **overrides})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(item) for item in error.errors(include_url=False))) from None
+
+
+def _refuse_unknown_names(environ: Mapping[str, str], known: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name.startswith(_TEST_PREFIX) or name in known:
+            continue
+        rests = [candidate.removeprefix(PREFIX) for candidate in known if candidate.startswith(PREFIX)]
+        close = difflib.get_close_matches(name.removeprefix(PREFIX), rests, n=1)
+        hint = f"did you mean {PREFIX}{close[0]}?" if close else "the README lists all settings"
+        raise SettingsError(f"{name} is not a setting: {hint}")
+
+
+def _sentence(error: Any) -> str:
+    """One of pydantic's errors, said of the variable. The value itself is never repeated: it may be a secret."""
+    reason = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"].removeprefix("Input ")
+    if not error["loc"]:
+        return reason
+    name = str(error["loc"][0])
+    return f"{variable(name) if name in Settings.model_fields else name}: {reason}"

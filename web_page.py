@@ -1,0 +1,122 @@
+"""The chat page at `/`, its assets under `/web/`, and what only it needs of the server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from auth import current_user
+from web_markdown import render
+
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+MAX_TEXT = 50_000
+MAX_TEXTS = 500_000
+"""Characters of one text to be rendered, and of all in one call."""
+
+_WEB = Path(__file__).parent / "web"
+_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+
+
+class ChainCard(BaseModel):
+    """A chain, for who wants to talk to it. `input_key`: where the message goes in the input; null: it is the input."""
+
+    name: str = Field(examples=["tutor"])
+    description: str
+    input_key: str | None
+    playground: str = Field(examples=["/tutor/playground/"])
+    input_schema: str = Field(examples=["/tutor/input_schema"])
+
+    @classmethod
+    def of(cls, name: str, description: str, input_key: str | None) -> ChainCard:
+        """The card of a chain that is mounted under its name."""
+        return cls(
+            name=name,
+            description=description,
+            input_key=input_key,
+            playground=f"/{name}/playground/",
+            input_schema=f"/{name}/input_schema",
+        )
+
+
+def _well_formed(value: object) -> object:
+    """Replies may hold lone surrogates, which no `str` of pydantic's may."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_well_formed), Field(max_length=MAX_TEXT)]
+
+
+class Texts(BaseModel):
+    """Markdown. All texts together have at most 500,000 characters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    texts: list[Text] = Field(max_length=200, examples=[["Some *Markdown*."]])
+
+    @model_validator(mode="after")
+    def _not_too_much(self) -> Texts:
+        if sum(map(len, self.texts)) > MAX_TEXTS:
+            raise ValueError(f"texts: send at most {MAX_TEXTS} characters at once")
+        return self
+
+
+class Rendered(BaseModel):
+    """HTML, one for each text, that holds no script, no image, and no link but to the web and to mail."""
+
+    html: list[str]
+
+
+def router(chains: Sequence[ChainCard]) -> APIRouter:
+    """`/`, `/web/…`, `/chains` and `/render`, all of them behind the sign-in."""
+    routes = APIRouter(dependencies=[Depends(current_user)])
+    page = _Asset(_WEB / "index.html", "text/html; charset=utf-8")
+    assets = {path.name: _Asset(path, _TYPES[path.suffix]) for path in _WEB.iterdir() if path.suffix in _TYPES}
+    assets.pop("login.css", None)
+
+    @routes.get("/", include_in_schema=False)
+    async def open_page(request: Request) -> Response:
+        return page.response(request)
+
+    @routes.get("/web/{name}", include_in_schema=False)
+    async def asset(request: Request, name: str) -> Response:
+        if name not in assets:
+            raise HTTPException(404, "There is no such file.")
+        return assets[name].response(request)
+
+    @routes.get("/chains", tags=["chains"], summary="The chains that answer here")
+    async def list_chains() -> list[ChainCard]:
+        return list(chains)
+
+    @routes.post("/render", tags=["page"], summary="Markdown as HTML that is safe to show")
+    def render_texts(body: Texts) -> Rendered:
+        return Rendered(html=[render(text) for text in body.texts])
+
+    return routes
+
+
+class _Asset:
+    """A file as it was when the server started. Browsers ask each time, and get it once."""
+
+    def __init__(self, path: Path, media_type: str) -> None:
+        self._content = path.read_bytes()
+        self._headers = {**PAGE_HEADERS, "Content-Type": media_type}
+        self._headers["ETag"] = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
+
+    def response(self, request: Request) -> Response:
+        if self._headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=self._headers)
+        return Response(self._content, headers=self._headers)
