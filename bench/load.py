@@ -1,0 +1,169 @@
+"""The clients, in a process of their own: `python -m bench.load`, jobs in and results out, one line of JSON each.
+
+A client keeps one connection, and sends the next turn when the last has been answered. HTTP is read by hand and no
+more of it than is needed, so that the client is not what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, cast
+from uuid import uuid4
+
+from typing_extensions import override
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What clients do: `seconds` of turns one after another, or `turns` of them each, whichever is given.
+
+    A client goes on to a new session every `turns_per_session` turns, or keeps to `session`.
+    """
+
+    port: int
+    headers: dict[str, str]
+    endpoint: str
+    clients: int = 1
+    seconds: float = 0.0
+    turns: int = 0
+    turns_per_session: int = 10
+    session: str = ""
+    path: str = "/tutor"
+    ramp_s: float = 0.0
+    """Over how long the clients arrive."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of a job. Times are in milliseconds; `firsts` are until the first token, `gaps` between tokens."""
+
+    turns: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    times: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    problem: str = ""
+
+
+class _Connection(asyncio.Protocol):
+    """One kept-alive connection: sends a request, and finds where its response begins, goes on and ends."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.done: asyncio.Future[bytes] | None = None
+        self._tail, self._missing = b"", -1
+        self.bytes, self.first, self.tokens = 0, 0.0, list[float]()
+        self._status, self._head = b"", b""
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not of asyncio's classes
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_result(b"lost " + self._status + self._tail[-300:])
+
+    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+        """The response's status line, and its last bytes, once it has come whole."""
+        assert self.transport is not None
+        self.done = asyncio.get_running_loop().create_future()
+        self._tail, self._missing, self._head, self._status = b"", -1, b"", b""
+        self.first, self.bytes, self.tokens = 0.0, 0, []
+        self.transport.write(request)
+        return self.done
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.bytes += len(data)
+        if not self._status:
+            self._head += data
+            head, found, data = self._head.partition(b"\r\n\r\n")
+            if not found:
+                return
+            self._status = head.partition(b"\r\n")[0]
+            size = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            self._missing = int(size) if size else -1
+        if data:
+            now = time.perf_counter()
+            said = data.count(b"event: data")
+            if said and not self.first:
+                self.first = now
+            self.tokens += [now] * said
+        self._tail = self._tail[-400:] + data
+        if self._missing >= 0:
+            self._missing -= len(data)
+        if self._missing == 0 or (self._missing < 0 and self._tail.endswith(b"\r\n0\r\n\r\n")):
+            assert self.done is not None
+            self.done.set_result(self._status + b"\n" + self._tail)
+
+
+def _request(job: Job, session: str) -> bytes:
+    value: dict[str, Any] = {
+        "input": {"ability": "math", "input": "What does the cosine of an angle mean, and what is it for?"},
+        "config": {"configurable": {"session_id": session}},
+    }
+    body = json.dumps(value).encode()
+    headers = {"Host": "127.0.0.1", "Content-Type": "application/json", "Content-Length": str(len(body)), **job.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST {job.path}/{job.endpoint} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+async def _client(job: Job, place: int, stop_at: float, outcome: Outcome) -> None:
+    if job.ramp_s:
+        await asyncio.sleep(job.ramp_s * place / job.clients)
+    loop, end = asyncio.get_running_loop(), b"}" if job.endpoint == "invoke" else b"event: end"
+    _, connection = await loop.create_connection(_Connection, "127.0.0.1", job.port)
+    turn, request = 0, b""
+    while (turn < job.turns) if job.turns else (time.perf_counter() < stop_at):
+        if turn % job.turns_per_session == 0:
+            request = _request(job, job.session or f"s-{uuid4().hex}")
+        turn += 1
+        started = time.perf_counter()
+        answer = await connection.ask(request)
+        now = time.perf_counter()
+        outcome.turns += 1
+        if not answer.startswith(b"HTTP/1.1 200") or end not in answer:
+            outcome.failed += 1
+            outcome.problem = answer[:400].decode(errors="replace")
+            if answer.startswith(b"lost"):
+                return
+            continue
+        outcome.times.append((now - started) * 1000)
+        outcome.bytes += connection.bytes
+        if connection.first:
+            outcome.firsts.append((connection.first - started) * 1000)
+        tokens = connection.tokens
+        outcome.gaps += [(after - before) * 1000 for before, after in pairwise(tokens)]
+    assert connection.transport is not None
+    connection.transport.close()
+
+
+async def run(job: Job) -> Outcome:
+    """Does a job."""
+    outcome, started = Outcome(), time.perf_counter()
+    await asyncio.gather(*(_client(job, place, started + job.seconds, outcome) for place in range(job.clients)))
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def main() -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for line in sys.stdin:
+            outcome = runner.run(run(Job(**json.loads(line))))
+            if len(outcome.gaps) > 200_000:
+                outcome.gaps = outcome.gaps[:: len(outcome.gaps) // 100_000]
+            print(json.dumps(asdict(outcome)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A server that speaks as much of OpenAI's protocol as ChatOpenAI needs: `python -m bench.openai_stub`.
+
+It says the benchmark's 60 tokens at once, and prints its port. Hand-written, so that it is not what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from bench.models import TOKENS
+
+_HEAD = {"id": "chatcmpl-1", "created": 0, "model": "stub"}
+
+
+def _sse(delta: dict[str, str], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: %s\n\n" % json.dumps({**_HEAD, "object": "chat.completion.chunk", "choices": [choice]}).encode()
+
+
+def _whole() -> bytes:
+    message = {"role": "assistant", "content": "".join(TOKENS)}
+    usage = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = json.dumps({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def _streamed() -> list[bytes]:
+    events = [_sse({"role": "assistant", "content": ""}), *(_sse({"content": token}) for token in TOKENS)]
+    events += [_sse({}, "stop"), b"data: [DONE]\n\n"]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return [head, *(b"%x\r\n%s\r\n" % (len(event), event) for event in events), b"0\r\n\r\n"]
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    whole, streamed = _whole(), b"".join(_streamed())
+    try:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            size = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+            body = json.loads(await reader.readexactly(size))
+            writer.write(streamed if body.get("stream") else whole)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+async def _serve() -> None:
+    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+    print(json.dumps({"port": server.sockets[0].getsockname()[1], "headers": {}}), flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(_serve())

@@ -1,0 +1,50 @@
+"""Histories that are there before the measuring begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from langchain_core.messages import AIMessage, HumanMessage
+
+from bench.models import TOKENS
+from bench.subjects import USER
+from histories.base import Turn, TurnStatus, estimate_tokens
+from histories.filesystem import FileStore
+
+_BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def turns(count: int, *, reply: str = "".join(TOKENS), words: str = "") -> list[Turn]:
+    """That many turns of an old conversation."""
+    made = []
+    for place in range(count):
+        question, answer = HumanMessage(f"Question {place}: {words or 'what is cosine?'}"), AIMessage(reply)
+        made.append(
+            Turn(
+                turn_id=f"turn-{place}",
+                status=TurnStatus.COMPLETE,
+                chain="tutor",
+                started_at=_BEGIN + timedelta(minutes=place),
+                ended_at=_BEGIN + timedelta(minutes=place, seconds=5),
+                input=[question],
+                output=[answer],
+                tokens=estimate_tokens([question, answer]),
+            )
+        )
+    return made
+
+
+def fill(folder: Path, sessions: Iterable[tuple[str, list[Turn]]]) -> None:
+    """Writes sessions of the benchmark's user where a server with that data folder finds them."""
+
+    async def write() -> None:
+        store = FileStore(folder / "histories", fsync=False)
+        for name, content in sessions:
+            title = str(content[0].input[0].text)[:60]
+            await store.history(USER, name).restore(content, title=title, created_at=_BEGIN)
+        await store.close()
+
+    asyncio.run(write())

@@ -1,0 +1,133 @@
+"""The processes of the benchmark: servers, and the clients that load them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from bench.load import Job, Outcome
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 60.0
+
+
+class Child:
+    """A Python module in a process of its own, which talks in lines of JSON and ends with its standard input."""
+
+    def __init__(self, *arguments: str, python: str = sys.executable) -> None:
+        self._name = arguments[0]
+        self._process = subprocess.Popen(
+            [python, "-W", "ignore", "-m", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in: IO[str] = self._process.stdin
+        self._out: IO[str] = self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def hear(self) -> dict[str, Any]:
+        """The next line that it says; `RuntimeError` if it has ended instead."""
+        line = self._out.readline()
+        if not line:
+            raise RuntimeError(f"{self._name} ended: {self._process.wait(PATIENCE_S)}")
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+    def tell(self, value: dict[str, Any]) -> None:
+        self._in.write(json.dumps(value) + "\n")
+        self._in.flush()
+
+    def end(self) -> None:
+        self._in.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(PATIENCE_S)
+        self._out.close()
+
+
+@dataclass
+class Server:
+    """A running subject."""
+
+    subject: str
+    child: Child
+    port: int
+    headers: dict[str, str]
+    folder: Path
+    ready_s: float
+    """From the start of the process until it listened."""
+    idle_bytes: int = field(default=0)
+
+    def resident(self) -> int:
+        """Its resident memory, in bytes."""
+        status = Path(f"/proc/{self.child.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
+
+    def lags(self) -> list[float]:
+        """How long its event loop was late since this was last asked, in milliseconds, sorted."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-bench", timeout=PATIENCE_S) as answer:
+            lags: list[float] = json.load(answer)["lags"]
+            return lags
+
+
+@contextmanager
+def serving(
+    subject: str, folder: Path, *, model: str = "instant", python: str = sys.executable, lag: bool = False
+) -> Iterator[Server]:
+    """A subject that serves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    child = Child("bench.serve", subject, model, str(folder), *(["--lag"] if lag else []), python=python)
+    try:
+        ready = child.hear()
+        server = Server(subject, child, ready["port"], ready["headers"], folder, time.perf_counter() - started)
+        server.idle_bytes = server.resident()
+        yield server
+    finally:
+        child.end()
+
+
+@contextmanager
+def openai_stub() -> Iterator[str]:
+    """The URL of a server that speaks OpenAI's protocol."""
+    child = Child("bench.openai_stub")
+    try:
+        yield f"http://127.0.0.1:{child.hear()['port']}/v1"
+    finally:
+        child.end()
+
+
+class Clients:
+    """The process that loads servers."""
+
+    def __init__(self) -> None:
+        self._child = Child("bench.load")
+
+    def do(self, server: Server, endpoint: str, **details: Any) -> Outcome:
+        """Does a job on a server; `RuntimeError` if a single turn of it failed."""
+        self._child.tell(asdict(Job(port=server.port, headers=server.headers, endpoint=endpoint, **details)))
+        outcome = Outcome(**self._child.hear())
+        if outcome.failed:
+            raise RuntimeError(f"{server.subject} {endpoint}: {outcome.failed} turns failed: {outcome.problem}")
+        return outcome
+
+    def end(self) -> None:
+        self._child.end()
