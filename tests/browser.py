@@ -1,0 +1,105 @@
+"""People in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+
+from tests.live_server import Live
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WAIT_MS = 15_000
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser, until the end of the block. Where it is missing the test is skipped; in CI it fails."""
+    program = shutil.which("chromium")
+    if program is None and os.environ.get("CI") != "true":
+        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program or "chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Person:
+    """Somebody who is signed in, in a browser profile of their own. What goes wrong in the background is noted."""
+
+    def __init__(self, browser: Browser, server: Live, user: str, **options: Any) -> None:
+        self.origin, self.errors, self.foreign = server.url, list[str](), list[str]()
+        self.context: BrowserContext = browser.new_context(base_url=server.url, locale="en-GB", **options)
+        self.context.set_default_timeout(WAIT_MS)
+        self.context.on("console", self._on_console)
+        self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.context.on("request", self._on_request)
+        self.page = self.open("/login")
+        self.page.get_by_label("API key").fill(server.key(user))
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_selector(f"#who:has-text('{user}')", state="attached")
+
+    def open(self, path: str = "/") -> Page:
+        """Another tab."""
+        page = self.context.new_page()
+        page.goto(path)
+        return page
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.errors.append(message.text)
+
+    def _on_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and f"{parts.scheme}://{parts.netloc}" != self.origin:
+            self.foreign.append(request.url)
+
+
+@contextmanager
+def person(
+    browser: Browser, server: Live, user: str = "alice", *, quiet: bool = True, **options: Any
+) -> Iterator[Person]:
+    """A person until the end of the block, in which no error is logged (if `quiet`) and no other origin is asked."""
+    someone = Person(browser, server, user, **options)
+    try:
+        yield someone
+        assert someone.foreign == []
+        assert not quiet or someone.errors == []
+    finally:
+        someone.context.close()
+
+
+def ask(page: Page, text: str, *, wait: bool = True, chain: str = "chat") -> None:
+    """Types a message and sends it; returns when the whole reply is shown (if `wait`)."""
+    if page.locator("#chain").input_value() != chain:
+        page.locator("#chain").select_option(chain)
+    turns = page.locator("#turns > li").count()
+    box = page.get_by_label("Message", exact=True)
+    box.fill(text)
+    box.press("Enter")
+    if wait:
+        page.locator("#turns > li").nth(turns).locator(".rendered").wait_for()
+        page.locator("#send").wait_for()
+
+
+def replies(page: Page) -> list[str]:
+    return page.locator("#turns .reply .words").all_inner_texts()
+
+
+def titles(page: Page) -> list[str]:
+    return page.locator("#list .name").all_inner_texts()

@@ -1,0 +1,57 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from histories.base import HistoryStore, SessionHistory
+from tests import postgres_server, redis_server
+from tests.stores import KINDS, Stores
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL that tests may use but not harm."""
+    try:
+        with postgres_server.any_server() as url:
+            yield url
+    except postgres_server.NoServer as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis that tests may use but not harm."""
+    try:
+        with redis_server.any_server() as url:
+            yield url
+    except redis_server.NoServer as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(params=list(KINDS))
+async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
+    """An empty place of each kind of store, and stores on it."""
+    stores = KINDS[request.param](request, tmp_path)
+    yield stores
+    await stores.close()
+
+
+@pytest.fixture
+async def store(stores: Stores) -> HistoryStore:
+    """An opened, empty store of each kind."""
+    return await stores.open()
+
+
+@pytest.fixture
+def history(store: HistoryStore) -> SessionHistory:
+    """An unknown session of one user, in a store of each kind."""
+    return store.history("alice", "s1")

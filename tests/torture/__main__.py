@@ -1,0 +1,108 @@
+"""`python -m tests.torture --help`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from credentials.keys import ApiKeys
+from histories import open_store
+from tests.torture import peer
+from tests.torture.checker import Verdict, check, check_peer
+from tests.torture.clients import Client
+from tests.torture.world import ROOT, Hand, Server, StoreServer, serve_model, store_server
+
+
+async def torture(
+    args: argparse.Namespace, folder: Path, model_url: str, store_url: str, own: StoreServer | None
+) -> tuple[Verdict, Hand, Counter[str]]:
+    """One run: its verdict, what was done, and what clients were told how often."""
+    random = Random(args.seed)
+    users = ("alice", "bob", "carol")
+    keys = {user: user if args.peer else ApiKeys(folder).create(user)[1] for user in users}
+    command = (
+        [str(peer.PYTHON), "-m", "tests.torture.peer", str(folder)] if args.peer else [sys.executable, "server.py"]
+    )
+    environment = {
+        "OPENAI_BASE_URL": model_url,
+        "OPENAI_API_KEY": "none",
+        "RECOLLECT_DATA_DIR": str(folder),
+        "RECOLLECT_HISTORY_URL": store_url,
+        "RECOLLECT_WORKERS": "1" if args.peer else str(args.workers),
+        "RECOLLECT_WINDOW_TOKENS": "600",
+        "RECOLLECT_TURN_WAIT_S": "10",
+    }
+    servers = [Server(environment, folder / f"server-{n}.log", command) for n in range(args.servers)]
+    try:
+        await asyncio.gather(*(server.ready() for server in servers))
+        until = time.monotonic() + args.minutes * 60
+        clients = [Client(f"c{n}", Random(random.random()), keys, args.sessions) for n in range(args.clients)]
+        hand = Hand(Random(random.random()), servers, own)
+        urls = [server.url for server in servers]
+        await asyncio.gather(hand.run(until, args.every), *(client.run(urls, until) for client in clients))
+    finally:
+        for server in servers:
+            server.kill()
+    all_told = [told for client in clients for told in client.told]
+    if args.peer:
+        verdict = check_peer(folder, all_told)
+    else:
+        store = open_store(store_url, default_dir=str(folder / "histories"))
+        try:
+            verdict = await check(store, all_told)
+        finally:
+            await store.close()
+    return verdict, hand, Counter(outcome for told in all_told for outcome in told.outcomes)
+
+
+def main() -> int:
+    """Runs, prints the verdict, and gives the exit status: 0 when nothing was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=None, help="replays the choices of a run")
+    parser.add_argument("--servers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="of each server")
+    parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--sessions", type=int, default=8, help="of each of three users")
+    parser.add_argument("--every", type=float, default=2.5, help="seconds between two strikes, about")
+    parser.add_argument(
+        "--store",
+        default="file:",
+        help="RECOLLECT_HISTORY_URL; redis or postgres alone: one of its own, that is killed and paused too",
+    )
+    parser.add_argument("--peer", action="store_true", help="LangServe's example with FileChatMessageHistory instead")
+    parser.add_argument("--model", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.model:
+        serve_model()
+        return 0
+    if args.seed is None:
+        args.seed = Random().randrange(10**6)
+    print(f"seed {args.seed}: {args.servers} servers of {args.workers} workers, {args.clients} clients", flush=True)
+    model = subprocess.Popen(
+        [sys.executable, "-m", "tests.torture", "--model"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert model.stdout is not None
+    with tempfile.TemporaryDirectory(prefix="recollect-torture-") as folder:
+        try:
+            url = model.stdout.readline().decode().strip()
+            with store_server(args.store) as (store_url, own):
+                verdict, hand, outcomes = asyncio.run(torture(args, Path(folder), url, store_url, own))
+        finally:
+            model.kill()
+            model.wait()
+    done = f"{hand.kills} kills, {hand.pauses} pauses, {hand.store_faults} faults of the store"
+    print(f"{done}; clients were told: {dict(outcomes.most_common())}")
+    print(verdict, *verdict.notes, sep="\n")
+    return 1 if verdict.found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

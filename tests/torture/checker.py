@@ -1,0 +1,150 @@
+"""What clients were told, held against the record."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from histories.base import HistoryStore, Turn, TurnStatus
+from tests.torture import peer
+from tests.torture.clients import Told
+
+_ANSWER = re.compile(r"(?P<word>\S+) after (?P<before>\S+) of \d+")
+
+
+_LEASES_END_S = 15.0
+
+
+@dataclass
+class Verdict:
+    """What was found: how many of each, and the first of them in words."""
+
+    acknowledged: int = 0
+    sessions: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def blame(self, kind: str, note: str) -> None:
+        self.found[kind] += 1
+        if len(self.notes) < 20:
+            self.notes.append(f"{kind}: {note}")
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{self.found[kind]} {kind}" for kind in ("lost", "torn", "out of order", "crossed"))
+        return f"{self.acknowledged} acknowledged turns in {self.sessions} sessions: {counts}"
+
+
+async def check(store: HistoryStore, told: Iterable[Told]) -> Verdict:
+    """The verdict on all sessions that were talked in."""
+    verdict, deadline = Verdict(), time.monotonic() + _LEASES_END_S
+    for (user, session), mine in _by_session(told).items():
+        verdict.sessions += 1
+        _check_session(verdict, f"{user}.{session}.", mine, await _record(store, user, session, deadline))
+    return verdict
+
+
+def check_peer(folder: Path, told: Iterable[Told]) -> Verdict:
+    """The verdict on histories that know no turn_ids: what clients were told stands there, or it does not."""
+    verdict = Verdict()
+    for (user, session), mine in _by_session(told).items():
+        verdict.sessions += 1
+        record = dict(peer.record(folder, user, session))
+        for one in mine:
+            if one.acknowledged is not None:
+                verdict.acknowledged += 1
+                said = next((text for text in record if text.split(" ")[0] == one.word), None)
+                if said is None:
+                    verdict.blame("lost", f"{one.word}; its client was told {one.outcomes}")
+                elif record[said] != one.reply:
+                    verdict.blame("torn", f"{one.word} has the answer {record[said]!r}")
+    return verdict
+
+
+def _by_session(told: Iterable[Told]) -> dict[tuple[str, str], list[Told]]:
+    by_session: dict[tuple[str, str], list[Told]] = {}
+    for one in told:
+        by_session.setdefault((one.user, one.session), []).append(one)
+    return by_session
+
+
+async def _record(store: HistoryStore, user: str, session: str, deadline: float) -> list[Turn]:
+    """The session's turns, once none of them runs: where leases tell who lives, a dead owner's ends in its time."""
+    while True:
+        turns = await _turns(store, user, session)
+        if time.monotonic() > deadline or all(turn.status is not TurnStatus.RUNNING for turn in turns):
+            return turns
+        await asyncio.sleep(0.1)
+
+
+async def _turns(store: HistoryStore, user: str, session: str) -> list[Turn]:
+    history, turns, before = store.history(user, session), list[Turn](), None
+    while True:
+        page = await history.turns(limit=200, before=before)
+        turns = [*page.items, *turns]
+        before = page.next
+        if before is None:
+            return turns
+
+
+def _check_session(verdict: Verdict, prefix: str, told: list[Told], record: list[Turn]) -> None:
+    places = {turn.turn_id: place for place, turn in enumerate(record)}
+    if len(places) < len(record):
+        verdict.blame("torn", f"{prefix}: a turn_id stands twice on the record")
+    for turn in record:
+        _check_turn(verdict, prefix, turn)
+    retried = {one.word for one in told if one.attempts > 1}
+    last_said = "nothing"
+    for turn in record:
+        if turn.status is TurnStatus.COMPLETE:
+            before = _said(turn)["before"]
+            # A turn that was tried again stood elsewhere before: what was shown then is not to be told from here.
+            if before != last_said and not {before, last_said} & retried:
+                verdict.blame("out of order", f"{turn.turn_id} was shown {before}, not {last_said}")
+        if turn.shown:
+            last_said = str(turn.input[0].text).split(" ")[0]
+    _check_acknowledged(verdict, told, record, places)
+
+
+def _check_turn(verdict: Verdict, prefix: str, turn: Turn) -> None:
+    if not str(turn.input[0].text).startswith(prefix):
+        verdict.blame("crossed", f"{turn.input[0].text} stands in {prefix}")
+    if turn.status is TurnStatus.RUNNING:
+        verdict.blame("torn", f"{turn.turn_id} is running, and nobody runs it")
+    if turn.status is TurnStatus.COMPLETE:
+        said = _said(turn)
+        if said["word"] != str(turn.input[0].text).split(" ")[0]:
+            verdict.blame("torn", f"{turn.turn_id} has the answer of {said['word']}")
+        if said["before"] != "nothing" and not said["before"].startswith(prefix):
+            verdict.blame("crossed", f"{turn.turn_id} in {prefix} was shown {said['before']}")
+
+
+def _said(turn: Turn) -> dict[str, str]:
+    text = "".join(str(message.text) for message in turn.output)
+    match = _ANSWER.match(text)
+    return match.groupdict() if match else {"word": text, "before": "nothing"}
+
+
+def _check_acknowledged(verdict: Verdict, told: list[Told], record: list[Turn], places: dict[str, int]) -> None:
+    acknowledged = [one for one in told if one.acknowledged is not None]
+    verdict.acknowledged += len(acknowledged)
+    for one in acknowledged:
+        place = places.get(one.turn_id)
+        if place is None or record[place].status is not TurnStatus.COMPLETE:
+            status = "absent" if place is None else record[place].status
+            verdict.blame("lost", f"{one.turn_id} is {status}; its client was told {one.outcomes}")
+        elif "".join(str(message.text) for message in record[place].output) != one.reply:
+            verdict.blame("torn", f"{one.turn_id}: its client was told {one.reply!r}")
+    # What was acknowledged before another turn was sent stands before it.
+    standing = sorted((places[one.turn_id], one) for one in acknowledged if one.turn_id in places)
+    latest_sent = 0.0
+    for _, one in sorted(standing, key=lambda item: item[0]):
+        if one.acknowledged is not None and one.acknowledged < latest_sent:
+            verdict.blame(
+                "out of order", f"{one.turn_id} was acknowledged before a turn was sent that stands before it"
+            )
+        latest_sent = max(latest_sent, one.first_sent)
