@@ -33,6 +33,7 @@ from credentials.links import login_url, server_url
 from errors import Edge, on_http_exception, on_invalid_request
 from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
+from server_endpoints import TurnEndpoints
 from server_langserve import Serializer, readable
 from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings
@@ -121,21 +122,23 @@ def _add_chains(app: FastAPI, chains: list[Chain], model: BaseChatModel, turns: 
     They are the app's own, not a router's: FastAPI matches what is in routers twice, and there are many of them.
     """
     app.include_router(playground_config.routes.router([chain.name for chain in chains]))
+    serializer = Serializer()
     for chain in chains:
         runnable = chain.with_history(model, turns, unheard=(AsyncEventAggregatorCallback,))
+        modifier = session_config(
+            frozenset(spec.id for spec in runnable.config_specs), playground_config.routes.session_of_playground
+        )
+        endpoints = TurnEndpoints(runnable, path=f"/{chain.name}", modifier=modifier, serializer=serializer)
+        app.router.routes[:0] = endpoints.routes()
         add_routes(
             app,
             runnable,
             path=f"/{chain.name}",
-            per_req_config_modifier=session_config(
-                frozenset(spec.id for spec in runnable.config_specs), playground_config.routes.session_of_playground
-            ),
+            per_req_config_modifier=modifier,
             dependencies=[Depends(current_user), Depends(readable)],
             playground_type=chain.playground,
-            serializer=Serializer(),
+            serializer=serializer,
         )
-    # Routes are tried one after another, some 2 µs each: those on which turns run come first. No two of them overlap.
-    app.router.routes.sort(key=lambda route: not str(getattr(route, "path", "")).endswith(("/invoke", "/stream")))
 
 
 def _ops(store: HistoryStore) -> APIRouter:

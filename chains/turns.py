@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
@@ -31,6 +30,9 @@ from histories.base import (
 )
 
 log = logging.getLogger("recollect.turns")
+
+PULSE_S: Final = 15.0
+"""After so many seconds of silence, a stream shows that it is alive: sse-starlette's interval."""
 
 
 class ChainError(Exception):
@@ -202,7 +204,7 @@ class TurnRun:
     ) -> None:
         self._rules, self._history, self._new = rules, history, new
         self._generate, self._replay, self._record = generate, replay, record
-        self._said, self._unread = Said(), deque[Any]()
+        self._said, self._unread = Said(), list[Any]()
         self._phase = _Phase.WAITING
         self._stop: Stop | None = None
         self._error: BaseException | None = None
@@ -218,17 +220,35 @@ class TurnRun:
 
         A consumer that goes away before the end has left.
         """
+        async with aclosing(self.bursts()) as bursts:
+            async for burst in bursts:
+                for chunk in burst:
+                    yield chunk
+
+    async def bursts(self) -> AsyncGenerator[Sequence[Any], None]:
+        """The same, with all chunks that came since the last look in one list: what is sent together costs less.
+
+        An empty one comes after each PULSE_S of silence, for who has to show that the connection lives.
+        """
         client = connection.get()
         if client is not None:
             client.watch(self.left)
         try:
             while True:
-                while self._unread:
-                    yield self._unread.popleft()
+                if self._unread:
+                    burst, self._unread = self._unread, []
+                    yield burst
+                    continue
                 if self._phase is _Phase.DONE:
                     break
                 self._wake = self._loop.create_future()
-                await self._wake
+                pulse = self._loop.call_later(PULSE_S, self._notify)
+                try:
+                    await self._wake
+                finally:
+                    pulse.cancel()
+                if not self._unread and not self.task.done():
+                    yield ()
             if self._error is not None:
                 raise self._error
         finally:
@@ -239,8 +259,8 @@ class TurnRun:
 
     async def output(self) -> Any:
         """The whole output, once it is durable."""
-        async with aclosing(self.chunks()) as chunks:
-            async for _ in chunks:
+        async with aclosing(self.bursts()) as bursts:
+            async for _ in bursts:
                 pass
         return self._said.output()
 

@@ -265,13 +265,22 @@ class ChainWithHistory(RunnableWithMessageHistory):
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, *, redaction: Redaction | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
+        async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def astream_bursts(self, input: Any, config: RunnableConfig | None = None) -> AsyncGenerator[Sequence[Any], None]:
+        """What `astream` gives, in lists of all that came at once; an empty one after a while of silence."""
+        return self._streaming(input, config, None, {}).bursts()
+
+    def _streaming(
+        self, input: Any, config: RunnableConfig | None, redaction: Redaction | None, kwargs: dict[str, Any]
+    ) -> TurnRun:
         async def run(value: Any, config: RunnableConfig, note: Note | None) -> AsyncGenerator[Any, None]:
             async for chunk in quiet.stream(self.bound, value, config, note, **{**self.kwargs, **kwargs}):
                 yield chunk
 
-        async with aclosing(self._start(input, config, run, redaction, streaming=True).chunks()) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self._start(input, config, run, redaction, streaming=True)
 
     @override
     async def abatch(

@@ -117,6 +117,17 @@ class Disk:
     def rmdir(self, folder: int, name: str) -> None:
         os.rmdir(name, dir_fd=folder)
 
+    def try_alone(self, descriptor: int) -> bool:
+        """Whether the file is now held against every other holder, as by `alone`: does not wait, nor ask the disk."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def not_alone(self, descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
     @contextmanager
     def alone(self, descriptor: int) -> Iterator[None]:
         """Holds the file against every other holder for a moment: waits, so keep what is inside short."""
@@ -124,4 +135,4 @@ class Disk:
         try:
             yield
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            self.not_alone(descriptor)

@@ -263,6 +263,9 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
     except TimeoutError:
         raise _busy() from None
     try:
+        kept = store.open_sessions.take(place.key)
+        if kept is not None:
+            kept.close()
         await store.call(locked)
     finally:
         store.turnstile.leave(place.key)

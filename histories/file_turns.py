@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ from histories.base import (
 )
 from histories.locks import FileLock, Line, is_held
 from histories.log import Log
+from histories.open_sessions import OpenSession, Shown, Tail
 from histories.records import Entry, Sums, decode, dropping, end_line, session_line, turn_line
-from histories.tails import Shown, Tail
 from histories.window import window_floor
 
 if TYPE_CHECKING:
@@ -86,11 +87,16 @@ async def begin_turn(turn: FileTurn, *, wait_s: float, window_tokens: int) -> Op
 
 
 async def _first_in_line(turn: FileTurn, deadline: float, window_tokens: int) -> OpenTurn | Turn:
-    loop, pause = asyncio.get_running_loop(), _SOONEST_S
+    loop, pause, looks = asyncio.get_running_loop(), _SOONEST_S, 0
+    begun: OpenTurn | Turn | None
     try:
+        begun, cancelled = await turn.begin_at_once(window_tokens)
         while True:
             left_s = deadline - loop.time()
-            begun, cancelled = await turn.store.in_thread(partial(turn.try_begin, window_tokens, wait=left_s > 0))
+            if begun is None:
+                looks += 1
+                look = partial(turn.try_begin, window_tokens, wait=left_s > 0)
+                begun, cancelled = await turn.store.in_thread(look)
             if cancelled:
                 if begun is turn:
                     with suppress(HistoryError):
@@ -98,9 +104,9 @@ async def _first_in_line(turn: FileTurn, deadline: float, window_tokens: int) ->
                 raise asyncio.CancelledError
             if begun is not None:
                 return begun
-            if left_s <= 0:
+            if left_s <= 0 and looks > 1:  # the first look may have met who just puts the session's files away
                 raise _busy()
-            await asyncio.sleep(min(pause, max(0.0, deadline - loop.time())))
+            await asyncio.sleep(min(pause, max(_SOONEST_S, deadline - loop.time())))
             pause = min(pause * 1.5, _LATEST_S)
     finally:
         if turn.line.joined:  # it has given up: who has begun has left the line
@@ -156,6 +162,32 @@ class FileTurn(OpenTurn):
             if last is not None and last.end is None and last.turn_id == self.turn_id:
                 raise _still_running()
 
+    async def begin_at_once(self, window_tokens: int) -> tuple[FileTurn | None, bool]:
+        """The begun turn, if the session's files are still open and nobody else has used them; was it cancelled?
+
+        Only the write is left to a thread then: each system call there has to win Python's lock back from the event
+        loop, which costs more than the call.
+        """
+        session = self.store.open_sessions.take(self.place.key)
+        if session is None or not session.try_resume():
+            return None, False
+        tail = session.tail
+        if tail is None or self._new.given or self._floor_of(tail.sums, window_tokens) < tail.floor:
+            session.close()
+            return None, False
+        at, log = now(), session.log
+        try:
+            line = self._compose(tail, window_tokens, at, {})
+            write = partial(log.append, line, at=at, sync=self.store.fsync, size=session.size)
+            _, cancelled = await self.store.in_thread(write)
+        except BaseException:
+            session.close()
+            raise
+        log.not_alone()
+        self._lock, self._log, self._begun_size = session.lock, log, session.size + len(line)
+        self.store.running[self.place.key] = (self.turn_id, self._on_stop)
+        return self, cancelled
+
     def try_begin(self, window_tokens: int, *, wait: bool) -> OpenTurn | Turn | None:
         """The begun turn, or the complete one of that id; None while another process has the session.
 
@@ -166,6 +198,7 @@ class FileTurn(OpenTurn):
                 self._refuse_if_running_elsewhere(folder)
                 if wait:
                     self.line.join(folder)
+                    self._lock.ask_for(folder)
                 return None
             try:
                 complete = self._open_and_begin(folder, window_tokens)
@@ -174,11 +207,17 @@ class FileTurn(OpenTurn):
                 raise
             finally:
                 self.line.leave(folder)
+                self._forget_wanted(folder)
             if complete is not None:
                 self._let_go(folder)
                 return complete
             self.store.running[self.place.key] = (self.turn_id, self._on_stop)
             return self
+
+    def _forget_wanted(self, folder: int) -> None:
+        with suppress(OSError):
+            if self._lock.held and self._lock.wanted and not self.line.is_behind(folder):
+                self._lock.forget_wanted()
 
     def _open_and_begin(self, folder: int, window_tokens: int) -> Turn | None:
         disk = self.store.disk
@@ -194,33 +233,35 @@ class FileTurn(OpenTurn):
 
     def _write_begin(self, folder: int, log: Log, window_tokens: int) -> Turn | None:
         new, at, lines, replaces = self._new, now(), list[bytes](), dict[str, Any]()
-        tail = self.store.tails.get(self.place.key, log)
-        fresh = tail is None and log.is_empty()
-        mentioned = new.given and not fresh and self.store.turn_ids.mention(log, self.turn_id)
-        if tail is None or mentioned:
-            log.cut_torn_tail()
-            sums, last = log.sums(), next(log.entries(), None)
-            if last is not None and last.end is None:  # we hold the session: its owner is dead
-                lines.append(end_line(last.turn_id, Reply(status=TurnStatus.INTERRUPTED), at, sums))
-            earlier = log.find(self.turn_id) if mentioned else None
+        fresh, earlier = log.is_empty(), None
+        log.cut_torn_tail()
+        sums, last = log.sums(), next(log.entries(), None)
+        if last is not None and last.end is None:  # we hold the session: its owner is dead
+            lines.append(end_line(last.turn_id, Reply(status=TurnStatus.INTERRUPTED), at, sums))
+        if new.given and not fresh and self.store.turn_ids.mention(log, self.turn_id):
+            earlier = log.find(self.turn_id)
             if earlier is not None and earlier.status is TurnStatus.COMPLETE:
                 return earlier.turn()
-            sums, replaces = _without(log, sums, earlier, last)
-            tail = _tail(log, sums, earlier, self._floor_of(sums, window_tokens))
-        sums, floor = tail.sums, self._floor_of(tail.sums, window_tokens)
-        if floor < tail.floor:  # a wider window than that of the last turn
-            tail = _tail(log, sums, None, floor)
-        if window_tokens:
-            self.past = tail.past(floor)
+        sums, replaces = _without(log, sums, earlier, last)
+        tail = _tail(log, sums, earlier, self._floor_of(sums, window_tokens))
         if fresh:
             lines.append(session_line(self._history.user_id, self._history.session_id, at))
-        sums = Sums(sums.turns + 1, sums.tokens, sums.title or title_of(new.input), new.chain)
-        self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, sums, replaces)
+        lines.append(self._compose(tail, window_tokens, at, replaces))
         if fresh and self.store.fsync:
             self.store.disk.sync(folder)
-        log.append(*lines, self._line, at=at, sync=self.store.fsync)
-        self._begun_sums, self._begun_size = sums, log.size()
+        log.append(*lines, at=at, sync=self.store.fsync)
+        self._begun_size = log.size()
         return None
+
+    def _compose(self, tail: Tail, window_tokens: int, at: datetime, replaces: dict[str, Any]) -> bytes:
+        """The line that begins the turn after this tail, and with it what is shown of the past."""
+        new, floor = self._new, self._floor_of(tail.sums, window_tokens)
+        if window_tokens:
+            self.past = tail.past(floor)
+        title = tail.sums.title or title_of(new.input)
+        self._begun_sums = Sums(tail.sums.turns + 1, tail.sums.tokens, title, new.chain)
+        self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, replaces)
+        return self._line
 
     def _floor_of(self, sums: Sums, window_tokens: int) -> int:
         """From which token count on turns are shown; none of them is when there is no window."""
@@ -237,34 +278,65 @@ class FileTurn(OpenTurn):
             self.store.turnstile.leave(self.place.key)
 
     async def record_end(self, reply: Reply) -> None:
-        """Writes the end and frees the file, whatever comes of the writing."""
+        """Writes the end and frees the session, whatever comes of the writing."""
         self.store.running.pop(self.place.key, None)
-        await self.store.call(lambda: self._write_end(reply))
-
-    def _write_end(self, reply: Reply) -> None:
         log = self._log
         assert log is not None  # noqa: S101 - a turn is ended only after it has begun
+        if self.store.keeps_open and log.try_alone():
+            if log.size() == self._begun_size:
+                if await self._end_at_once(log, reply):
+                    raise asyncio.CancelledError
+                return
+            log.not_alone()
+        await self.store.call(lambda: self._write_end(log, reply))
+
+    async def _end_at_once(self, log: Log, reply: Reply) -> bool:
+        """Writes the end where nobody has written since the begin, and keeps the files open; was it cancelled?"""
+        try:
+            line, sums, at = self._end_line(reply, self._begun_sums)
+            write = partial(log.append, line, at=at, sync=self.store.fsync, size=self._begun_size)
+            _, cancelled = await self.store.in_thread(write)
+            if log.is_removed():
+                raise _lost()
+        except BaseException:
+            await self.store.in_thread(self._free)
+            raise
+        if self.store.keeps_open:
+            log.not_alone()
+            self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line))
+            return cancelled
+        _, cancelled_now = await self.store.in_thread(self._free)
+        return cancelled or cancelled_now
+
+    def _write_end(self, log: Log, reply: Reply) -> None:
         try:
             with self.store.disk.alone(log.descriptor):
-                sums, at = self._sums(log), now()
-                if reply.status is TurnStatus.COMPLETE or (reply.status is TurnStatus.INTERRUPTED and reply.output):
-                    sums = replace(sums, tokens=sums.tokens + self._new.tokens + reply.tokens)
-                line = end_line(self.turn_id, reply, at, sums)
+                line, _, at = self._end_line(reply, self._sums(log))
                 log.append(line, at=at, sync=self.store.fsync)
-                if os.fstat(log.descriptor).st_nlink == 0:
+                if log.is_removed():
                     raise _lost()
-                self._keep_tail(log, sums, line)
         finally:
             self._free()
 
-    def _keep_tail(self, log: Log, sums: Sums, line: bytes) -> None:
-        """Keeps what the next turn needs, as it would be read from the file; not if it is large."""
+    def _end_line(self, reply: Reply, sums: Sums) -> tuple[bytes, Sums, datetime]:
+        at = now()
+        if reply.status is TurnStatus.COMPLETE or (reply.status is TurnStatus.INTERRUPTED and reply.output):
+            sums = replace(sums, tokens=sums.tokens + self._new.tokens + reply.tokens)
+        return end_line(self.turn_id, reply, at, sums), sums, at
+
+    def _tail_after(self, sums: Sums, line: bytes) -> Tail | None:
+        """What the next turn needs, as it would be read from the file; None if it is large."""
         if len(self._line) + len(line) > _LARGE:
-            return
+            return None
         turn, floor = Entry(0, decode(self._line[:-1]), decode(line[:-1])).turn(), self._tail.floor
         shown = [Shown(self._begun_sums.tokens, (*turn.input, *turn.output))] if turn.shown else []
         kept = [one for one in self._tail.shown if one.tokens_before >= floor]
-        self.store.tails.keep(self.place.key, log, Tail(sums, floor, (*kept, *shown)))
+        return Tail.of(sums, floor, (*kept, *shown))
+
+    def _keep_open(self, log: Log, size: int, tail: Tail | None) -> None:
+        lock, self._lock, self._log = self._lock, FileLock(self.store.disk, self.place.lock), None
+        lock.rest()
+        self.store.put_away(self.store.open_sessions.keep(self.place.key, OpenSession(lock, log, tail, size)))
 
     def _sums(self, log: Log) -> Sums:
         """The sums of now; raises `TurnLost` if this turn is not the last any more."""

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -38,8 +38,8 @@ from histories.file_turns import Place
 from histories.listing import find_sessions, find_user, log_names, parse_cursor
 from histories.locks import Turnstile
 from histories.names import file_name
+from histories.open_sessions import OpenSession, OpenSessions
 from histories.records import damaged
-from histories.tails import Tails
 from histories.turn_ids import TurnIds
 
 T = TypeVar("T")
@@ -53,8 +53,8 @@ class FileStore(HistoryStore):
     """Histories in a folder of this machine, shared by any number of processes on it.
 
     `fsync` false leaves it to the operating system when what was written reaches the disk: a crash of the process
-    loses nothing then, a power cut may. A store that was closed may be used again, as one that was never opened;
-    only turns of other processes are then not heard to ask for a stop.
+    loses nothing then, a power cut may. A store that was closed may be used again, as one that was never opened:
+    turns of other processes are then not heard to ask for a stop, and no files stay open between turns.
     """
 
     def __init__(self, folder: str | Path, *, fsync: bool = True, disk: Disk | None = None) -> None:
@@ -62,7 +62,7 @@ class FileStore(HistoryStore):
         self.turnstile = Turnstile()
         self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
         """The turns that run in this process: key of the session -> turn_id, how to stop it."""
-        self.turn_ids, self.tails = TurnIds(), Tails()
+        self.turn_ids, self.open_sessions = TurnIds(), OpenSessions()
         self._threads: ThreadPoolExecutor | None = None
         self._guard = threading.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -77,10 +77,38 @@ class FileStore(HistoryStore):
         if watch is not None and not watch.done():
             watch.cancel()
             await asyncio.wait([watch])
+        await self.call(partial(self._put_away, self.open_sessions.take_stale(all_of_them=True)))
         with self._guard:
             threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
+
+    @property
+    def keeps_open(self) -> bool:
+        """Whether there is somebody to close, in time, what stays open between turns."""
+        return self._watch is not None
+
+    def put_away(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
+        """Closes what was open of these sessions, when there is a thread for it."""
+        if sessions:
+            self._pool().submit(self._put_away, sessions)
+
+    def _put_away(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
+        for key, session in sessions:
+            user, _, _ = key.partition("/")
+            session.log.close()
+            try:
+                with self.folder(user) as folder:
+                    session.lock.try_again()  # the file of a lock may be removed by who holds it
+                    session.lock.release(folder)
+            except OSError:
+                session.lock.release(None)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._guard:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="histories")
+            return self._threads
 
     async def in_thread(self, work: Callable[[], T]) -> tuple[T, bool]:
         """Blocking work, seen through to its end: its result, and whether the caller was cancelled meanwhile.
@@ -96,11 +124,7 @@ class FileStore(HistoryStore):
             except Exception as error:  # noqa: BLE001 - it is raised below
                 return None, error
 
-        with self._guard:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="histories")
-            future = self._threads.submit(outcome)
-        (result, error), cancelled = await undisturbed(asyncio.wrap_future(future))
+        (result, error), cancelled = await undisturbed(asyncio.wrap_future(self._pool().submit(outcome)))
         if error is not None:
             if cancelled:
                 raise asyncio.CancelledError from error
@@ -214,6 +238,7 @@ class FileStore(HistoryStore):
         """Stops turns of this process that another process asked to be stopped."""
         while True:
             await asyncio.sleep(_STOP_POLL_S)
+            self.put_away(self.open_sessions.take_stale())
             if self.running:
                 with suppress(StoreUnavailable):
                     await self.call(self._heed_stops)

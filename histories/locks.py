@@ -88,16 +88,15 @@ class FileLock:
     """A lock that a file in a folder stands for: it exists while held, and its holder's death frees it.
 
     The lock is the kernel's (`flock`), so nobody has to guess whether a holder is alive. The file is removed when the
-    lock is freed; who then finds itself holding a removed file tries anew.
+    lock is freed; who then finds itself holding a removed file tries anew. A holder that means to come back may let the
+    lock rest instead: it is free then, and the file stays, for whoever is next. The file is empty, unless somebody
+    stands in the `Line` for it.
     """
 
     def __init__(self, disk: Disk, name: str) -> None:
         self._disk, self.name = disk, name
         self._descriptor = -1
-
-    @property
-    def held(self) -> bool:
-        return self._descriptor >= 0
+        self.held = False
 
     def try_acquire(self, folder: int) -> bool:
         """Whether the lock is now the caller's."""
@@ -107,6 +106,7 @@ class FileLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._disk.is_at(folder, self.name, descriptor):
                     self._descriptor = os.dup(descriptor)  # the lock goes with it
+                    self.held = True
                     return True
             except BlockingIOError:
                 if _has_holder(descriptor):
@@ -115,13 +115,51 @@ class FileLock:
             finally:
                 os.close(descriptor)
 
+    def rest(self) -> None:
+        """Frees the lock and keeps its file."""
+        self.held = False
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def try_again(self) -> bool:
+        """Whether a lock that rested is the caller's again. No look at the disk: False if that would be needed."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self.held = not self.gone and not self.wanted
+        return self.held
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file was removed: what was known of the session is of the past."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody was seen to stand in line."""
+        return os.fstat(self._descriptor).st_size > 0
+
+    def ask_for(self, folder: int) -> None:
+        """Tells who holds the lock, and who has let it rest, that somebody stands in line."""
+        with suppress(FileNotFoundError):
+            descriptor = self._disk.open(folder, self.name, os.O_RDWR)
+            try:
+                self._disk.truncate(descriptor, 1)
+            finally:
+                os.close(descriptor)
+
+    def forget_wanted(self) -> None:
+        """Nobody stands in line. Who has come to it in this instant says so again when it looks again."""
+        self._disk.truncate(self._descriptor, 0)
+
     def release(self, folder: int | None) -> None:
         """Frees the lock, and never raises: a file that can't be removed is a free lock all the same."""
         descriptor, self._descriptor = self._descriptor, -1
+        held, self.held = self.held, False
         if descriptor < 0:
             return
         with suppress(OSError):
-            if folder is not None and self._disk.is_at(folder, self.name, descriptor):
+            if held and folder is not None and self._disk.is_at(folder, self.name, descriptor):
                 self._disk.unlink(folder, self.name)
         os.close(descriptor)
 

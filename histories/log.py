@@ -30,8 +30,19 @@ class Log:
     def close(self) -> None:
         os.close(self.descriptor)
 
+    def try_alone(self) -> bool:
+        """Whether nobody else writes to it from now on, until `not_alone`."""
+        return self.disk.try_alone(self.descriptor)
+
+    def not_alone(self) -> None:
+        self.disk.not_alone(self.descriptor)
+
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
+
+    def is_removed(self) -> bool:
+        """Whether the file has no name any more."""
+        return os.fstat(self.descriptor).st_nlink == 0
 
     def is_empty(self) -> bool:
         """Whether nothing was ever recorded: at most a first record that is torn."""
@@ -107,9 +118,9 @@ class Log:
         if is_whole(tail[:-1]):  # just the end of its line has gone bad
             raise damaged()
 
-    def append(self, *lines: bytes, at: datetime, sync: bool) -> int:
-        """Appends the lines whole, or not at all, and gives the offset of the first."""
-        size = self.size()
+    def append(self, *lines: bytes, at: datetime, sync: bool, size: int | None = None) -> None:
+        """Appends the lines whole, or not at all. `size`: that of the file, from who knows it."""
+        size = self.size() if size is None else size
         try:
             self.disk.write(self.descriptor, b"".join(lines))
             with suppress(OSError):
@@ -121,7 +132,6 @@ class Log:
             with suppress(OSError):
                 self.disk.truncate(self.descriptor, size)
             raise
-        return size
 
 
 def _is_hole(line: int, start: int, end: int) -> bool:

@@ -1,0 +1,83 @@
+"""`/invoke` and `/stream`: LangServe's endpoints for turns, with nothing between the turn and the wire.
+
+LangServe mounts them through FastAPI, checks a chain's own output against its schema, and makes an event of its own, a
+message and a write to the socket of each token. These two take the same requests and give the same bytes, for a third
+of the work. All else is LangServe's: what a request means is read by its `APIHandler`.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from typing import Any
+
+from langserve import APIHandler
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from auth import current_user
+from chains.session_config import ConfigModifier
+from chains.with_history import ChainWithHistory
+from server_langserve import Serializer, readable
+
+
+class TurnEndpoints:
+    """The two endpoints of one chain. Held against LangServe's own, byte by byte, in a test."""
+
+    def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
+        self._chain, self._path, self._serializer = chain, path, serializer
+        self._handler = APIHandler(chain, path=path, per_req_config_modifier=modifier, serializer=serializer)
+
+    def routes(self) -> list[Route]:
+        """The routes, which have to come before LangServe's of the same paths."""
+        return [
+            Route(f"{self._path}{config}/{name}", endpoint, methods=["POST"])
+            for config in ("", "/c/{config_hash}")
+            for name, endpoint in (("invoke", self.invoke), ("stream", self.stream))
+        ]
+
+    async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
+        await current_user(request)
+        await readable(request)
+        config_hash = request.path_params.get("config_hash", "")
+        # Private, but LangServe's reading of a request is what its clients are written for; pinned by its version.
+        return await self._handler._get_config_and_input(request, config_hash, endpoint=endpoint)
+
+    async def invoke(self, request: Request) -> Response:
+        config, value = await self._read(request, "invoke")
+        output = self._serializer.dumps(await self._chain.ainvoke(value, config))
+        metadata = json.dumps({"run_id": str(config["run_id"]), "feedback_tokens": []}, separators=(",", ":"))
+        body = b'{"output":%s,"metadata":%s}' % (output, metadata.encode("ascii"))
+        return Response(body, media_type="application/json")
+
+    async def stream(self, request: Request) -> Response:
+        config, value = await self._read(request, "stream")
+        return _Events(self._chain, value, config, self._serializer)
+
+
+class _Events(Response):
+    """A stream of server-sent events: all tokens that came at once in one write."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chain: ChainWithHistory, value: Any, config: Any, serializer: Serializer) -> None:
+        self.status_code, self.background = 200, None
+        self.init_headers({"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"})
+        self._chain, self._value, self._config, self._serializer = chain, value, config, serializer
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends what the chain says. An error is raised: what the client is told of it is not decided here."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        head = b"event: metadata\r\ndata: %s\r\n\r\n" % json.dumps({"run_id": str(self._config["run_id"])}).encode()
+        async with aclosing(self._chain.astream_bursts(self._value, self._config)) as bursts:
+            async for burst in bursts:
+                events = [b"event: data\r\ndata: %s\r\n\r\n" % self._serializer.dumps(chunk) for chunk in burst]
+                if events:
+                    events[0], head = head + events[0], b""
+                body = b"".join(events) or b": the model is silent\r\n\r\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"event: end\r\n\r\n", "more_body": False})
