@@ -1,8 +1,8 @@
 """`/invoke` and `/stream`: LangServe's endpoints for turns, with nothing between the turn and the wire.
 
 LangServe mounts them through FastAPI, checks a chain's own output against its schema, and makes an event of its own, a
-message and a write to the socket of each token. These two take the same requests and give the same bytes, for a third
-of the work. All else is LangServe's: what a request means is read by its `APIHandler`.
+message and a write to the socket of each token. These two take the same requests and give the same answers, for a
+fraction of the work. All else is LangServe's: what a request means is read by its `APIHandler`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from server_langserve import Serializer, readable
 
 
 class TurnEndpoints:
-    """The two endpoints of one chain. Held against LangServe's own, byte by byte, in a test."""
+    """The two endpoints of one chain. Held against LangServe's own in a test."""
 
     def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
         self._chain, self._path, self._serializer = chain, path, serializer
