@@ -107,10 +107,19 @@ class _Check:
             self._session(folder, user, session)
         elif kind.startswith("damaged-"):
             self._say(where, "a damaged original that a repair has kept: remove it when nobody needs it any more.")
-        elif kind in ("turn", "next") or kind.endswith("tmp"):
-            lock = f"{session}.turn"
+        elif kind == "turn":
+            lock = FileLock(self._disk, name)
             with suppress(OSError):
-                if not is_held(self._disk, folder, lock) and not self._has_waiters(folder, f"{session}.next"):
+                if not self._repair:
+                    if not is_held(self._disk, folder, name):
+                        self._say(where, "kept by a server that is running, or left behind by one that was killed.")
+                elif lock.try_acquire(folder):  # who holds it may remove it
+                    lock.release(folder)
+                    self._say(where, "left behind by a process, removed.")
+        elif kind == "next" or kind.endswith("tmp"):
+            lock_name = f"{session}.turn"
+            with suppress(OSError):
+                if not is_held(self._disk, folder, lock_name) and not self._has_waiters(folder, f"{session}.next"):
                     if self._repair:
                         self._remove(folder, name)
                     self._say(

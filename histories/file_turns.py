@@ -171,11 +171,14 @@ class FileTurn(OpenTurn):
         session = self.store.open_sessions.take(self.place.key)
         if session is None or not session.try_resume():
             return None, False
-        tail = session.tail
-        if tail is None or self._new.given or self._floor_of(tail.sums, window_tokens) < tail.floor:
+        tail, log, at = session.tail, session.log, now()
+        if (
+            tail is None
+            or self._floor_of(tail.sums, window_tokens) < tail.floor
+            or (self._new.given and self.store.turn_ids.recall(log, session.size, self.turn_id) is not False)
+        ):
             session.close()
             return None, False
-        at, log = now(), session.log
         try:
             line = self._compose(tail, window_tokens, at, {})
             write = partial(log.append, line, at=at, sync=self.store.fsync, size=session.size)
@@ -183,6 +186,7 @@ class FileTurn(OpenTurn):
         except BaseException:
             session.close()
             raise
+        self.store.turn_ids.note(log, session.size, line)
         log.not_alone()
         self._lock, self._log, self._begun_size = session.lock, log, session.size + len(line)
         self.store.running[self.place.key] = (self.turn_id, self._on_stop)
@@ -249,8 +253,10 @@ class FileTurn(OpenTurn):
         lines.append(self._compose(tail, window_tokens, at, replaces))
         if fresh and self.store.fsync:
             self.store.disk.sync(folder)
-        log.append(*lines, at=at, sync=self.store.fsync)
-        self._begun_size = log.size()
+        size, data = log.size(), b"".join(lines)
+        log.append(data, at=at, sync=self.store.fsync, size=size)
+        self.store.turn_ids.note(log, size, data)
+        self._begun_size = size + len(data)
         return None
 
     def _compose(self, tail: Tail, window_tokens: int, at: datetime, replaces: dict[str, Any]) -> bytes:
@@ -301,6 +307,7 @@ class FileTurn(OpenTurn):
         except BaseException:
             await self.store.in_thread(self._free)
             raise
+        self.store.turn_ids.note(log, self._begun_size, line)
         if self.store.keeps_open:
             log.not_alone()
             self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from histories.disk import Disk
@@ -39,6 +40,12 @@ class Log:
 
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
+
+    @cached_property
+    def identity(self) -> tuple[int, int]:
+        """Which file it is."""
+        file = os.fstat(self.descriptor)
+        return file.st_dev, file.st_ino
 
     def is_removed(self) -> bool:
         """Whether the file has no name any more."""

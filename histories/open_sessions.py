@@ -101,6 +101,9 @@ class OpenSessions:
         self._guard = threading.Lock()
         self._sessions: OrderedDict[str, OpenSession] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._sessions)
+
     def take(self, key: str) -> OpenSession | None:
         """The session, if it is here, which it is no longer."""
         with self._guard:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, overload
 
 from histories.log import Log
 
@@ -39,18 +38,37 @@ class TurnIds:
 
     def mention(self, log: Log, turn_id: str) -> bool:
         """Whether a turn of that id may be in the log; False is certain. For who sees to it that nobody writes."""
-        file = os.fstat(log.descriptor)
-        key = (file.st_dev, file.st_ino)
-        known = self._take(key)
+        known = self._take(log.identity)
         if log.disk.read(log.descriptor, len(known.mark), known.size - len(known.mark)) != known.mark:
             known = _Known()  # another file that came by the same number
         self._read_on(log, known)
-        self._put(key, known)
-        return hash(json.dumps(turn_id).encode("ascii")) in known.ids
+        self._put(log.identity, known)
+        return _hash(turn_id) in known.ids
 
-    def _take(self, key: tuple[int, int]) -> _Known:
+    def recall(self, log: Log, size: int, turn_id: str) -> bool | None:
+        """The same of an open log of this size without a look at it; None if all of it is not known."""
         with self._guard:
-            known = self._logs.pop(key, None)
+            known = self._logs.get(log.identity)
+            return _hash(turn_id) in known.ids if known is not None and known.size == size else None
+
+    def note(self, log: Log, size: int, lines: bytes) -> None:
+        """What was just appended to a log that had this size; of no matter if that was not all known."""
+        known = self._take(log.identity, size)
+        if known is not None:
+            self._learn(known, lines)
+            self._put(log.identity, known)
+
+    @overload
+    def _take(self, key: tuple[int, int]) -> _Known: ...
+    @overload
+    def _take(self, key: tuple[int, int], size: int) -> _Known | None: ...
+    def _take(self, key: tuple[int, int], size: int | None = None) -> _Known | None:
+        """What is known of a log, which is nobody else's then; with a size, only if it is all of that."""
+        with self._guard:
+            known = self._logs.get(key)
+            if size is not None and (known is None or known.size != size):
+                return None
+            self._logs.pop(key, None)
             self._weight -= known.weight if known else 0
         return known or _Known()
 
@@ -66,7 +84,15 @@ class TurnIds:
         while more := log.disk.read(log.descriptor, _SCAN, offset):
             part, offset = part + more, offset + len(more)
             end = part.rfind(b"\n") + 1
-            known.ids.update(hash(found[1]) for found in _TURN.finditer(part, 0, end))
             if end:
-                known.mark, known.size = (known.mark + part[:end])[-_MARK:], known.size + end
+                self._learn(known, part[:end])
                 part = part[end:]
+
+    @staticmethod
+    def _learn(known: _Known, lines: bytes) -> None:
+        known.ids.update(hash(found[1]) for found in _TURN.finditer(lines))
+        known.mark, known.size = (known.mark + lines)[-_MARK:], known.size + len(lines)
+
+
+def _hash(turn_id: str) -> int:
+    return hash(json.dumps(turn_id).encode("ascii"))
