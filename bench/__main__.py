@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import lengths, listing, many, startup, throughput
+from bench import lengths, listing, many, startup, throughput, window
 from bench.check import check
 from bench.parts import Bench, Parts
 from bench.plots import plot
@@ -23,6 +23,7 @@ PARTS: Parts = {
     "lengths": lengths.measure,
     "listing": listing.measure,
     "many": many.measure,
+    "window": window.measure,
 }
 
 

@@ -1,15 +1,13 @@
-"""What the window that moves in steps buys: `python -m bench.window`.
+"""What the window that moves in steps buys, on the embedded model.
 
-A long conversation with the embedded model, under three windows: in steps (Recollect's), sliding (the newest turns that
-fit, each time), and none. For each: the share of prompt tokens that llama.cpp had in its cache, and the time to the
-first token, around turns 10, 100 and 1,000. Earlier turns are made up, as their prompts cost what real ones do.
+A long conversation under three windows: in steps (Recollect's), sliding (the newest turns that fit, each time), and
+none. For each: the share of prompt tokens that llama.cpp had in its cache, and the time to the first token, after so
+many turns. Those are made up, as their prompts cost what real ones do.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,11 +16,13 @@ from dataclasses import dataclass
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 
+from bench.parts import Bench, Result, table
 from chains.embedded_model import CONTEXT_TOKENS
 from chains.models import open_model
 from histories.window import estimate_tokens, window_floor
 
 REPLY_TOKENS = 24
+_SAMPLES = 6
 Policy = Callable[[list[int], int], int]
 """From the tokens of each turn and the window's size to the first turn that is shown."""
 
@@ -99,37 +99,43 @@ async def _ask(model: ChatOpenAI, prompt: list[BaseMessage]) -> tuple[BaseMessag
     return AIMessage(text), Seen(tokens, cached, first)
 
 
-async def measure(limits: list[int], starts: list[int], turns: int) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    async with open_model() as model:
-        for limit in limits:
-            for start in starts:
-                for name, policy in POLICIES.items():
-                    seen = await converse(model, policy, limit, start, turns)
-                    rows.append({"window": limit, "turn": start, "policy": name, **_summary(seen)})
-                    print(json.dumps(rows[-1]), flush=True)
-    return rows
+def measure(bench: Bench) -> Result:
+    """Shares and milliseconds for each window: in steps, through a whole step; else of some turns, which are alike."""
+    windows, starts = ((600,), (20,)) if bench.quick else ((1200, 3000), (20, 100, 1000))
+
+    async def converse_all() -> Result:
+        result: Result = {}
+        async with open_model() as model:
+            for limit in windows:
+                whole_step = limit // 2 // estimate_tokens(made_up(100)) + 2
+                for start in starts:
+                    for name, policy in POLICIES.items():
+                        turns = whole_step if name == "steps" else _SAMPLES
+                        seen = await converse(model, policy, limit, start, turns)
+                        result.setdefault(str(limit), {}).setdefault(str(start), {})[name] = _summary(seen)
+        return result
+
+    result = asyncio.run(converse_all())
+    _show(result)
+    return result
 
 
-def _summary(seen: list[Seen]) -> dict[str, object]:
-    if not seen:
-        return {"cached": None, "first_token_ms": None}
+def _show(result: Result) -> None:
+    rows = []
+    for limit, by_start in result.items():
+        for start, by_policy in by_start.items():
+            for name, one in by_policy.items():
+                cells = [f"{one['cached']:.0%}", f"{one['first_token_ms']:.0f}", f"{one['prompt_tokens']:.0f}"]
+                rows.append([limit, start, name, *(cells if one["prompt_tokens"] else ["too long", "", ""])])
+    table(["window", "after turn", "kind", "cached", "first token ms", "prompt tokens"], rows)
+
+
+def _summary(seen: list[Seen]) -> dict[str, float]:
     warm = seen[1:]  # the first prompt of a conversation that was made up is new to the cache, whatever the policy
+    if not warm:
+        return {"cached": 0.0, "first_token_ms": 0.0, "prompt_tokens": 0.0}
     return {
-        "cached": round(sum(one.cached for one in warm) / sum(one.tokens for one in warm), 3),
-        "first_token_ms": round(statistics.median(one.first_token_s for one in warm) * 1000),
-        "prompt_tokens": round(statistics.mean(one.tokens for one in warm)),
+        "cached": sum(one.cached for one in warm) / sum(one.tokens for one in warm),
+        "first_token_ms": statistics.median(one.first_token_s for one in warm) * 1000,
+        "prompt_tokens": statistics.mean(one.tokens for one in warm),
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.window", description=__doc__)
-    parser.add_argument("--windows", type=int, nargs="+", default=[1200, 3000])
-    parser.add_argument("--starts", type=int, nargs="+", default=[10, 100, 1000])
-    parser.add_argument("--turns", type=int, default=40)
-    args = parser.parse_args()
-    asyncio.run(measure(args.windows, args.starts, args.turns))
-
-
-if __name__ == "__main__":
-    main()
