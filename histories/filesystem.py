@@ -11,7 +11,6 @@ import errno
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from histories.locks import Turnstile
 from histories.names import file_name
 from histories.open_sessions import OpenSession, OpenSessions
 from histories.records import damaged
+from histories.threads import Threads
 from histories.turn_ids import TurnIds
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class FileStore(HistoryStore):
         self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
         """The turns that run in this process: key of the session -> turn_id, how to stop it."""
         self.turn_ids, self.open_sessions = TurnIds(), OpenSessions()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._guard = threading.Lock()
         self._watch: asyncio.Task[None] | None = None
 
@@ -81,7 +81,7 @@ class FileStore(HistoryStore):
         with self._guard:
             threads, self._threads = self._threads, None
         if threads is not None:
-            await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
+            await asyncio.get_running_loop().run_in_executor(None, threads.end)
 
     @property
     def keeps_open(self) -> bool:
@@ -91,7 +91,8 @@ class FileStore(HistoryStore):
     def put_away(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
         """Closes what was open of these sessions, when there is a thread for it."""
         if sessions:
-            self._pool().submit(self._put_away, sessions)
+            with self._guard:
+                self._some_threads().start_unheard(partial(self._put_away, sessions))
 
     def _put_away(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
         for key, session in sessions:
@@ -104,31 +105,25 @@ class FileStore(HistoryStore):
             except OSError:
                 session.lock.release(None)
 
-    def _pool(self) -> ThreadPoolExecutor:
-        with self._guard:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="histories")
-            return self._threads
+    def _some_threads(self) -> Threads:
+        """Those of now: a store that is closed in this instant begins with new ones."""
+        if self._threads is None:
+            self._threads = Threads(16, "histories")
+        return self._threads
 
     async def in_thread(self, work: Callable[[], T]) -> tuple[T, bool]:
         """Blocking work, seen through to its end: its result, and whether the caller was cancelled meanwhile.
 
         What the operating system refuses is raised as `StoreUnavailable` or `StoreFull`; `CancelledError` if both.
         """
-
-        def outcome() -> tuple[T, None] | tuple[None, Exception]:
-            try:
-                return work(), None
-            except OSError as error:
-                return None, _refused(error)
-            except Exception as error:  # noqa: BLE001 - it is raised below
-                return None, error
-
-        (result, error), cancelled = await undisturbed(asyncio.wrap_future(self._pool().submit(outcome)))
+        with self._guard:
+            started = self._some_threads().start(work)
+        (result, error), cancelled = await undisturbed(started)
         if error is not None:
+            told = _refused(error) if isinstance(error, OSError) else error
             if cancelled:
-                raise asyncio.CancelledError from error
-            raise error
+                raise asyncio.CancelledError from told
+            raise told
         return cast(T, result), cancelled
 
     async def call(self, work: Callable[[], T]) -> T:
