@@ -34,7 +34,8 @@ from histories.blocking import undisturbed
 from histories.disk import Disk
 from histories.file_history import FileHistory, present, remove_leftovers, remove_session, while_idle
 from histories.file_turns import Place
-from histories.listing import find_sessions, find_user, log_names, parse_cursor
+from histories.folders import Folders, log_names
+from histories.listing import find_sessions, find_user, parse_cursor
 from histories.locks import Turnstile
 from histories.names import file_name
 from histories.open_sessions import OpenSession, OpenSessions
@@ -62,7 +63,7 @@ class FileStore(HistoryStore):
         self.turnstile = Turnstile()
         self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
         """The turns that run in this process: key of the session -> turn_id, how to stop it."""
-        self.turn_ids, self.open_sessions = TurnIds(), OpenSessions()
+        self.turn_ids, self.open_sessions, self.folders = TurnIds(), OpenSessions(), Folders()
         self._threads: Threads | None = None
         self._guard = threading.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -82,6 +83,7 @@ class FileStore(HistoryStore):
             threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.get_running_loop().run_in_executor(None, threads.end)
+        await asyncio.get_running_loop().run_in_executor(None, self.folders.clear)
 
     @property
     def keeps_open(self) -> bool:
@@ -176,7 +178,7 @@ class FileStore(HistoryStore):
 
         def find() -> Page[Session]:
             with present(self, file_name(user_id)) as folder:
-                return find_sessions(self.disk, folder, limit=limit, before=before, query=query)
+                return find_sessions(self.disk, self.folders, folder, limit=limit, before=before, query=query)
 
         try:
             return await self.call(find)

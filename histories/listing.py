@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from histories import codec
 from histories.base import HistoryDamaged, InvalidCursor, Page, Session
 from histories.disk import Disk
+from histories.folders import File, Folder, Folders, log_names
 from histories.log import Backward, Log
 from histories.records import Sums
-
-
-def log_names(folder: int) -> list[str]:
-    """The names of all logs in a folder."""
-    return [name for name in os.listdir(folder) if name.endswith(".jsonl")]
+from histories.words import trace_of, words_of
 
 
 def session_entry(log: Log) -> Session:
@@ -61,32 +56,42 @@ def parse_cursor(cursor: str) -> tuple[int, str]:
 
 
 def find_sessions(
-    disk: Disk, folder: int, *, limit: int, before: tuple[int, str] | None, query: str | None
+    disk: Disk, folders: Folders, descriptor: int, *, limit: int, before: tuple[int, str] | None, query: str | None
 ) -> Page[Session]:
     """A page of the sessions in a folder, by the time of their last record."""
     needle = query.casefold() if query and query.strip() else None
+    trace = None if needle is None else trace_of(needle)
     found: list[Session] = []
     place = (0, "")
-    for when, name in _by_time(folder, before):
-        session = _read(disk, folder, name, needle)
+    folder = folders.look(descriptor)
+    for file in folder.newest_first(before):
+        if trace is not None:
+            words = _words(disk, folders, descriptor, folder, file) if file.words is None else file.words
+            if words is not None and trace not in words:
+                continue
+        session = _read(disk, descriptor, file.place[1], needle)
         if session is None:
             continue
         if len(found) == limit:
             return Page(found, f"{place[0]}~{place[1]}")
         found.append(session)
-        place = (when, name)
+        place = file.place
     return Page(found)
 
 
-def _by_time(folder: int, before: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
-    """The logs, by the time of their last change, which is that of their last record."""
-    with os.scandir(folder) as entries:
-        files = [
-            (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name)
-            for entry in entries
-            if entry.name.endswith(".jsonl") and entry.is_file(follow_symlinks=False)
-        ]
-    return iter(sorted((file for file in files if before is None or file < before), reverse=True))
+def _words(disk: Disk, folders: Folders, descriptor: int, folder: Folder, file: File) -> bytes | None:
+    """What a file says, as it is now; None if it has to be parsed to know."""
+    try:
+        log = Log(disk, disk.open(descriptor, file.place[1], os.O_RDONLY))
+    except FileNotFoundError:  # deleted in this moment
+        return b""
+    try:
+        words = words_of(disk.read(log.descriptor, log.size(), 0))
+    finally:
+        log.close()
+    if words is not None:
+        folders.keep_words(folder, file, words)
+    return words
 
 
 def _read(disk: Disk, folder: int, name: str, needle: str | None) -> Session | None:
@@ -121,11 +126,6 @@ def _damaged_entry(log: Log) -> Session | None:
 
 
 def _says(log: Log, needle: str) -> bool:
-    if needle.isascii():  # most files need not be parsed to know that they don't have it
-        raw = json.dumps(needle)[1:-1].encode("ascii")
-        data = log.disk.read(log.descriptor, log.size(), 0)
-        if raw not in data.lower() and b'{"wtf8":' not in data and b"\\u" not in data:
-            return False
     if needle in log.sums().title.casefold():
         return True
     for entry in log.entries():
