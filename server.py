@@ -1,6 +1,11 @@
 """The server: everything is put together here, and nowhere else."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # what is imported stays: to look for garbage among it would take a quarter of the start
 
 import sys
 import warnings
@@ -36,6 +41,9 @@ from histories.base import HistoryStore, StoreUnavailable
 from server_langserve import Serializer, readable
 from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings
+
+gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
+gc.enable()
 
 # sse-starlette 1.8 cuts all streams at SIGTERM. Ours end by themselves: see serving.py.
 unpatch_uvicorn_signal_handler()  # type: ignore[no-untyped-call]  # sse-starlette 1.8 has few types

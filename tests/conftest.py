@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,12 @@ import pytest
 from histories.base import HistoryStore, SessionHistory
 from tests import postgres_server, redis_server
 from tests.stores import KINDS, Stores
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported is there to stay: no garbage collection during the tests has to look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
