@@ -92,11 +92,16 @@ def create_app(
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(Edge)
     app.add_middleware(AuthMiddleware, auth=auth)
-    app.include_router(auth_login.router(auth))
-    app.include_router(_ops(histories))
-    app.include_router(sessions.router(histories))
     cards = [web_page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
-    app.include_router(web_page.router(cards))
+    for router in (
+        auth_login.router(auth),
+        _ops(histories),
+        sessions.router(histories),
+        web_page.router(cards),
+        playground_config.routes.router([chain.name for chain in chains]),
+    ):
+        # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
+        app.router.routes.extend(router.routes)
     if model is not None:
         _add_chains(app, chains, model, turns)
     return app
@@ -124,11 +129,7 @@ def _rules(settings: Settings) -> Rules:
 
 
 def _add_chains(app: FastAPI, chains: list[Chain], model: BaseChatModel, turns: Turns) -> None:
-    """LangServe's routes of every chain, all of them behind the sign-in.
-
-    They are the app's own, not a router's: FastAPI matches what is in routers twice, and there are many of them.
-    """
-    app.include_router(playground_config.routes.router([chain.name for chain in chains]))
+    """LangServe's routes of every chain, all of them behind the sign-in."""
     for chain in chains:
         runnable = chain.with_history(model, turns, unheard=(AsyncEventAggregatorCallback,))
         add_routes(
