@@ -88,8 +88,8 @@ async function ask(chain, text, put) {
     running.delete(here.id);
   }
   const last = here.turns.at(-1);
-  const trouble = here.troubles.get(last?.turn_id);
-  if (here === open) said(trouble ?? `Reply: ${last ? answered(last) : ""}`);
+  const trouble = here.troubles.get(last.turn_id);
+  if (here === open) said(trouble ?? `Reply: ${answered(last)}`);
   await changedHere(here.id);
 }
 

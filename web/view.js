@@ -9,8 +9,8 @@ const NEAR_PX = 80;
 const MARKS = { interrupted: "Interrupted", failed: "Failed", unsent: "Not sent", running: "Writing…" };
 const $ = (id) => document.getElementById(id);
 
-/** What a turn was answered, or what has come of it so far. */
-export const answered = (turn) => (turn.output.length ? turn.output.map((message) => textOf(message)).join("") : turn.text ?? "");
+/** What has come of the reply so far. */
+export const answered = ({ output, text }) => (output.length ? textOf(output) : text ?? "");
 
 export class View {
   #items = new Map(); // turn_id -> its element
