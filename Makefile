@@ -17,9 +17,11 @@ serve: install
 
 install: $(VENV)/serve.ok
 
-# The last line is pytest's own summary.
+# The last line is pytest's own summary. Bytecode is kept, whatever the environment says: without it each worker would
+# compile all the tests and the tools again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/dev.ok
-	@$(PY) -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(VENV)/dev.ok
 	$(PY) -m ruff check .

@@ -1,6 +1,11 @@
 """The server: everything is put together here, and nowhere else."""
 
+# ruff: noqa: E402 - imports stand between two calls of the garbage collector
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # what is imported stays: to look for garbage among it would take a quarter of the start
 
 import sys
 import warnings
@@ -37,6 +42,9 @@ from server_endpoints import TurnEndpoints
 from server_langserve import Serializer, readable
 from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings
+
+gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
+gc.enable()
 
 # sse-starlette 1.8 cuts all streams at SIGTERM. Ours end by themselves: see serving.py.
 unpatch_uvicorn_signal_handler()  # type: ignore[no-untyped-call]  # sse-starlette 1.8 has few types
@@ -85,11 +93,16 @@ def create_app(
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(Edge)
     app.add_middleware(AuthMiddleware, auth=auth)
-    app.include_router(auth_login.router(auth))
-    app.include_router(_ops(histories))
-    app.include_router(sessions.router(histories))
     cards = [web_page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
-    app.include_router(web_page.router(cards))
+    for router in (
+        auth_login.router(auth),
+        _ops(histories),
+        sessions.router(histories),
+        web_page.router(cards),
+        playground_config.routes.router([chain.name for chain in chains]),
+    ):
+        # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
+        app.router.routes.extend(router.routes)
     if model is not None:
         _add_chains(app, chains, model, turns)
     return app
@@ -117,11 +130,7 @@ def _rules(settings: Settings) -> Rules:
 
 
 def _add_chains(app: FastAPI, chains: list[Chain], model: BaseChatModel, turns: Turns) -> None:
-    """LangServe's routes of every chain, all of them behind the sign-in.
-
-    They are the app's own, not a router's: FastAPI matches what is in routers twice, and there are many of them.
-    """
-    app.include_router(playground_config.routes.router([chain.name for chain in chains]))
+    """LangServe's routes of every chain, all of them behind the sign-in; before them those on which turns run."""
     serializer = Serializer()
     for chain in chains:
         runnable = chain.with_history(model, turns, unheard=(AsyncEventAggregatorCallback,))

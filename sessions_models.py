@@ -137,7 +137,7 @@ class Stopped(TypedDict):
     stopped: bool
 
 
-class Problem(TypedDict):
+class Problem(BaseModel):
     """What was wrong, and what to do about it: a sentence, or one for each field."""
 
     detail: str | list[dict[str, Any]]

@@ -68,6 +68,9 @@ def embedded_model(weights: Path | None = None) -> Iterator[tuple[str, str]]:
 
 
 def _start(weights: Path, key: str) -> Any:
+    # Its threads wait for one another after each step, and spin while they do: by default so long that a reply takes
+    # ten times as long, and more, where one of them has no core. This is read when the library is loaded.
+    os.putenv("GOMP_SPINCOUNT", "1000")
     try:
         import xllamacpp
     except ModuleNotFoundError:
@@ -84,8 +87,7 @@ def _start(weights: Path, key: str) -> Any:
     params.ui = False
     params.verbosity = 0  # what goes wrong with a request is in its answer
     params.n_gpu_layers, params.fit_params = 0, False
-    # More threads than four don't make so small a model faster. Those that wait sleep: to spin for work, as is the
-    # default, makes a reply ten times slower where one of them has no core.
+    # More threads than four don't make so small a model faster. Those that wait for work sleep.
     params.cpuparams.n_threads, params.cpuparams.poll = min(4, os.cpu_count() or 1), 0
     params.n_parallel, params.n_ctx = PARALLEL, PARALLEL * CONTEXT_TOKENS
     params.n_batch = params.n_ubatch = 256  # half of the default's memory, at the same speed

@@ -82,8 +82,11 @@ async def connect(endpoint: Endpoint, *, timeout_s: float) -> AsyncIterator[Chat
     # Node and llama.cpp close them: a request on one that closes just then would fail.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.0)
     trust_env = not endpoint.is_loopback  # no proxy leads to this machine
-    async with openai.DefaultAsyncHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env) as http_async:
-        with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env) as http:
+    tls = httpx2.create_ssl_context(trust_env=trust_env)  # one for both: to read all authorities takes a while
+    async with openai.DefaultAsyncHttpxClient(
+        timeout=timeout, limits=limits, trust_env=trust_env, verify=tls
+    ) as http_async:
+        with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env, verify=tls) as http:
             yield ChatOpenAI(
                 model_name=endpoint.model,
                 openai_api_base=endpoint.base_url,

@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
+from credentials.links import Links
 from tests.live_server import Live
 
 FLAGS = [
@@ -25,6 +26,7 @@ FLAGS = [
     "--disable-sync",
 ]
 WAIT_MS = 15_000
+expect.set_options(timeout=WAIT_MS)
 
 
 @contextmanager
@@ -40,7 +42,10 @@ def chromium() -> Iterator[Browser]:
 
 
 class Person:
-    """Somebody who is signed in, in a browser profile of their own. What goes wrong in the background is noted."""
+    """Somebody who signed in by a one-time link, in a browser profile of their own.
+
+    What goes wrong in the background is noted.
+    """
 
     def __init__(self, browser: Browser, server: Live, user: str, **options: Any) -> None:
         self.origin, self.errors, self.foreign = server.url, list[str](), list[str]()
@@ -49,9 +54,7 @@ class Person:
         self.context.on("console", self._on_console)
         self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
         self.context.on("request", self._on_request)
-        self.page = self.open("/login")
-        self.page.get_by_label("API key").fill(server.key(user))
-        self.page.get_by_role("button", name="Sign in").click()
+        self.page = self.open(f"/login?token={Links(server.data_dir).create(user)}")
         self.page.wait_for_selector(f"#who:has-text('{user}')", state="attached")
 
     def open(self, path: str = "/") -> Page:

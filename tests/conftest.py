@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,18 @@ import pytest
 from histories.base import HistoryStore, SessionHistory
 from tests import postgres_server, redis_server
 from tests.stores import KINDS, Stores
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: tests wait a good deal, for leases that run out, and for other processes."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported is there to stay: no garbage collection during the tests has to look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.live_server import PLAIN
 from tests.openai_stub import Behaviour, OpenAIStub
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +27,8 @@ def stub() -> Iterator[OpenAIStub]:
 
 def ask(url: str, *texts: str, **more: Any) -> httpx.Response:
     messages = [{"role": "user", "content": text} for text in texts]
-    return httpx.post(f"{url}/chat/completions", json={"model": "stub", "messages": messages, **more}, timeout=5)
+    body = {"model": "stub", "messages": messages, **more}
+    return httpx.post(f"{url}/chat/completions", json=body, timeout=5, verify=PLAIN)
 
 
 def test_it_is_up_in_a_moment_and_gone_in_another() -> None:

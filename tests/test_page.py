@@ -254,7 +254,7 @@ def test_two_tabs_on_one_conversation_agree(page: Page, alice: Person, stub: Ope
     other.get_by_role("button", name="Stop").click()
     expect(other.get_by_text("Interrupted")).to_be_visible()
     expect(page.get_by_text("Interrupted")).to_be_visible()
-    assert replies(page) == replies(other)
+    wait_for(lambda: replies(page) == replies(other), "the same in both")
     gate.release()
     ask(other, "three")
     expect(page.locator("#turns > li")).to_have_count(3)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from auth import Auth
 from tests.browser import WAIT_MS, chromium
 from tests.echo_model import EchoModel
-from tests.live_server import Here, langserve_warns, serve_here
+from tests.live_server import Here, langserve_warns, serve_here, wait_for
 
 pytestmark = langserve_warns
 expect.set_options(timeout=WAIT_MS)
@@ -58,8 +58,14 @@ def ask_tutor(page: Page, text: str) -> None:
 
 
 def ask_chat(page: Page, text: str) -> None:
-    page.get_by_placeholder("Send a message...").fill(text)
-    page.get_by_placeholder("Send a message...").press("Enter")
+    box = page.get_by_placeholder("Send a message...")
+    box.fill(text)
+
+    def sent() -> bool:
+        box.press("Enter")
+        return box.input_value() == ""
+
+    wait_for(sent, "the message to be taken, which none is before the last reply has ended")
 
 
 def texts(page: Page) -> list[str]:

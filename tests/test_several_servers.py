@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from credentials.keys import ApiKeys
-from tests.live_server import Process, launch, wait_for
+from tests.live_server import PLAIN, Process, launch, wait_for
 from tests.openai_stub import OpenAIStub
 from tests.stores import KINDS
 
@@ -35,7 +35,7 @@ class Servers:
         """A turn: at the next server, as a load balancer would send it, or at that one."""
         url = self.processes[next(self._next) if at is None else at].url
         body = {"input": {"input": text}, "config": {"configurable": {"session_id": session}}}
-        return httpx.post(f"{url}/chat/invoke", json=body, headers=self._headers(user), timeout=30)
+        return httpx.post(f"{url}/chat/invoke", json=body, headers=self._headers(user), timeout=30, verify=PLAIN)
 
     def _headers(self, user: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._keys[user]}"}
@@ -43,7 +43,8 @@ class Servers:
     def turns(self, user: str, session: str, *, at: int) -> list[dict[str, Any]]:
         """The record, as that server tells it."""
         url = f"{self.processes[at].url}/sessions/{session}/turns?limit=100"
-        found: list[dict[str, Any]] = httpx.get(url, headers=self._headers(user), timeout=30).json()["turns"]
+        answer = httpx.get(url, headers=self._headers(user), timeout=30, verify=PLAIN)
+        found: list[dict[str, Any]] = answer.json()["turns"]
         return found
 
     def said(self, user: str, session: str, *, at: int) -> list[tuple[str, str]]:
@@ -62,7 +63,7 @@ class Background(threading.Thread):
 
     def __init__(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> None:
         super().__init__(daemon=True)
-        self._request = {"method": "POST", "url": url, "json": body, "headers": headers, "timeout": 30}
+        self._request = {"method": "POST", "url": url, "json": body, "headers": headers, "timeout": 30, "verify": PLAIN}
         self.heard = ""
         self.start()
 

@@ -4,7 +4,7 @@ import { Recollect, newId } from "./client.js";
 import { Conversation } from "./conversation.js";
 import { Inputs, forgetInputs } from "./inputs.js";
 import { Sidebar } from "./sidebar.js";
-import { View } from "./view.js";
+import { View, answered } from "./view.js";
 
 const POLL_MS = 1500;
 const $ = (id) => document.getElementById(id);
@@ -88,8 +88,8 @@ async function ask(chain, text, put) {
     running.delete(here.id);
   }
   const last = here.turns.at(-1);
-  const trouble = here.troubles.get(last?.turn_id);
-  if (here === open) said(trouble ?? `Reply: ${document.querySelector("#turns > :last-child .reply .words")?.innerText ?? ""}`);
+  const trouble = here.troubles.get(last.turn_id);
+  if (here === open) said(trouble ?? `Reply: ${answered(last)}`);
   await changedHere(here.id);
 }
 

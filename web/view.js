@@ -9,6 +9,9 @@ const NEAR_PX = 80;
 const MARKS = { interrupted: "Interrupted", failed: "Failed", unsent: "Not sent", running: "Writing…" };
 const $ = (id) => document.getElementById(id);
 
+/** What has come of the reply so far. */
+export const answered = ({ output, text }) => (output.length ? textOf(output) : text ?? "");
+
 export class View {
   #items = new Map(); // turn_id -> its element
   #html = new Map(); // Markdown -> HTML
@@ -77,7 +80,7 @@ export class View {
 
   #fill(item, turn, trouble) {
     const asked = plain(turn.input);
-    const said = turn.output.length ? turn.output.map((message) => textOf(message)).join("") : turn.text ?? "";
+    const said = answered(turn);
     const part = (name) => item.querySelector(name);
     part(".you .words").replaceChildren(...turn.input.flatMap(parts));
     const words = part(".reply .words");
