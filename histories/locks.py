@@ -126,7 +126,8 @@ class FileLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        self.held = not self.gone and not self.wanted
+        file = os.fstat(self._descriptor)
+        self.held = file.st_nlink > 0 and file.st_size == 0  # neither gone nor wanted
         return self.held
 
     @property
