@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import lengths, listing, many, startup, throughput, window
+from bench import lengths, listing, many, startup, stores, throughput, window
 from bench.check import check
 from bench.parts import Bench, Parts
 from bench.plots import plot
@@ -24,6 +24,8 @@ PARTS: Parts = {
     "listing": listing.measure,
     "many": many.measure,
     "window": window.measure,
+    "stores": stores.measure,
+    "servers": stores.two_servers,
 }
 
 

@@ -34,6 +34,8 @@ class Job:
     turns_per_session: int = 10
     session: str = ""
     path: str = "/tutor"
+    more_ports: list[int] = field(default_factory=list)
+    """Of other servers: the clients are dealt out over all of them."""
     ramp_s: float = 0.0
     """Over how long the clients arrive."""
 
@@ -120,7 +122,8 @@ async def _client(job: Job, place: int, stop_at: float, outcome: Outcome) -> Non
     if job.ramp_s:
         await asyncio.sleep(job.ramp_s * place / job.clients)
     loop, end = asyncio.get_running_loop(), b"}" if job.endpoint == "invoke" else b"event: end"
-    _, connection = await loop.create_connection(_Connection, "127.0.0.1", job.port)
+    ports = [job.port, *job.more_ports]
+    _, connection = await loop.create_connection(_Connection, "127.0.0.1", ports[place % len(ports)])
     turn, request = 0, b""
     while (turn < job.turns) if job.turns else (time.perf_counter() < stop_at):
         if turn % job.turns_per_session == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,11 +23,12 @@ PATIENCE_S = 60.0
 class Child:
     """A Python module in a process of its own, which talks in lines of JSON and ends with its standard input."""
 
-    def __init__(self, *arguments: str, python: str = sys.executable) -> None:
+    def __init__(self, *arguments: str, python: str = sys.executable, history_url: str = "") -> None:
         self._name = arguments[0]
         self._process = subprocess.Popen(
             [python, "-W", "ignore", "-m", *arguments],
             cwd=ROOT,
+            env={**os.environ, **({"RECOLLECT_HISTORY_URL": history_url} if history_url else {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -90,12 +92,20 @@ class Server:
 
 @contextmanager
 def serving(
-    subject: str, folder: Path, *, model: str = "instant", python: str = sys.executable, lag: bool = False
+    subject: str,
+    folder: Path,
+    *,
+    model: str = "instant",
+    python: str = sys.executable,
+    lag: bool = False,
+    history_url: str = "",
 ) -> Iterator[Server]:
-    """A subject that serves."""
+    """A subject that serves; Recollect's histories are at the URL, or in files in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    child = Child("bench.serve", subject, model, str(folder), *(["--lag"] if lag else []), python=python)
+    child = Child(
+        "bench.serve", subject, model, str(folder), *(["--lag"] if lag else []), python=python, history_url=history_url
+    )
     try:
         ready = child.hear()
         server = Server(subject, child, ready["port"], ready["headers"], folder, time.perf_counter() - started)
