@@ -16,6 +16,10 @@ from typing import Any, Self
 import uvicorn
 
 
+class ClientGone(Exception):
+    """Nobody is left to be answered."""
+
+
 class Wire:
     """One HTTP exchange, over ASGI."""
 
@@ -25,10 +29,12 @@ class Wire:
         self._receive, self._send = receive, send
 
     async def body(self) -> bytes:
-        """The whole body of the request."""
+        """The whole body of the request. Raises `ClientGone` when the client was killed in the middle of it."""
         parts = []
         while True:
             message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
             parts.append(message.get("body", b""))
             if not message.get("more_body"):
                 return b"".join(parts)
@@ -104,6 +110,8 @@ class StubServer(ABC):
     async def _app(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         try:
             await self.exchange(Wire(scope, receive, send))
+        except ClientGone:
+            return
         except ConnectionError:
             raise
         except Exception:
