@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import lengths, listing, many, startup, throughput
+from bench import lengths, listing, many, servers, startup, stores, throughput
 from bench.check import check
 from bench.parts import Bench, Parts
 from bench.plots import plot
@@ -23,6 +23,8 @@ PARTS: Parts = {
     "lengths": lengths.measure,
     "listing": listing.measure,
     "many": many.measure,
+    "stores": stores.part,
+    "servers": servers.measure,
 }
 
 

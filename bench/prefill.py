@@ -11,8 +11,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from bench.models import TOKENS
 from bench.subjects import USER
+from histories import open_store
 from histories.base import Turn, TurnStatus, estimate_tokens
-from histories.filesystem import FileStore
 
 _BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -37,14 +37,14 @@ def turns(count: int, *, reply: str = "".join(TOKENS), words: str = "") -> list[
     return made
 
 
-def fill(folder: Path, sessions: Iterable[tuple[str, list[Turn]]]) -> None:
-    """Writes sessions of the benchmark's user where a server with that data folder finds them."""
+def fill(folder: Path, sessions: Iterable[tuple[str, list[Turn]]], *, store: str = "file:") -> None:
+    """Writes sessions of the benchmark's user where a server with that data folder and that store finds them."""
 
     async def write() -> None:
-        store = FileStore(folder / "histories", fsync=False)
+        histories = open_store(store, default_dir=str(folder / "histories"), fsync=False)
         for name, content in sessions:
             title = str(content[0].input[0].text)[:60]
-            await store.history(USER, name).restore(content, title=title, created_at=_BEGIN)
-        await store.close()
+            await histories.history(USER, name).restore(content, title=title, created_at=_BEGIN)
+        await histories.close()
 
     asyncio.run(write())
