@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import lengths, listing, many, startup, stores, throughput, window
+from bench import lengths, listing, many, servers, startup, stores, throughput, window
 from bench.check import check
 from bench.parts import Bench, Parts
 from bench.plots import plot
@@ -23,9 +23,9 @@ PARTS: Parts = {
     "lengths": lengths.measure,
     "listing": listing.measure,
     "many": many.measure,
+    "stores": stores.part,
+    "servers": servers.measure,
     "window": window.measure,
-    "stores": stores.measure,
-    "servers": stores.two_servers,
 }
 
 

@@ -22,10 +22,11 @@ from typing_extensions import override
 class Job:
     """What clients do: `seconds` of turns one after another, or `turns` of them each, whichever is given.
 
-    A client goes on to a new session every `turns_per_session` turns, or keeps to `session`.
+    A client goes on to a new session every `turns_per_session` turns, or keeps to `session`. Of several servers, each
+    turn goes to the one with the fewest under way, as a load balancer would send it.
     """
 
-    port: int
+    ports: list[int]
     headers: dict[str, str]
     endpoint: str
     clients: int = 1
@@ -34,8 +35,6 @@ class Job:
     turns_per_session: int = 10
     session: str = ""
     path: str = "/tutor"
-    more_ports: list[int] = field(default_factory=list)
-    """Of other servers: the clients are dealt out over all of them."""
     ramp_s: float = 0.0
     """Over how long the clients arrive."""
 
@@ -118,20 +117,23 @@ def _request(job: Job, session: str) -> bytes:
     return f"POST {job.path}/{job.endpoint} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-async def _client(job: Job, place: int, stop_at: float, outcome: Outcome) -> None:
+async def _client(job: Job, place: int, stop_at: float, under_way: list[int], outcome: Outcome) -> None:
     if job.ramp_s:
         await asyncio.sleep(job.ramp_s * place / job.clients)
     loop, end = asyncio.get_running_loop(), b"}" if job.endpoint == "invoke" else b"event: end"
-    ports = [job.port, *job.more_ports]
-    _, connection = await loop.create_connection(_Connection, "127.0.0.1", ports[place % len(ports)])
+    connections = [(await loop.create_connection(_Connection, "127.0.0.1", port))[1] for port in job.ports]
     turn, request = 0, b""
     while (turn < job.turns) if job.turns else (time.perf_counter() < stop_at):
         if turn % job.turns_per_session == 0:
             request = _request(job, job.session or f"s-{uuid4().hex}")
+        server = min(range(len(under_way)), key=under_way.__getitem__)
+        connection = connections[server]
         turn += 1
+        under_way[server] += 1
         started = time.perf_counter()
         answer = await connection.ask(request)
         now = time.perf_counter()
+        under_way[server] -= 1
         outcome.turns += 1
         if not answer.startswith(b"HTTP/1.1 200") or end not in answer:
             outcome.failed += 1
@@ -145,14 +147,16 @@ async def _client(job: Job, place: int, stop_at: float, outcome: Outcome) -> Non
             outcome.firsts.append((connection.first - started) * 1000)
         tokens = connection.tokens
         outcome.gaps += [(after - before) * 1000 for before, after in pairwise(tokens)]
-    assert connection.transport is not None
-    connection.transport.close()
+    for connection in connections:
+        assert connection.transport is not None
+        connection.transport.close()
 
 
 async def run(job: Job) -> Outcome:
     """Does a job."""
-    outcome, started = Outcome(), time.perf_counter()
-    await asyncio.gather(*(_client(job, place, started + job.seconds, outcome) for place in range(job.clients)))
+    outcome, under_way, started = Outcome(), [0] * len(job.ports), time.perf_counter()
+    stop_at = started + job.seconds
+    await asyncio.gather(*(_client(job, place, stop_at, under_way, outcome) for place in range(job.clients)))
     outcome.seconds = time.perf_counter() - started
     return outcome
 

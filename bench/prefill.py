@@ -37,16 +37,14 @@ def turns(count: int, *, reply: str = "".join(TOKENS), words: str = "") -> list[
     return made
 
 
-def fill(folder: Path, sessions: Iterable[tuple[str, list[Turn]]], url: str = "") -> None:
-    """Writes sessions of the benchmark's user where a server with that data folder, or that store, finds them."""
+def fill(folder: Path, sessions: Iterable[tuple[str, list[Turn]]], *, store: str = "file:") -> None:
+    """Writes sessions of the benchmark's user where a server with that data folder and that store finds them."""
 
     async def write() -> None:
-        store = open_store(url or "file:", default_dir=str(folder / "histories"), fsync=False)
-        if url:
-            await store.open()
+        histories = open_store(store, default_dir=str(folder / "histories"), fsync=False)
         for name, content in sessions:
             title = str(content[0].input[0].text)[:60]
-            await store.history(USER, name).restore(content, title=title, created_at=_BEGIN)
-        await store.close()
+            await histories.history(USER, name).restore(content, title=title, created_at=_BEGIN)
+        await histories.close()
 
     asyncio.run(write())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,12 +22,11 @@ PATIENCE_S = 60.0
 class Child:
     """A Python module in a process of its own, which talks in lines of JSON and ends with its standard input."""
 
-    def __init__(self, *arguments: str, python: str = sys.executable, history_url: str = "") -> None:
+    def __init__(self, *arguments: str, python: str = sys.executable) -> None:
         self._name = arguments[0]
         self._process = subprocess.Popen(
             [python, "-W", "ignore", "-m", *arguments],
             cwd=ROOT,
-            env={**os.environ, **({"RECOLLECT_HISTORY_URL": history_url} if history_url else {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -76,12 +74,20 @@ class Server:
     ready_s: float
     """From the start of the process until it listened."""
     idle_bytes: int = field(default=0)
+    also: tuple[Server, ...] = ()
+    """Others that clients may choose instead of it."""
 
     def resident(self) -> int:
         """Its resident memory, in bytes."""
         status = Path(f"/proc/{self.child.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) * 1024
+
+    def processor_s(self) -> float:
+        """The processor time that it and those which clients may choose instead have taken."""
+        tasks = Path(f"/proc/{self.child.pid}/task").glob("*/schedstat")
+        own = sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+        return own + sum(other.processor_s() for other in self.also)
 
     def lags(self) -> list[float]:
         """How long its event loop was late since this was last asked, in milliseconds, sorted."""
@@ -98,14 +104,13 @@ def serving(
     model: str = "instant",
     python: str = sys.executable,
     lag: bool = False,
-    history_url: str = "",
+    store: str = "file:",
 ) -> Iterator[Server]:
-    """A subject that serves; Recollect's histories are at the URL, or in files in the folder."""
+    """A subject that serves. `store` is the URL of Recollect's histories."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    child = Child(
-        "bench.serve", subject, model, str(folder), *(["--lag"] if lag else []), python=python, history_url=history_url
-    )
+    options = ["--store", store, *(["--lag"] if lag else [])]
+    child = Child("bench.serve", subject, model, str(folder), *options, python=python)
     try:
         ready = child.hear()
         server = Server(subject, child, ready["port"], ready["headers"], folder, time.perf_counter() - started)
@@ -133,7 +138,8 @@ class Clients:
 
     def do(self, server: Server, endpoint: str, **details: Any) -> Outcome:
         """Does a job on a server; `RuntimeError` if a single turn of it failed."""
-        self._child.tell(asdict(Job(port=server.port, headers=server.headers, endpoint=endpoint, **details)))
+        ports = [server.port, *(other.port for other in server.also)]
+        self._child.tell(asdict(Job(ports=ports, headers=server.headers, endpoint=endpoint, **details)))
         outcome = Outcome(**self._child.hear())
         if outcome.failed:
             raise RuntimeError(f"{server.subject} {endpoint}: {outcome.failed} turns failed: {outcome.problem}")

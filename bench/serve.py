@@ -6,12 +6,14 @@ input, so it never outlives the benchmark. `GET /-bench` tells how long its even
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import json
 import socket
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -20,7 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.models import open_model
-from bench.subjects import SUBJECTS
+from bench.subjects import SUBJECTS, recollect
 
 _TICK_S = 0.002
 
@@ -47,8 +49,9 @@ class Probe:
         await self.app(scope, receive, send)
 
 
-async def _serve(subject: str, model: str, folder: Path, speak: TextIO, *, measure_lag: bool) -> None:
-    app, headers = SUBJECTS[subject](open_model(model), folder)
+async def _serve(options: argparse.Namespace, speak: TextIO) -> None:
+    make = partial(recollect, store=options.store) if options.subject == "recollect" else SUBJECTS[options.subject]
+    app, headers = make(open_model(options.model), options.folder)
     probe = Probe(app)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,16 +68,27 @@ async def _serve(subject: str, model: str, folder: Path, speak: TextIO, *, measu
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)
     print(json.dumps({"port": sock.getsockname()[1], "headers": headers}), file=speak, flush=True)
-    measuring = asyncio.create_task(probe.measure()) if measure_lag else None
+    measuring = asyncio.create_task(probe.measure()) if options.lag else None
     await serving
     if measuring is not None:
         measuring.cancel()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serves until the standard input ends."""
     import uvloop
 
     warnings.simplefilter("ignore")
-    name, wanted, where = sys.argv[1:4]
+    parser = argparse.ArgumentParser(prog="python -m bench.serve")
+    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--store", default="file:", help="URL of Recollect's histories")
+    parser.add_argument("--lag", action="store_true", help="measure how late the event loop is")
+    options = parser.parse_args()
     speak, sys.stdout = sys.stdout, io.StringIO()  # LangServe prints a banner
-    uvloop.run(_serve(name, wanted, Path(where), speak, measure_lag="--lag" in sys.argv))
+    uvloop.run(_serve(options, speak))
+
+
+if __name__ == "__main__":
+    main()

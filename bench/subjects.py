@@ -34,14 +34,14 @@ class FrameBody(BaseModel):
     config: dict[str, Any] = {}
 
 
-def recollect(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
-    """This project as it is served, histories in files, fsync on; and the header that signs the client in."""
+def recollect(model: BaseChatModel, folder: Path, store: str = "file:") -> tuple[ASGIApp, dict[str, str]]:
+    """This project as it is served, fsync on, histories at the URL `store`; and the header that signs the client in."""
     from auth import Auth
     from server import create_app
     from settings import Settings
 
     _, key = Auth(folder).keys.create(USER)
-    return create_app(Settings(data_dir=folder), model=model), {"Authorization": f"Bearer {key}"}
+    return create_app(Settings(data_dir=folder, history_url=store), model=model), {"Authorization": f"Bearer {key}"}
 
 
 def langserve(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
@@ -128,4 +128,9 @@ LABELS = {
     "langserve": "LangServe, no history",
     "example": "LangServe's example, file histories",
     "frame": "the bare frame",
+    "file": "files",
+    "redis": "Redis",
+    "postgres": "PostgreSQL",
+    "one": "one server",
+    "two": "two servers",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 from bench.parts import Bench, Result, table
@@ -49,8 +50,16 @@ def lag(bench: Bench) -> Result:
     return result
 
 
-def compare(bench: Bench, servers: dict[str, Server], loads: list[tuple[str, int]]) -> Result:
-    """Loads all servers in turn, round after round, with each (endpoint, number of clients)."""
+def compare(
+    bench: Bench,
+    servers: dict[str, Server],
+    loads: list[tuple[str, int]],
+    *,
+    bases: Sequence[str] = BASES,
+    seconds: float | None = None,
+) -> Result:
+    """Loads all servers in turn, round after round, with each (endpoint, number of clients), so long each time."""
+    seconds = seconds or bench.seconds
     result: Result = {}
     for endpoint, crowd in loads:
         asked = {
@@ -58,27 +67,33 @@ def compare(bench: Bench, servers: dict[str, Server], loads: list[tuple[str, int
         }
         rates: dict[str, list[float]] = {name: [] for name in asked}
         firsts: dict[str, list[float]] = {name: [] for name in asked}
+        costs: dict[str, list[float]] = {name: [] for name in asked}
         for number in range(bench.rounds + 1):
             for name, server in asked.items():
-                outcome = bench.clients.do(server, endpoint, clients=crowd, seconds=bench.seconds)
+                before = server.processor_s()
+                outcome = bench.clients.do(server, endpoint, clients=crowd, seconds=seconds)
                 if number:  # the first round warms up
                     rates[name].append(outcome.turns / outcome.seconds)
                     firsts[name].append(median(outcome.firsts or outcome.times))
-        result[f"{endpoint}-{crowd}"] = _summary(rates, firsts)
-        _show(f"{endpoint}, {crowd} clients", result[f"{endpoint}-{crowd}"])
+                    costs[name].append((server.processor_s() - before) * 1000 / outcome.turns)
+        result[f"{endpoint}-{crowd}"] = _summary(rates, firsts, costs, bases)
+        _show(f"{endpoint}, {crowd} clients", result[f"{endpoint}-{crowd}"], bases)
     return result
 
 
-def _summary(rates: dict[str, list[float]], firsts: dict[str, list[float]]) -> Result:
+def _summary(
+    rates: dict[str, list[float]], firsts: dict[str, list[float]], costs: dict[str, list[float]], bases: Sequence[str]
+) -> Result:
     """Ratios are medians of the rounds' own ratios: what disturbs the machine disturbs a round as a whole."""
     return {
         name: {
             "per_s": median(rates[name]),
             "spread": spread(rates[name]),
             "first_ms": median(firsts[name]),
+            "processor_ms": median(costs[name]),
             "ratios": {
                 base: median(own / other for own, other in zip(rates[name], rates[base], strict=True))
-                for base in BASES
+                for base in bases
                 if base in rates
             },
         }
@@ -86,10 +101,11 @@ def _summary(rates: dict[str, list[float]], firsts: dict[str, list[float]]) -> R
     }
 
 
-def _show(title: str, summary: Result) -> None:
-    heads = [title, "turns/s", "±", "first token ms", *(f"x {LABELS[base]}" for base in BASES)]
+def _show(title: str, summary: Result, bases: Sequence[str]) -> None:
+    heads = [title, "turns/s", "±", "first token ms", "processor ms", *(f"x {LABELS[base]}" for base in bases)]
     rows = []
     for name, one in summary.items():
-        ratios = [f"{one['ratios'][base]:.2f}" if base in one["ratios"] else "" for base in BASES]
-        rows.append([LABELS[name], f"{one['per_s']:.0f}", f"{one['spread']:.0%}", f"{one['first_ms']:.1f}", *ratios])
+        ratios = [f"{one['ratios'][base]:.2f}" if base in one["ratios"] else "" for base in bases]
+        times = [f"{one['first_ms']:.1f}", f"{one['processor_ms']:.2f}"]
+        rows.append([LABELS[name], f"{one['per_s']:.0f}", f"{one['spread']:.0%}", *times, *ratios])
     table(heads, rows)

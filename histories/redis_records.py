@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from urllib.parse import quote, unquote
+
+from langchain_core.messages import BaseMessage
 
 from histories import codec
 from histories.base import HistoryDamaged, NewTurn, Session, Turn, TurnStatus, Usage
@@ -92,13 +94,15 @@ def read_turn(begun: str, ended: str, *, running: bool = False) -> Turn:
             tokens=end.get("tokens", 0),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise HistoryDamaged("This session's record is damaged: a turn of it can't be read.") from error
+        raise _damaged() from error
 
 
-def read_turns(records: Sequence[str]) -> Iterator[Turn]:
-    """The ended turns of records that stand in pairs."""
-    for begun, ended in zip(records[::2], records[1::2], strict=True):
-        yield read_turn(begun, ended)
+def read_messages(lists: str) -> list[BaseMessage]:
+    """The messages in a JSON list of lists of them."""
+    try:
+        return [message for messages in json.loads(lists) for message in codec.load_messages(messages)]
+    except (TypeError, ValueError) as error:
+        raise _damaged() from error
 
 
 def settled(turn: Turn) -> Turn:
@@ -127,3 +131,7 @@ def read_entry(session_id: str, fields: Sequence[str]) -> Session:
         updated_at=from_micros(updated),
         turns=int(turns),
     )
+
+
+def _damaged() -> HistoryDamaged:
+    return HistoryDamaged("This session's record is damaged: a turn of it can't be read.")

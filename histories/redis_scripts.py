@@ -62,10 +62,14 @@ end
 """
 
 #: Begins a turn, or takes a place in the line. Keys: session, window, lease, line, sessions.
-#: Answers: begun n t e t e … | complete t e | running | busy | wait ms | unknown.
+#: Answers: begun n messages | complete t e | running | busy | wait ms | unknown. The messages are those that a model is
+#: shown, as one JSON value: a list of what came in and a list of what went out, for each turn.
 BEGIN: Final = Script(
     _LINE,
     """
+local function messages_of(record)
+  return string.match(record or '', '^[^\\n]*\\n[^\\n]*\\n[^\\n]*\\n([^\\n]*)$') or '?'  -- no JSON: it is damaged
+end
 local H, W, L, Q, X = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, channel, lease, mode, grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local id, given, added, limit = ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -132,17 +136,18 @@ if run ~= token then
   last = number
 end
 
-local answer = {'begun', last}
+local said = {}
 if limit > 0 then  -- histories.window.window_floor
   local half = math.max(1, math.floor(limit / 2))
   local floor = math.max(0, math.floor((tokens + added) / half) - 1) * half
   for _, n in ipairs(redis.call('ZRANGEBYSCORE', W, floor, '+inf')) do
     n = tonumber(n)
     local turn = redis.call('HMGET', H, 't' .. n, 'e' .. n)
-    answer[#answer + 1], answer[#answer + 2] = turn[1], turn[2]
+    said[#said + 1] = messages_of(turn[1])
+    said[#said + 1] = messages_of(turn[2])
   end
 end
-return answer
+return {'begun', last, '[' .. table.concat(said, ',') .. ']'}
 """,
 )
 

@@ -29,7 +29,7 @@ from histories.base import (
 )
 from histories.blocking import undisturbed
 from histories.redis_link import LEASE_S, Held, Link, Waiter
-from histories.redis_records import Keys, begun_record, ended_record, read_turn, read_turns, to_micros
+from histories.redis_records import Keys, begun_record, ended_record, read_messages, read_turn, to_micros
 from histories.redis_scripts import BEGIN, END, LEAVE
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ class RedisTurn(OpenTurn):
         try:
             if cancelled:
                 raise asyncio.CancelledError
-            shown = read_turns(answer[2:])
-            self.past = [message for turn in shown for message in (*turn.input, *turn.output)]
+            self.past = read_messages(answer[2])
         except BaseException:
             with suppress(StoreUnavailable):
                 await undisturbed(self._record_end(Reply(status=TurnStatus.INTERRUPTED)))

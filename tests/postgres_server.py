@@ -51,7 +51,8 @@ class NoServer(Exception):
 class PostgresServer:
     """A server on a loopback port, with a folder and a password of its own, gone with `remove`."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = settings
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._account = _account()
         try:
@@ -88,7 +89,7 @@ class PostgresServer:
         """Returns when the server answers; it may have been started before."""
         if self._process is not None and self._process.poll() is None:
             return
-        settings = {**_SETTINGS, "port": str(self.port)}
+        settings = {**_SETTINGS, **self._settings, "port": str(self.port)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command = [str(self._programs / "postgres"), "-D", str(self._data), *options]
         with (self._folder / "log").open("ab") as log:

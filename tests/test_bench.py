@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import throughput
+from bench import shares, stores, throughput
 from bench.check import check
 from bench.parts import Bench
+from bench.processes import serving
+from tests import postgres_server
 
 
 def test_the_benchmark_measures_recollect_beside_langserve(tmp_path: Path) -> None:
@@ -19,6 +24,46 @@ def test_the_benchmark_measures_recollect_beside_langserve(tmp_path: Path) -> No
     assert set(result["stream-2"]) == {"recollect", "langserve"}  # the example needs an environment of its own
     assert result["stream-2"]["recollect"]["per_s"] > 0
     assert result["stream-2"]["langserve"]["ratios"] == {"langserve": 1.0}
+
+
+def test_stores_are_measured_beside_files_and_one_that_cannot_be_had_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent() -> AbstractContextManager[str]:
+        raise postgres_server.NoServer("there is none")
+
+    with Bench(tmp_path, quick=True, peers=False) as bench:
+        bench.seconds, bench.rounds = 0.1, 1
+        result = stores.measure(bench, {**stores.STORES, "postgres": absent}, nth=30, samples=2)
+    assert "PostgreSQL is left out: there is none" in capsys.readouterr().out
+    for endpoint in ("invoke", "stream"):
+        assert set(result["lengths"][endpoint]) == {"file", "redis"}
+        assert result["lengths"][endpoint]["file"]["30"]["ms_ratio"] == 1.0
+        assert result["lengths"][endpoint]["redis"]["30"]["ms_ratio"] > 0
+        assert result["rates"][f"{endpoint}-8"]["redis"]["ratios"]["file"] > 0
+
+
+def test_clients_go_to_the_server_with_fewer_turns_under_way(tmp_path: Path) -> None:
+    with (
+        Bench(tmp_path, quick=True, peers=False) as bench,
+        serving("langserve", tmp_path) as first,
+        serving("langserve", tmp_path) as second,
+    ):
+        before = first.processor_s(), second.processor_s()
+        outcome = bench.clients.do(replace(first, also=(second,)), "invoke", clients=2, turns=20)
+        spent = first.processor_s() - before[0], second.processor_s() - before[1]
+    assert outcome.turns == 40
+    assert min(spent) > max(spent) / 4
+
+
+def test_a_share_of_a_core_is_gone_afterwards() -> None:
+    try:
+        with shares.share(0.25) as held, subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+            held.hold(process.pid)
+            assert held.folder.name in Path(f"/proc/{process.pid}/cgroup").read_text()
+    except shares.NoShares as reason:
+        pytest.skip(str(reason))
+    assert not held.folder.exists()
 
 
 def test_the_check_fails_for_a_worse_ratio_and_never_for_a_slower_machine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from histories.base import (
+    HistoryDamaged,
     HistoryStore,
     NewTurn,
     OpenTurn,
@@ -438,6 +439,19 @@ async def test_the_window_is_that_of_every_store(store: RedisStore) -> None:
             pasts.append(turn.past)
             await turn.end(Reply(status=status, output=output, tokens=answered))
         assert pasts[0] == pasts[1]
+
+
+@pytest.mark.parametrize("damage", ["", "nonsense", "complete\n-\n{}\nnonsense", "complete\n-\n{}\n[]\n[]"])
+async def test_damaged_messages_are_said_to_be_so_and_hold_nothing_up(
+    server: RedisServer, store: RedisStore, damage: str
+) -> None:
+    await (await begun(store)).end(REPLY)
+    with server.client() as client:
+        (key,) = client.scan_iter(match="*:session:s")
+        client.hset(key, "e1", damage)
+    with pytest.raises(HistoryDamaged):
+        await begun(store, window_tokens=100)
+    await (await begun(store, wait_s=0)).end(REPLY)
 
 
 async def test_sessions_of_the_same_microsecond_are_all_listed(store: RedisStore) -> None:
