@@ -8,6 +8,7 @@ fraction of the work. All else is LangServe's: what a request means is read by i
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -34,7 +35,7 @@ class TurnEndpoints:
     def routes(self) -> list[Route]:
         """The routes, which have to come before LangServe's of the same paths."""
         return [
-            Route(f"{self._path}{config}/{name}", endpoint, methods=["POST"])
+            Route(f"{self._path}{config}/{name}", _Endpoint(endpoint), methods=["POST"])
             for config in ("", "/c/{config_hash}")
             for name, endpoint in (("invoke", self.invoke), ("stream", self.stream))
         ]
@@ -56,6 +57,17 @@ class TurnEndpoints:
     async def stream(self, request: Request) -> Response:
         config, value = await self._read(request, "stream")
         return _Events(self._chain, value, config, self._serializer)
+
+
+class _Endpoint:
+    """An endpoint as an ASGI app of its own: Starlette wraps each message of a function's response once more."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 class _Events(Response):

@@ -32,7 +32,7 @@ from histories.base import (
 log = logging.getLogger("recollect.turns")
 
 PULSE_S: Final = 15.0
-"""After so many seconds of silence, a stream shows that it is alive: sse-starlette's interval."""
+"""Every so many seconds a stream shows that it is alive: sse-starlette's interval."""
 
 
 class ChainError(Exception):
@@ -210,6 +210,7 @@ class TurnRun:
         self._error: BaseException | None = None
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.Future[None] | None = None
+        self._pulse: asyncio.TimerHandle | None = None
         self.task = asyncio.create_task(self._run(), name="recollect-turn")
         self.task.add_done_callback(self._over)
 
@@ -228,11 +229,12 @@ class TurnRun:
     async def bursts(self) -> AsyncGenerator[Sequence[Any], None]:
         """The same, with all chunks that came since the last look in one list: what is sent together costs less.
 
-        An empty one comes after each PULSE_S of silence, for who has to show that the connection lives.
+        An empty one comes every PULSE_S, for who has to show that the connection lives.
         """
         client = connection.get()
         if client is not None:
             client.watch(self.left)
+        self._beat()
         try:
             while True:
                 if self._unread:
@@ -242,16 +244,14 @@ class TurnRun:
                 if self._phase is _Phase.DONE:
                     break
                 self._wake = self._loop.create_future()
-                pulse = self._loop.call_later(PULSE_S, self._notify)
-                try:
-                    await self._wake
-                finally:
-                    pulse.cancel()
+                await self._wake
                 if not self._unread and not self.task.done():
                     yield ()
             if self._error is not None:
                 raise self._error
         finally:
+            if self._pulse is not None:
+                self._pulse.cancel()
             if client is not None:
                 client.unwatch(self.left)
             if self._phase is not _Phase.DONE:
@@ -360,6 +360,10 @@ class TurnRun:
         if self._stop is Stop.SHUTDOWN:
             return ShuttingDown("The server is shutting down. What was said so far is kept: try again.")
         return TurnStopped("The turn was stopped. What was said so far is kept.")
+
+    def _beat(self) -> None:
+        self._notify()
+        self._pulse = self._loop.call_later(PULSE_S, self._beat)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
