@@ -35,7 +35,7 @@ def _throughput(result: dict[str, Any], path: Path) -> Path:
         colors = ["#c2410c" if name == "recollect" else "#a8a29e" for name in names]
         bars = axis.barh([LABELS[name] for name in names], rates, color=colors)
         axis.bar_label(bars, [f"{rate:.0f}" for rate in rates], padding=3)
-        axis.set_title(f"{load.removesuffix('-8')}, 8 clients, turns per second")
+        axis.set_title(f"{load.removesuffix('-8')}, turns per second")
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.15)
     return _save(figure, path)
