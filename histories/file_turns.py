@@ -211,17 +211,23 @@ class FileTurn(OpenTurn):
                 raise
             finally:
                 self.line.leave(folder)
-                self._forget_wanted(folder)
+                self._say_if_wanted(folder)
             if complete is not None:
                 self._let_go(folder)
                 return complete
             self.store.running[self.place.key] = (self.turn_id, self._on_stop)
             return self
 
-    def _forget_wanted(self, folder: int) -> None:
+    def _say_if_wanted(self, folder: int) -> None:
+        """Leaves word at the lock whether somebody stands in line; first that nobody does, so that none is missed.
+
+        Who joins the line says so itself after it has joined, at the lock that is in place then.
+        """
         with suppress(OSError):
-            if self._lock.held and self._lock.wanted and not self.line.is_behind(folder):
-                self._lock.forget_wanted()
+            if self._lock.held:
+                self._lock.say_wanted(False)
+                if self.line.is_behind(folder):
+                    self._lock.say_wanted(True)
 
     def _open_and_begin(self, folder: int, window_tokens: int) -> Turn | None:
         disk = self.store.disk

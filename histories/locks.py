@@ -149,9 +149,10 @@ class FileLock:
             finally:
                 os.close(descriptor)
 
-    def forget_wanted(self) -> None:
-        """Nobody stands in line. Who has come to it in this instant says so again when it looks again."""
-        self._disk.truncate(self._descriptor, 0)
+    def say_wanted(self, wanted: bool) -> None:
+        """The same, or the contrary, from who holds the lock."""
+        if wanted != self.wanted:
+            self._disk.truncate(self._descriptor, int(wanted))
 
     def release(self, folder: int | None) -> None:
         """Frees the lock, and never raises: a file that can't be removed is a free lock all the same."""
