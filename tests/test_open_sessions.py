@@ -222,6 +222,30 @@ async def test_who_waits_elsewhere_is_not_overtaken(store: FileStore, tmp_path: 
     assert await past_of(store)
 
 
+async def test_who_waits_at_a_lock_that_was_replaced_is_not_overtaken(
+    store: FileStore, other: FileStore, tmp_path: Path
+) -> None:
+    history, waiting = store.history("alice", "s1"), FileStore(tmp_path)
+    held = await begun(other.history("alice", "s1"), "held")
+    first = asyncio.create_task(history.begin(said("first"), wait_s=10))
+    await until(lambda: len(list(tmp_path.rglob("*.next/*"))) == 1)
+    second = asyncio.create_task(waiting.history("alice", "s1").begin(said("second"), wait_s=10))
+    await until(lambda: len(list(tmp_path.rglob("*.next/*"))) == 2)
+    await asyncio.sleep(0.6)  # they look seldom now
+    await held.end(replied())  # removes the lock at which they asked
+    turn = await first
+    assert isinstance(turn, OpenTurn)
+    await turn.end(replied())
+    third = asyncio.create_task(history.begin(said("third"), wait_s=10))
+    for task in (second, third):
+        turn = await task
+        assert isinstance(turn, OpenTurn)
+        await turn.end(replied())
+    order = [texts(turn.input)[0] for turn in await all_turns(history)]
+    assert order == ["one", "held", "first", "second", "third"]
+    await waiting.close()
+
+
 async def test_a_session_that_is_in_use_elsewhere_is_refused_where_turns_do_not_wait(
     store: FileStore, other: FileStore
 ) -> None:
