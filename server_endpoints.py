@@ -90,6 +90,6 @@ class _Events(Response):
                 events = [b"event: data\r\ndata: %s\r\n\r\n" % self._serializer.dumps(chunk) for chunk in burst]
                 if events:
                     events[0], head = head + events[0], b""
-                body = b"".join(events) or b": the model is silent\r\n\r\n"
+                body = b"".join(events) or b": still running\r\n\r\n"
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"event: end\r\n\r\n", "more_body": False})

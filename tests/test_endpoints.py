@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from importlib.metadata import version
+from inspect import signature
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +18,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
-from langserve import add_routes
+from langserve import APIHandler, add_routes
 from pydantic import BaseModel
 from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
@@ -198,3 +200,8 @@ async def test_tokens_that_come_together_are_sent_together() -> None:
     chunks = [chunk async for chunk in chain.astream(ask("one two three four five"), config)]
     assert len(bursts) < len(chunks)
     await until(lambda: not turns.running)
+
+
+def test_langserve_is_of_the_version_whose_private_method_is_called() -> None:
+    assert version("langserve") == "0.3.3"
+    assert list(signature(APIHandler._get_config_and_input).parameters)[1:4] == ["request", "config_hash", "endpoint"]
