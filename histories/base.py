@@ -36,6 +36,12 @@ T = TypeVar("T")
 class HistoryError(Exception):
     """What a history can't do. The message says what to do about it, and carries no path and no secret."""
 
+    usual = ""
+    """What it says unless it is told otherwise."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or self.usual)
+
 
 class InvalidId(HistoryError, ValueError):
     """A session_id or turn_id outside the alphabet."""
@@ -48,17 +54,25 @@ class InvalidCursor(HistoryError, ValueError):
 class SessionNotFound(HistoryError):
     """The user has no such session."""
 
+    usual = "There is no such session."
+
 
 class TurnNotFound(HistoryError):
     """The session has no such turn."""
+
+    usual = "The session has no such turn."
 
 
 class SessionExists(HistoryError):
     """The name that a new session should get is taken."""
 
+    usual = "There is a session of that name already: choose another one."
+
 
 class SessionBusy(HistoryError):
     """A turn of the session is running, and the wait for it ran out."""
+
+    usual = "A turn of this session is running. Try again when it has ended, or stop it."
 
 
 class StoreUnavailable(HistoryError):

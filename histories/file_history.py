@@ -57,10 +57,10 @@ class FileHistory(SessionHistory):
             try:
                 log = Log(self._store.disk, self._store.disk.open(folder, self._place.log, flags))
             except FileNotFoundError:
-                raise absent() from None
+                raise SessionNotFound from None
             try:
                 if log.is_empty():
-                    raise absent()
+                    raise SessionNotFound
                 yield folder, log
             finally:
                 log.close()
@@ -146,7 +146,7 @@ class FileHistory(SessionHistory):
             with self._writing() as log:
                 at, title, entry = now(), log.sums().title, log.find(turn_id)
                 if entry is None:
-                    raise _no_turn()
+                    raise TurnNotFound
                 sums, drop = dropping(entry, log.sums_before(entry.dropped_from))
                 log.append(sums_line("rewind", sums, at, title=title, **drop), at=at, sync=self._store.fsync)
 
@@ -172,9 +172,9 @@ class FileHistory(SessionHistory):
                 elif entry.turn_id == turn_id:
                     past += self._as_seen(folder, log, [entry])
                     if past[0].status is TurnStatus.RUNNING:
-                        raise _busy()
+                        raise SessionBusy
             if not past:
-                raise _no_turn()
+                raise TurnNotFound
             return past[::-1], log.sums().title
 
         turns, title = await self._read(look)
@@ -186,7 +186,7 @@ class FileHistory(SessionHistory):
 
         def create(folder: int) -> None:
             with suppress(SessionNotFound), self._log():
-                raise _taken()
+                raise SessionExists
             content = session_lines(
                 self.user_id, self.session_id, turns, title=title, created_at=created_at, updated_at=updated_at
             )
@@ -195,7 +195,7 @@ class FileHistory(SessionHistory):
         try:
             await while_idle(self._store, self._place, create, make_folder=True)
         except SessionBusy:
-            raise _taken() from None
+            raise SessionExists from None
 
     def _create(self, folder: int, content: bytes, updated_at: datetime) -> None:
         """Puts a whole file in place, or none."""
@@ -238,7 +238,7 @@ def present(store: FileStore, user: str) -> Iterator[int]:
     try:
         folder = store.open_folder(user)
     except FileNotFoundError:
-        raise absent() from None
+        raise SessionNotFound from None
     try:
         yield folder
     finally:
@@ -252,7 +252,7 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
     def locked() -> None:
         with store.folder(place.user, create=True) if make_folder else present(store, place.user) as folder:
             if not lock.try_acquire(folder):
-                raise _busy()
+                raise SessionBusy
             try:
                 work(folder)
             finally:
@@ -261,7 +261,7 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
     try:
         await store.turnstile.enter(place.key, 0)
     except TimeoutError:
-        raise _busy() from None
+        raise SessionBusy from None
     try:
         kept = store.open_sessions.take(place.key)
         if kept is not None:
@@ -298,19 +298,3 @@ def _parse(before: str) -> tuple[int, list[int]]:
 
 def _invalid() -> InvalidCursor:
     return InvalidCursor("Send `before` as the `next` of an earlier page.")
-
-
-def absent() -> SessionNotFound:
-    return SessionNotFound("There is no such session.")
-
-
-def _no_turn() -> TurnNotFound:
-    return TurnNotFound("The session has no such turn.")
-
-
-def _taken() -> SessionExists:
-    return SessionExists("There is a session of that name already: choose another one.")
-
-
-def _busy() -> SessionBusy:
-    return SessionBusy("A turn of this session is running. Try again when it has ended, or stop it.")

@@ -114,7 +114,7 @@ class MemoryHistory(SessionHistory):
     def _record(self) -> _Record:
         record = self._store.records.get(self._key)
         if record is None:
-            raise SessionNotFound("There is no such session.")
+            raise SessionNotFound
         return record
 
     @override
@@ -194,11 +194,11 @@ class MemoryHistory(SessionHistory):
         for place, turn in enumerate(self._record().turns):
             if turn.turn_id == turn_id:
                 return place
-        raise TurnNotFound("The session has no such turn.")
+        raise TurnNotFound
 
     def _refuse_if_busy(self) -> None:
         if self._queue in self._store.turnstile:
-            raise _busy()
+            raise SessionBusy
 
     @override
     async def rewind(self, turn_id: str) -> None:
@@ -212,14 +212,14 @@ class MemoryHistory(SessionHistory):
     async def fork(self, session_id: str, turn_id: str) -> None:
         turns = self._record().turns[: self._place_of(turn_id) + 1]
         if turns[-1].status is TurnStatus.RUNNING:
-            raise _busy()
+            raise SessionBusy
         target = self._store.history(self.user_id, session_id)
         await target.restore(turns, title=self._record().title, created_at=now())
 
     @override
     async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
         if self._key in self._store.records:
-            raise SessionExists("There is a session of that name already: choose another one.")
+            raise SessionExists
         updated = max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])])
         chain = turns[-1].chain if turns else ""
         kept = [_ended(turn) for turn in turns]
@@ -293,7 +293,3 @@ def _entry(session_id: str, record: _Record) -> Session:
 def _says(record: _Record, needle: str) -> bool:
     texts = (codec.text_of([*turn.input, *turn.output]) for turn in record.turns)
     return needle in record.title.casefold() or any(needle in text.casefold() for text in texts)
-
-
-def _busy() -> SessionBusy:
-    return SessionBusy("A turn of this session is running. Try again when it has ended, or stop it.")

@@ -14,10 +14,10 @@ from psycopg import AsyncConnection
 from typing_extensions import override
 
 from histories import postgres_sql as sql
-from histories.base import HistoryStore, Page, Session, SessionHistory, StoreUnavailable
+from histories.base import HistoryStore, Page, Session, SessionBusy, SessionHistory, StoreUnavailable
 from histories.locks import Turnstile
 from histories.postgres_driver import connection_params, refusals
-from histories.postgres_history import PostgresHistory, busy
+from histories.postgres_history import PostgresHistory
 from histories.postgres_link import Link, LinkOptions
 from histories.postgres_rows import cursor_after, like, pack, place_of, session_from, unpack
 from histories.postgres_schema import index_search, migrate
@@ -124,7 +124,7 @@ class PostgresStore(HistoryStore):
             if gone + held == seen:
                 break
         if held:
-            raise busy()
+            raise SessionBusy
 
 
 async def migrate_schema(url: str) -> list[int]:

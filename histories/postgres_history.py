@@ -60,7 +60,7 @@ class PostgresHistory(SessionHistory):
     async def info(self) -> Session:
         rows = await self._store.link().fetch(sql.SESSION, self._where)
         if not rows:
-            raise _absent()
+            raise SessionNotFound
         return session_from(rows[0])
 
     @override
@@ -76,7 +76,7 @@ class PostgresHistory(SessionHistory):
     async def rename(self, title: str) -> None:
         params = {**self._where, "title": pack(title), "title_said": searchable(title)}
         if not await self._store.link().fetch(sql.RENAME, params):
-            raise _absent()
+            raise SessionNotFound
 
     @override
     async def rewind(self, turn_id: str) -> None:
@@ -92,17 +92,17 @@ class PostgresHistory(SessionHistory):
         try:
             await self._store.turnstile.enter(queue, 0)
         except TimeoutError:
-            raise busy() from None
+            raise SessionBusy from None
         try:
             while True:
                 params = {**self._where, "server": link.server_id, "turn": pack(turn_id), "next": uuid4().hex}
                 found, found_turn, held, done = (await link.fetch(statement, params))[0]
                 if not found:
-                    raise _absent()
+                    raise SessionNotFound
                 if not found_turn:
-                    raise TurnNotFound("The session has no such turn.")
+                    raise TurnNotFound
                 if held:
-                    raise busy()
+                    raise SessionBusy
                 if done:
                     return
         finally:
@@ -113,13 +113,13 @@ class PostgresHistory(SessionHistory):
         params = {**self._where, "new": pack(session_id), "turn": pack(turn_id), "next": uuid4().hex}
         found, found_turn, over, made = (await self._store.link().fetch(sql.FORK, params))[0]
         if not found:
-            raise _absent()
+            raise SessionNotFound
         if not found_turn:
-            raise TurnNotFound("The session has no such turn.")
+            raise TurnNotFound
         if not over:
-            raise busy()
+            raise SessionBusy
         if not made:
-            raise _exists()
+            raise SessionExists
 
     @override
     async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
@@ -142,7 +142,7 @@ class PostgresHistory(SessionHistory):
         async with self._store.link().connection(limit_s=_RESTORE_S) as conn, conn.transaction():
             await conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_RESTORE_S}s"])
             if await (await conn.execute(sql.RESTORE_SESSION, session)).fetchone() is None:
-                raise _exists()
+                raise SessionExists
             try:
                 async with conn.cursor() as cursor, cursor.copy(sql.RESTORE_TURNS) as copy:
                     for row in rows:
@@ -177,17 +177,5 @@ class PostgresHistory(SessionHistory):
             return True
         found, runs = (await self._store.link().fetch(sql.STOP, self._where))[0]
         if not found:
-            raise _absent()
+            raise SessionNotFound
         return bool(runs)
-
-
-def _absent() -> SessionNotFound:
-    return SessionNotFound("There is no such session.")
-
-
-def _exists() -> SessionExists:
-    return SessionExists("There is a session of that name already: choose another one.")
-
-
-def busy() -> SessionBusy:
-    return SessionBusy("A turn of this session is running. Try again when it has ended, or stop it.")

@@ -214,7 +214,7 @@ class RedisHistory(SessionHistory):
     async def info(self) -> Session:
         (fields,) = await self._store.link().run(ENTRIES, [self._keys.session])
         if fields[0] is None:
-            raise _absent()
+            raise SessionNotFound
         return read_entry(self.session_id, fields)
 
     @override
@@ -234,7 +234,7 @@ class RedisHistory(SessionHistory):
     async def rename(self, title: str) -> None:
         keys = [self._keys.session, self._keys.sessions]
         if not await self._store.link().run(RENAME, keys, json.dumps(title), self.session_id, to_micros(now())):
-            raise _absent()
+            raise SessionNotFound
 
     @override
     async def rewind(self, turn_id: str) -> None:
@@ -250,7 +250,7 @@ class RedisHistory(SessionHistory):
         title = (await self.info()).title
         number = await self._store.link().command("HGET", self._keys.session, f"i{json.dumps(turn_id)}")
         if number is None:
-            raise TurnNotFound("The session has no such turn.")
+            raise TurnNotFound
         turns: list[Turn] = []
         before = int(number) + 1
         while before:
@@ -258,16 +258,16 @@ class RedisHistory(SessionHistory):
             turns = [*page.items, *turns]
             before = int(page.next or 0)
         if not turns or turns[-1].turn_id != turn_id:  # rewound in this moment
-            raise TurnNotFound("The session has no such turn.")
+            raise TurnNotFound
         if turns[-1].status is TurnStatus.RUNNING:
-            raise _busy()
+            raise SessionBusy
         await self._store.history(self.user_id, session_id).restore(turns, title=title, created_at=now())
 
     @override
     async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
         link, token = self._store.link(), uuid4().hex
         if await link.command("EXISTS", self._keys.session):
-            raise _taken()
+            raise SessionExists
         new = self._keys.imported(token)
         turns = [settled(turn) for turn in turns]
         updated = to_micros(max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])]))
@@ -289,7 +289,7 @@ class RedisHistory(SessionHistory):
         await link.run(STAGE, new, _STAGE_MS, len(fields), *fields, *window)
         keys = [self._keys.session, self._keys.window, self._keys.sessions, *new]
         if not await link.run(ADOPT, keys, token, self.session_id, updated):
-            raise _taken()
+            raise SessionExists
 
     @override
     async def stop(self) -> bool:
@@ -300,7 +300,7 @@ class RedisHistory(SessionHistory):
             return True
         asked = await self._store.link().run(STOP, [self._keys.session, self._keys.lease])
         if asked < 0:
-            raise _absent()
+            raise SessionNotFound
         return bool(asked)
 
 
@@ -323,20 +323,8 @@ def _place_of(cursor: str) -> Place:
 
 def _done(answer: str) -> None:
     if answer == "absent":
-        raise _absent()
+        raise SessionNotFound
     if answer == "missing":
-        raise TurnNotFound("The session has no such turn.")
+        raise TurnNotFound
     if answer == "busy":
-        raise _busy()
-
-
-def _absent() -> SessionNotFound:
-    return SessionNotFound("There is no such session.")
-
-
-def _busy() -> SessionBusy:
-    return SessionBusy("A turn of this session is running. Try again when it has ended, or stop it.")
-
-
-def _taken() -> SessionExists:
-    return SessionExists("There is a session of that name already: choose another one.")
+        raise SessionBusy
