@@ -1,1 +1,0 @@
-"""What says who is calling: API keys, one-time links, and JSON Web Tokens. Nothing here knows HTTP."""
