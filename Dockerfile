@@ -18,10 +18,13 @@ RUN groupadd --system --gid 10001 recollect \
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY *.py ./
+COPY api ./api
+COPY auth ./auth
 COPY chains ./chains
-COPY credentials ./credentials
+COPY chat_models ./chat_models
 COPY histories ./histories
 COPY playground_config ./playground_config
+COPY turns ./turns
 COPY web ./web
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from credentials.files import KeyFileError
-from credentials.keys import ApiKeys, UnknownKey
-from credentials.links import Links, login_url, server_url
-from credentials.users import InvalidUserId
+from auth.files import KeyFileError
+from auth.keys import ApiKeys, UnknownKey
+from auth.links import Links, login_url, server_url
+from auth.users import InvalidUserId
 from settings import Settings, SettingsError, load_settings
 
 MISUSE = 2
@@ -63,7 +63,7 @@ def check(args: argparse.Namespace, settings: Settings) -> int:
     The status is 1 when something is damaged, and was not repaired. It may run beside a server.
     """
     from histories import file_folder  # here, so that the other commands start in a moment
-    from histories.check import check_main
+    from histories.files.check import check_main
 
     if not settings.history_url.startswith("file:"):
         return _fail("RECOLLECT_HISTORY_URL: there are no files to check, a database has tools of its own")
@@ -121,7 +121,7 @@ def migrate_schema(args: argparse.Namespace, settings: Settings) -> int:
 
     if not settings.history_url.startswith("postgresql:"):
         return _fail("RECOLLECT_HISTORY_URL: only postgresql:// has a schema")
-    from histories.postgres import migrate_schema as apply
+    from histories.postgres.store import migrate_schema as apply
 
     try:
         applied = asyncio.run(apply(settings.history_url))

@@ -24,24 +24,24 @@ from sse_starlette.sse import unpatch_uvicorn_signal_handler
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-import auth_login
-import playground_config.routes
-import sessions
-import web_page
-from auth import Auth, AuthMiddleware, current_user
+from api import page
+from api.errors import Edge, on_http_exception, on_invalid_request
+from api.langserve_gaps import Serializer, readable
+from api.sessions import routes as session_routes
+from api.turn_endpoints import TurnEndpoints
+from auth import login
+from auth.files import KeyFileError
+from auth.links import login_url, server_url
+from auth.middleware import Auth, AuthMiddleware, current_user
 from chains import BadChain, Chain, load_chains
-from chains.models import Endpoint, ModelUnavailable, connect, model_endpoint
-from chains.session_config import session_config
-from chains.turns import Rules, Turns
-from credentials.files import KeyFileError
-from credentials.links import login_url, server_url
-from errors import Edge, on_http_exception, on_invalid_request
+from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
-from server_endpoints import TurnEndpoints
-from server_langserve import Serializer, readable
+from playground_config import routes as playground_routes
 from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings
+from turns.run import Rules, Turns
+from turns.session_config import session_config
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
 gc.enable()
@@ -93,13 +93,13 @@ def create_app(
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(Edge)
     app.add_middleware(AuthMiddleware, auth=auth)
-    cards = [web_page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
+    cards = [page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
     for router in (
-        auth_login.router(auth),
+        login.router(auth),
         _ops(histories),
-        sessions.router(histories),
-        web_page.router(cards),
-        playground_config.routes.router([chain.name for chain in chains]),
+        session_routes.router(histories),
+        page.router(cards),
+        playground_routes.router([chain.name for chain in chains]),
     ):
         # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
         app.router.routes.extend(router.routes)
@@ -135,7 +135,7 @@ def _add_chains(app: FastAPI, chains: list[Chain], model: BaseChatModel, turns: 
     for chain in chains:
         runnable = chain.with_history(model, turns, unheard=(AsyncEventAggregatorCallback,))
         modifier = session_config(
-            frozenset(spec.id for spec in runnable.config_specs), playground_config.routes.session_of_playground
+            frozenset(spec.id for spec in runnable.config_specs), playground_routes.session_of_playground
         )
         endpoints = TurnEndpoints(runnable, path=f"/{chain.name}", modifier=modifier, serializer=serializer)
         app.router.routes[:0] = endpoints.routes()

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from typing_extensions import override
 from uvicorn.config import STARTUP_FAILURE
 
-from chains.turns import Turns
+from turns.run import Turns
 
 log = logging.getLogger("recollect.serving")
 

@@ -23,7 +23,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
-from chains.turns import ChainFailed, Connection, InvalidInput, ModelSilent, ShuttingDown, TurnStopped, connection
 from histories.base import (
     HistoryDamaged,
     HistoryError,
@@ -36,6 +35,7 @@ from histories.base import (
     StoreUnavailable,
     TurnNotFound,
 )
+from turns.run import ChainFailed, Connection, InvalidInput, ModelSilent, ShuttingDown, TurnStopped, connection
 
 log = logging.getLogger("recollect.errors")
 

@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from langserve.serialization import WellKnownLCSerializer
 from typing_extensions import override
 
-from chains.shown import well_formed
 from playground_config.routes import MAX_CONFIG_HASH
+from turns.shown import well_formed
 
 
 async def readable(request: Request) -> None:

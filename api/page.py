@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from auth import current_user
-from web_markdown import render
+from api.page_markdown import render
+from auth.middleware import current_user
 
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
@@ -27,7 +27,7 @@ MAX_TEXT = 50_000
 MAX_TEXTS = 500_000
 """Characters of one text to be rendered, and of all in one call."""
 
-_WEB = Path(__file__).parent / "web"
+_WEB = Path(__file__).parent.parent / "web"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
 

@@ -19,10 +19,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from auth import current_user
-from chains.session_config import ConfigModifier
-from chains.with_history import ChainWithHistory
-from server_langserve import Serializer, readable
+from api.langserve_gaps import Serializer, readable
+from auth.middleware import current_user
+from turns.session_config import ConfigModifier
+from turns.with_history import ChainWithHistory
 
 
 class TurnEndpoints:

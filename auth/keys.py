@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from credentials.files import SECRET_BYTES, KeyFileError, alone, digest, replace
-from credentials.users import check_user_id
+from auth.files import SECRET_BYTES, KeyFileError, alone, digest, replace
+from auth.users import check_user_id
 
 KEY_PREFIX = "rk_"
 FIRST_USER = "local"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from credentials.files import SECRET_BYTES, KeyFileError, create, digest, make_folder
-from credentials.users import check_user_id
+from auth.files import SECRET_BYTES, KeyFileError, create, digest, make_folder
+from auth.users import check_user_id
 
 LINK_LIFE_S = 600
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel
 
-from auth import COOKIE, COOKIE_LIFE_S, Auth, current_user
-from auth_refusals import STYLE, Refusal, refuse_foreign, refused, sign_in_page
+from auth.middleware import COOKIE, COOKIE_LIFE_S, Auth, current_user
+from auth.refusals import STYLE, Refusal, refuse_foreign, refused, sign_in_page
 
 _FORM_BYTES = 8192
 _SPENT = (

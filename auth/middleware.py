@@ -1,8 +1,8 @@
 """Who is calling: a credential becomes a `user_id`, or the request is refused before anything else is looked at.
 
 `AuthMiddleware` is the gate before every route. `current_user` is what a route depends on to get the user id; it also
-tells OpenAPI which credentials there are. What a refusal looks like is in `auth_refusals`, and the routes by which
-browsers sign in and out are in `auth_login`.
+tells OpenAPI which credentials there are. What a refusal looks like is in `auth.refusals`, and the routes by which
+browsers sign in and out are in `auth.login`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from auth_refusals import INVALID, NOBODY, UNKNOWABLE, Refusal, refuse_foreign, refused
-from credentials.files import KeyFileError, signing_secret
-from credentials.keys import KEY_PREFIX, ApiKeys
-from credentials.links import Links
-from credentials.tokens import LEEWAY_S, InvalidToken, KeysUnreachable, TokenVerifier
-from credentials.users import is_user_id
+from auth.files import KeyFileError, signing_secret
+from auth.keys import KEY_PREFIX, ApiKeys
+from auth.links import Links
+from auth.refusals import INVALID, NOBODY, UNKNOWABLE, Refusal, refuse_foreign, refused
+from auth.tokens import LEEWAY_S, InvalidToken, KeysUnreachable, TokenVerifier
+from auth.users import is_user_id
 
 COOKIE = "recollect"
 COOKIE_LIFE_S = 30 * 24 * 3600

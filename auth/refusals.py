@@ -25,7 +25,7 @@ PAGE_HEADERS = {
     "Referrer-Policy": "strict-origin",
     "X-Content-Type-Options": "nosniff",
 }
-_WEB = Path(__file__).parent / "web"
+_WEB = Path(__file__).parent.parent / "web"
 _PAGE = (_WEB / "login.html").read_text(encoding="utf-8")
 STYLE = (_WEB / "login.css").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jwt
 
-from credentials.users import is_user_id
+from auth.users import is_user_id
 
 LEEWAY_S = 10  # for clocks that disagree
 _HS256_KEY_BYTES = 32  # RFC 7518, section 3.2

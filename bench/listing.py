@@ -15,7 +15,7 @@ from bench.parts import Bench, Result, table
 from bench.prefill import fill, turns
 from bench.processes import PATIENCE_S, Server, serving
 from bench.subjects import USER
-from histories.filesystem import FileStore
+from histories.files.store import FileStore
 
 _QUERIES = {
     "list 50": "limit=50",

@@ -36,7 +36,7 @@ class FrameBody(BaseModel):
 
 def recollect(model: BaseChatModel, folder: Path, store: str = "file:") -> tuple[ASGIApp, dict[str, str]]:
     """This project as it is served, fsync on, histories at the URL `store`; and the header that signs the client in."""
-    from auth import Auth
+    from auth.middleware import Auth
     from server import create_app
     from settings import Settings
 

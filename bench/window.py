@@ -17,8 +17,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 
 from bench.parts import Bench, Result, table
-from chains.embedded_model import CONTEXT_TOKENS
-from chains.models import open_model
+from chat_models.embedded_model import CONTEXT_TOKENS
+from chat_models.models import open_model
 from histories.window import estimate_tokens, window_floor
 
 REPLY_TOKENS = 24

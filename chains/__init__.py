@@ -16,8 +16,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
-from chains.turns import Turns
-from chains.with_history import ChainWithHistory
+from turns.run import Turns
+from turns.with_history import ChainWithHistory
 
 RESERVED = frozenset(
     {"admin", "c", "chains", "docs", "healthz", "login", "logout", "me", "metrics", "openapi.json", "readyz"}

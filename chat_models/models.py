@@ -17,8 +17,8 @@ import openai
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from chains import embedded_model
-from chains.embedded_model import ModelUnavailable
+from chat_models import embedded_model
+from chat_models.embedded_model import ModelUnavailable
 
 __all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
 

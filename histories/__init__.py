@@ -1,4 +1,4 @@
-"""Where conversations are kept: one contract, one file for each store.
+"""Where conversations are kept: one contract, one folder for each store.
 
 `open_store` turns a URL into a store. A driver is imported only when its URL is used.
 """
@@ -10,13 +10,13 @@ from typing import cast
 
 from histories.base import HistoryStore
 
-#: URL scheme -> (module, class). Another store is a file, a line here, and a parameter of the test fixture.
+#: URL scheme -> (module, class). Another store is a folder, a line here, and a parameter of the test fixture.
 STORES: dict[str, tuple[str, str]] = {
-    "file": ("histories.filesystem", "FileStore"),
+    "file": ("histories.files.store", "FileStore"),
     "memory": ("histories.memory", "MemoryStore"),
-    "redis": ("histories.redis", "RedisStore"),
-    "rediss": ("histories.redis", "RedisStore"),
-    "postgresql": ("histories.postgres", "PostgresStore"),
+    "redis": ("histories.redis.store", "RedisStore"),
+    "rediss": ("histories.redis.store", "RedisStore"),
+    "postgresql": ("histories.postgres.store", "PostgresStore"),
 }
 
 

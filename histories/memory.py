@@ -30,7 +30,7 @@ from histories.base import (
     now,
     title_of,
 )
-from histories.locks import Turnstile
+from histories.waiting import WaitQueue
 from histories.window import window_floor
 
 _Key = tuple[str, str]
@@ -51,7 +51,7 @@ class MemoryStore(HistoryStore):
     def __init__(self) -> None:
         self.records: dict[_Key, _Record] = {}
         self.running: dict[_Key, tuple[str, Callable[[], None] | None]] = {}
-        self.turnstile = Turnstile()
+        self.wait_queue = WaitQueue()
 
     @override
     async def ping(self) -> None:
@@ -130,16 +130,16 @@ class MemoryHistory(SessionHistory):
         if new.given and running is not None and running[0] == new.turn_id:
             raise SessionBusy("The turn of this turn_id is still running: wait for it, or stop it.")
         try:
-            await store.turnstile.enter(self._queue, wait_s)
+            await store.wait_queue.enter(self._queue, wait_s)
         except TimeoutError:
             raise SessionBusy("Another turn of this session is running: try again when it has ended.") from None
         try:
             begun = self._begin(new, window_tokens)
         except BaseException:
-            store.turnstile.leave(self._queue)
+            store.wait_queue.leave(self._queue)
             raise
         if isinstance(begun, Turn):
-            store.turnstile.leave(self._queue)
+            store.wait_queue.leave(self._queue)
         else:
             store.running[self._key] = (new.turn_id, on_stop)
         return begun
@@ -169,7 +169,7 @@ class MemoryHistory(SessionHistory):
         finally:
             record.turns[-1], record.updated_at = turn, at
             self._store.running.pop(self._key, None)
-            self._store.turnstile.leave(self._queue)
+            self._store.wait_queue.leave(self._queue)
 
     @override
     async def info(self) -> Session:
@@ -197,7 +197,7 @@ class MemoryHistory(SessionHistory):
         raise TurnNotFound
 
     def _refuse_if_busy(self) -> None:
-        if self._queue in self._store.turnstile:
+        if self._queue in self._store.wait_queue:
             raise SessionBusy
 
     @override

@@ -21,7 +21,7 @@ from histories.base import (
     Turn,
     TurnStatus,
 )
-from histories.redis_records import settled
+from histories.redis.records import settled
 
 AT_ONCE: Final = 16
 _PAGE: Final = 500

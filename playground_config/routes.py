@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from langserve.lzstring import LZString
 
-from auth import current_user
+from auth.middleware import current_user
 from histories.base import InvalidId, check_id
 
 COOKIE = "recollect_playground"

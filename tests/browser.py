@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
-from credentials.links import Links
+from auth.links import Links
 from tests.live_server import Live
 
 FLAGS = [

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from typing_extensions import override
 
-from histories.disk import Disk
+from histories.files.disk import Disk
 
 
 class FailingDisk(Disk):

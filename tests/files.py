@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from histories.filesystem import FileStore
-from histories.names import file_name
+from histories.files.names import file_name
+from histories.files.store import FileStore
 
 
 def log_of(folder: Path, session: str = "s1") -> Path:

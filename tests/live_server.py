@@ -30,8 +30,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from auth.keys import ApiKeys
 from chains import Chain
-from credentials.keys import ApiKeys
 from server import create_app
 from serving import bind
 from settings import Settings

@@ -12,7 +12,7 @@ import httpx
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
-from auth import Auth
+from auth.middleware import Auth
 from histories.base import HistoryStore
 from server import create_app
 from settings import Settings

@@ -14,7 +14,7 @@ import sys
 from langchain_core.messages import AIMessage, HumanMessage
 
 from histories.base import HistoryError, HistoryStore, NewTurn, OpenTurn, Reply, TurnStatus
-from histories.redis import RedisStore
+from histories.redis.store import RedisStore
 
 USER = "alice"
 

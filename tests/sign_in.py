@@ -18,8 +18,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import Depends, FastAPI, Request
 
-from auth import Auth, AuthMiddleware, current_user
-from auth_login import router
+from auth.login import router
+from auth.middleware import Auth, AuthMiddleware, current_user
 
 ORIGIN = "http://recollect.test"
 SECRET = "a secret of thirty-two bytes or so"

@@ -13,10 +13,10 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from histories.base import HistoryStore, NewTurn, OpenTurn, Page, Reply, Session, SessionHistory, Turn, TurnStatus
-from histories.filesystem import FileStore
+from histories.files.store import FileStore
 from histories.memory import MemoryStore
-from histories.postgres import PostgresStore
-from histories.redis import RedisStore
+from histories.postgres.store import PostgresStore
+from histories.redis.store import RedisStore
 from tests import postgres_server, redis_server
 
 

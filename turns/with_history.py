@@ -18,11 +18,6 @@ from langchain_core.tracers.log_stream import RunLog, RunLogPatch
 from pydantic import BaseModel, PrivateAttr, WithJsonSchema
 from typing_extensions import override
 
-from chains import quiet
-from chains.outputs import UsageCounter, kind_of, output_of, usage_of
-from chains.quiet import Note
-from chains.shown import Redaction, well_formed
-from chains.turns import InvalidInput, Recorded, TurnRun, Turns
 from histories.base import (
     InvalidId,
     NewTurn,
@@ -33,6 +28,11 @@ from histories.base import (
     run_blocking,
     whole,
 )
+from turns import quiet
+from turns.outputs import UsageCounter, kind_of, output_of, usage_of
+from turns.quiet import Note
+from turns.run import InvalidInput, Recorded, TurnRun, Turns
+from turns.shown import Redaction, well_formed
 
 # A string, as the schemas say. But whatever is sent is let through to `check_id`, which says best what is wrong.
 _Id = Annotated[Any, WithJsonSchema({"type": "string"})]

@@ -164,7 +164,7 @@ export class View {
 function show(element, html, act) {
   const rest = [...element.children].filter((child) => child.classList.contains("part"));
   element.classList.add("rendered");
-  element.innerHTML = html; // the server's: see web_markdown.py
+  element.innerHTML = html; // the server's: see api/page_markdown.py
   for (const code of element.querySelectorAll("pre")) {
     code.tabIndex = 0;
     const button = Object.assign(document.createElement("button"), { textContent: "Copy code", className: "quiet", type: "button" });

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from api.sessions.models import Body, Id, Title, TurnId, time_of
 from histories.base import (
     Session,
     Turn,
@@ -32,7 +33,6 @@ from histories.base import (
     message_to_json,
     undump,
 )
-from sessions_models import Body, Id, Title, TurnId, time_of
 
 MAX_TURNS = 20_000
 _MAX_MESSAGES = 1_000

@@ -14,11 +14,9 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 
-from auth import current_user
-from histories.base import HistoryStore, SessionHistory, Turn, TurnStatus, UnknownMessage
-from sessions_exchange import Conversation, export_json
-from sessions_markdown import export_markdown
-from sessions_models import (
+from api.sessions.exchange import Conversation, export_json
+from api.sessions.markdown import export_markdown
+from api.sessions.models import (
     Fork,
     Problem,
     Rename,
@@ -31,6 +29,8 @@ from sessions_models import (
     session_info,
     turn_info,
 )
+from auth.middleware import current_user
+from histories.base import HistoryStore, SessionHistory, Turn, TurnStatus, UnknownMessage
 
 User = Annotated[str, Depends(current_user)]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]

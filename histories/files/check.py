@@ -10,10 +10,10 @@ from secrets import token_hex
 from typing import Final, TextIO
 
 from histories.base import now
-from histories.disk import Disk
-from histories.locks import FileLock, is_held
-from histories.log import Log
-from histories.salvage import Salvage, salvage
+from histories.files.disk import Disk
+from histories.files.locks import FileLock, is_held
+from histories.files.log import Log
+from histories.files.salvage import Salvage, salvage
 
 _OPEN_TO_OTHERS: Final = 0o077
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
-from histories.watch import Watch
+from histories.files.watch import Watch
 
 _BYTES: Final = 64 * 1024 * 1024
 _FOLDERS: Final = 1024

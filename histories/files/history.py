@@ -29,15 +29,15 @@ from histories.base import (
     TurnStatus,
     now,
 )
-from histories.file_turns import FileTurn, Place, begin_turn
-from histories.listing import session_entry
-from histories.locks import FileLock, is_held
-from histories.log import Log
-from histories.names import file_name
-from histories.records import Entry, dropping, session_lines, sums_line
+from histories.files.listing import session_entry
+from histories.files.locks import FileLock, is_held
+from histories.files.log import Log
+from histories.files.names import file_name
+from histories.files.records import Entry, dropping, session_lines, sums_line
+from histories.files.turn import FileTurn, Place, begin_turn
 
 if TYPE_CHECKING:
-    from histories.filesystem import FileStore
+    from histories.files.store import FileStore
 
 T = TypeVar("T")
 
@@ -259,7 +259,7 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
                 lock.release(folder)
 
     try:
-        await store.turnstile.enter(place.key, 0)
+        await store.wait_queue.enter(place.key, 0)
     except TimeoutError:
         raise SessionBusy from None
     try:
@@ -268,7 +268,7 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
             kept.close()
         await store.call(locked)
     finally:
-        store.turnstile.leave(place.key)
+        store.wait_queue.leave(place.key)
 
 
 def remove_session(store: FileStore, place: Place, folder: int) -> None:

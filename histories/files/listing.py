@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 from histories import codec
 from histories.base import HistoryDamaged, InvalidCursor, Page, Session
-from histories.disk import Disk
-from histories.folders import File, Folder, Folders, log_names
-from histories.log import Backward, Log
-from histories.records import Sums
-from histories.words import trace_of, words_of
+from histories.files.disk import Disk
+from histories.files.folders import File, Folder, Folders, log_names
+from histories.files.log import Backward, Log
+from histories.files.records import Sums
+from histories.files.words import trace_of, words_of
 
 
 def session_entry(log: Log) -> Session:

@@ -14,8 +14,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
-from histories.disk import Disk
-from histories.records import START, Entry, Sums, damaged, decode, is_whole
+from histories.files.disk import Disk
+from histories.files.records import START, Entry, Sums, damaged, decode, is_whole
 
 _BLOCK: Final = 32 * 1024
 _SECTOR: Final = 512

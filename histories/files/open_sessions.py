@@ -18,9 +18,9 @@ from typing import Final
 
 from langchain_core.messages import BaseMessage
 
-from histories.locks import FileLock
-from histories.log import Log
-from histories.records import Sums
+from histories.files.locks import FileLock
+from histories.files.log import Log
+from histories.files.records import Sums
 
 _SESSIONS: Final = 128
 _IDLE_S: Final = 20.0

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from histories.base import HistoryDamaged, Turn, now
-from histories.names import file_name
-from histories.records import Entry, decode, is_newer, session_lines
+from histories.files.names import file_name
+from histories.files.records import Entry, decode, is_newer, session_lines
 
 _STRING = rb'"((?:[^"\\]|\\.)*)"'
 

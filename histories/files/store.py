@@ -31,17 +31,17 @@ from histories.base import (
     now,
 )
 from histories.blocking import undisturbed
-from histories.disk import Disk
-from histories.file_history import FileHistory, present, remove_leftovers, remove_session, while_idle
-from histories.file_turns import Place
-from histories.folders import Folders, log_names
-from histories.listing import find_sessions, find_user, parse_cursor
-from histories.locks import Turnstile
-from histories.names import file_name
-from histories.open_sessions import OpenSession, OpenSessions
-from histories.records import damaged
-from histories.threads import Threads
-from histories.turn_ids import TurnIds
+from histories.files.disk import Disk
+from histories.files.folders import Folders, log_names
+from histories.files.history import FileHistory, present, remove_leftovers, remove_session, while_idle
+from histories.files.listing import find_sessions, find_user, parse_cursor
+from histories.files.names import file_name
+from histories.files.open_sessions import OpenSession, OpenSessions
+from histories.files.records import damaged
+from histories.files.threads import Threads
+from histories.files.turn import Place
+from histories.files.turn_ids import TurnIds
+from histories.waiting import WaitQueue
 
 T = TypeVar("T")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -60,7 +60,7 @@ class FileStore(HistoryStore):
 
     def __init__(self, folder: str | Path, *, fsync: bool = True, disk: Disk | None = None) -> None:
         self.path, self.fsync, self.disk = os.path.abspath(folder), fsync, disk or Disk()
-        self.turnstile = Turnstile()
+        self.wait_queue = WaitQueue()
         self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
         """The turns that run in this process: key of the session -> turn_id, how to stop it."""
         self.turn_ids, self.open_sessions, self.folders = TurnIds(), OpenSessions(), Folders()

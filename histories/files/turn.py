@@ -26,14 +26,14 @@ from histories.base import (
     now,
     title_of,
 )
-from histories.locks import FileLock, Line, is_held
-from histories.log import Log
-from histories.open_sessions import OpenSession, Shown, Tail
-from histories.records import Entry, Sums, decode, dropping, end_line, session_line, turn_line
+from histories.files.locks import FileLock, Line, is_held
+from histories.files.log import Log
+from histories.files.open_sessions import OpenSession, Shown, Tail
+from histories.files.records import Entry, Sums, decode, dropping, end_line, session_line, turn_line
 from histories.window import window_floor
 
 if TYPE_CHECKING:
-    from histories.filesystem import FileStore
+    from histories.files.store import FileStore
 
 _SOONEST_S, _LATEST_S = 0.005, 0.1
 """How soon, and later how often, the first in line looks whether another process has freed the session."""
@@ -73,16 +73,16 @@ async def begin_turn(turn: FileTurn, *, wait_s: float, window_tokens: int) -> Op
     deadline = asyncio.get_running_loop().time() + wait_s
     await turn.refuse_if_running()
     try:
-        await store.turnstile.enter(key, wait_s)
+        await store.wait_queue.enter(key, wait_s)
     except TimeoutError:
         raise _busy() from None
     try:
         begun = await _first_in_line(turn, deadline, window_tokens)
     except BaseException:
-        store.turnstile.leave(key)
+        store.wait_queue.leave(key)
         raise
     if isinstance(begun, Turn):
-        store.turnstile.leave(key)
+        store.wait_queue.leave(key)
     return begun
 
 
@@ -137,7 +137,7 @@ class FileTurn(OpenTurn):
 
     async def refuse_if_running(self) -> None:
         """A retry of a turn that runs need not wait to be told so."""
-        if not self._new.given or self.place.key not in self.store.turnstile:
+        if not self._new.given or self.place.key not in self.store.wait_queue:
             return
         running = self.store.running.get(self.place.key)
         if running is None:
@@ -287,7 +287,7 @@ class FileTurn(OpenTurn):
         try:
             await self.record_end(reply)
         finally:
-            self.store.turnstile.leave(self.place.key)
+            self.store.wait_queue.leave(self.place.key)
 
     async def record_end(self, reply: Reply) -> None:
         """Writes the end and frees the session, whatever comes of the writing."""

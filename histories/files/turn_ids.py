@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final, overload
 
-from histories.log import Log
+from histories.files.log import Log
 
 _TURN: Final = re.compile(rb'"r":"turn","id":("(?:[^"\\]|\\.)*")')
 _SCAN: Final = 1024 * 1024

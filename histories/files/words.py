@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from histories.records import is_whole
+from histories.files.records import is_whole
 
 _CONTENT: Final = '"content":'
 _SUMS: Final = '"s":'

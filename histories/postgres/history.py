@@ -11,7 +11,6 @@ import psycopg
 from typing_extensions import override
 
 from histories import codec
-from histories import postgres_sql as sql
 from histories.base import (
     InvalidCursor,
     InvalidId,
@@ -26,11 +25,12 @@ from histories.base import (
     Turn,
     TurnNotFound,
 )
-from histories.postgres_rows import pack, said, searchable, session_from, turn_from, usage_to_json
-from histories.postgres_turns import PostgresTurn
+from histories.postgres import sql
+from histories.postgres.rows import pack, said, searchable, session_from, turn_from, usage_to_json
+from histories.postgres.turn import PostgresTurn
 
 if TYPE_CHECKING:
-    from histories.postgres import PostgresStore
+    from histories.postgres.store import PostgresStore
 
 _RESTORE_S: Final = 120.0
 _AFTER_ALL: Final = 2**62
@@ -90,7 +90,7 @@ class PostgresHistory(SessionHistory):
         """Changes the session while no turn of it can begin."""
         link, queue = self._store.link(), self._store.queue_of(self._key)
         try:
-            await self._store.turnstile.enter(queue, 0)
+            await self._store.wait_queue.enter(queue, 0)
         except TimeoutError:
             raise SessionBusy from None
         try:
@@ -106,7 +106,7 @@ class PostgresHistory(SessionHistory):
                 if done:
                     return
         finally:
-            self._store.turnstile.leave(queue)
+            self._store.wait_queue.leave(queue)
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:

@@ -19,10 +19,10 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL, Identifier
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from histories import postgres_sql as sql
 from histories.base import StoreUnavailable
-from histories.postgres_driver import Connection, Params, Row, cut_after, fetch, name_of, refusals, refuse_broken
-from histories.postgres_schema import migrate
+from histories.postgres import sql
+from histories.postgres.driver import Connection, Params, Row, cut_after, fetch, name_of, refusals, refuse_broken
+from histories.postgres.schema import migrate
 
 log = logging.getLogger("recollect.histories")
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from psycopg import errors
 
 from histories.base import StoreUnavailable
-from histories.postgres_driver import Connection
+from histories.postgres.driver import Connection
 
 _FOLDER: Final = Path(__file__).with_name("migrations")
 _LOCK: Final = 0x7265636F6C6C6563  # "recollec": one migration at a time in a database

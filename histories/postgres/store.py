@@ -13,14 +13,14 @@ from contextlib import suppress
 from psycopg import AsyncConnection
 from typing_extensions import override
 
-from histories import postgres_sql as sql
 from histories.base import HistoryStore, Page, Session, SessionBusy, SessionHistory, StoreUnavailable
-from histories.locks import Turnstile
-from histories.postgres_driver import connection_params, refusals
-from histories.postgres_history import PostgresHistory
-from histories.postgres_link import Link, LinkOptions
-from histories.postgres_rows import cursor_after, like, pack, place_of, session_from, unpack
-from histories.postgres_schema import index_search, migrate
+from histories.postgres import sql
+from histories.postgres.driver import connection_params, refusals
+from histories.postgres.history import PostgresHistory
+from histories.postgres.link import Link, LinkOptions
+from histories.postgres.rows import cursor_after, like, pack, place_of, session_from, unpack
+from histories.postgres.schema import index_search, migrate
+from histories.waiting import WaitQueue
 
 
 class PostgresStore(HistoryStore):
@@ -43,7 +43,7 @@ class PostgresStore(HistoryStore):
         save_limit_s: float = 10.0,
     ) -> None:
         self.save_limit_s = save_limit_s
-        self.turnstile = Turnstile()
+        self.wait_queue = WaitQueue()
         self.running: dict[tuple[str, str], tuple[str, Callable[[], None] | None]] = {}
         """The turns that run in this process: user and session -> turn_id, how to stop it."""
         self._options = LinkOptions(

@@ -16,7 +16,6 @@ from uuid import uuid4
 from typing_extensions import override
 
 from histories import codec
-from histories import postgres_sql as sql
 from histories.base import (
     NewTurn,
     OpenTurn,
@@ -30,12 +29,13 @@ from histories.base import (
     title_of,
 )
 from histories.blocking import undisturbed
-from histories.postgres_driver import Params, Row, Unanswered
-from histories.postgres_link import Link
-from histories.postgres_rows import messages_from, pack, said, searchable, turn_from, usage_to_json
+from histories.postgres import sql
+from histories.postgres.driver import Params, Row, Unanswered
+from histories.postgres.link import Link
+from histories.postgres.rows import messages_from, pack, said, searchable, turn_from, usage_to_json
 
 if TYPE_CHECKING:
-    from histories.postgres import PostgresStore
+    from histories.postgres.store import PostgresStore
 
 _POLL_S = (0.05, 1.0)
 """How soon, and later how often, the first in line looks for itself. Mostly it is called before."""
@@ -59,24 +59,24 @@ class PostgresTurn(OpenTurn):
     async def begin(self, *, wait_s: float, window_tokens: int) -> OpenTurn | Turn:
         """Waits for the session, then begins the turn: first in line in this process, then across processes."""
         deadline = asyncio.get_running_loop().time() + wait_s
-        turnstile = self._store.turnstile
+        wait_queue = self._store.wait_queue
         try:
             try:
-                await turnstile.enter(self._queue, 0)
+                await wait_queue.enter(self._queue, 0)
             except TimeoutError:
                 recorded = await self._on_record() if self._new.given else None
                 if recorded is not None:
                     return recorded
-                await turnstile.enter(self._queue, wait_s)
+                await wait_queue.enter(self._queue, wait_s)
         except TimeoutError:
             raise _busy() from None
         try:
             begun = await self._first_in_line(self._begin_params(wait_s, window_tokens), deadline)
         except BaseException:
-            turnstile.leave(self._queue)
+            wait_queue.leave(self._queue)
             raise
         if isinstance(begun, Turn):
-            turnstile.leave(self._queue)
+            wait_queue.leave(self._queue)
         return begun
 
     async def _on_record(self) -> Turn | None:
@@ -184,7 +184,7 @@ class PostgresTurn(OpenTurn):
         finally:
             self._link.calls.pop(f"stop:{self._fence}", None)
             self._store.running.pop(self._key, None)
-            self._store.turnstile.leave(self._queue)
+            self._store.wait_queue.leave(self._queue)
         if cancelled:
             raise asyncio.CancelledError
 

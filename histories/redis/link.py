@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisClusterException, RedisError, ResponseError
 
 from histories.base import StoreFull, StoreUnavailable
-from histories.redis_scripts import QUEUE, RENEW, Script
+from histories.redis.scripts import QUEUE, RENEW, Script
 
 log = logging.getLogger("recollect.histories")
 

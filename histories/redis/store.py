@@ -1,6 +1,6 @@
 """Histories in Redis 6.2 or later, in Valkey, and in clusters of either: one store for any number of servers.
 
-How durable a turn is, is up to the Redis server: see docs/redis.md. What is kept where: see redis_scripts.py.
+How durable a turn is, is up to the Redis server: see docs/redis.md. What is kept where: see scripts.py.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from histories.base import (
     TurnStatus,
     now,
 )
-from histories.locks import Turnstile
-from histories.redis_link import Link, log, warnings
-from histories.redis_records import Keys, UserKeys, fields_of, read_entry, read_turn, settled, to_micros
-from histories.redis_scripts import ADOPT, DELETE, ENTRIES, RENAME, REWIND, STAGE, STOP, TURNS
-from histories.redis_turns import RedisTurn, begin_turn
+from histories.redis.link import Link, log, warnings
+from histories.redis.records import Keys, UserKeys, fields_of, read_entry, read_turn, settled, to_micros
+from histories.redis.scripts import ADOPT, DELETE, ENTRIES, RENAME, REWIND, STAGE, STOP, TURNS
+from histories.redis.turn import RedisTurn, begin_turn
+from histories.waiting import WaitQueue
 
 _BATCH: Final = 100
 _STAGE_BYTES: Final = 250_000
@@ -71,7 +71,7 @@ class RedisStore(HistoryStore):
                 "what is not a letter or a digit in the password percent-encoded. A namespace is of letters and digits."
             ) from None  # what it quotes may be a part of the password
         self._name = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
-        self.save_limit_s, self.turnstile = save_limit_s, Turnstile()
+        self.save_limit_s, self.wait_queue = save_limit_s, WaitQueue()
         self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
         """The turns that run in this process: key of the session -> turn_id, how to stop it."""
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}

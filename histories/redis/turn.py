@@ -28,12 +28,12 @@ from histories.base import (
     title_of,
 )
 from histories.blocking import undisturbed
-from histories.redis_link import LEASE_S, Held, Link, Waiter
-from histories.redis_records import Keys, begun_record, ended_record, read_messages, read_turn, to_micros
-from histories.redis_scripts import BEGIN, END, LEAVE
+from histories.redis.link import LEASE_S, Held, Link, Waiter
+from histories.redis.records import Keys, begun_record, ended_record, read_messages, read_turn, to_micros
+from histories.redis.scripts import BEGIN, END, LEAVE
 
 if TYPE_CHECKING:
-    from histories.redis import RedisStore
+    from histories.redis.store import RedisStore
 
 log = logging.getLogger("recollect.histories")
 
@@ -51,21 +51,21 @@ async def begin_turn(turn: RedisTurn, *, wait_s: float) -> OpenTurn | Turn:
         raise _still_running()
     try:
         try:
-            await store.turnstile.enter(place, 0)
+            await store.wait_queue.enter(place, 0)
         except TimeoutError:
             recorded = await turn.look() if turn.given else None
             if recorded is not None:
                 return recorded
-            await store.turnstile.enter(place, wait_s)
+            await store.wait_queue.enter(place, wait_s)
     except TimeoutError:
         raise _busy() from None
     try:
         begun = await turn.begin(deadline)
     except BaseException:
-        store.turnstile.leave(place)
+        store.wait_queue.leave(place)
         raise
     if isinstance(begun, Turn):
-        store.turnstile.leave(place)
+        store.wait_queue.leave(place)
     return begun
 
 
@@ -167,7 +167,7 @@ class RedisTurn(OpenTurn):
         finally:
             self.link.held.pop(self.token, None)
             self.store.running.pop(self.keys.session, None)
-            self.store.turnstile.leave(self.keys.session)
+            self.store.wait_queue.leave(self.keys.session)
         if cancelled:
             raise asyncio.CancelledError
 

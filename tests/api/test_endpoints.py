@@ -24,19 +24,19 @@ from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-import chains.turns
-from chains.session_config import session_config
-from chains.turns import Turns
-from chains.with_history import ChainWithHistory
-from errors import Edge, on_invalid_request
+from api.errors import Edge, on_invalid_request
+from api.langserve_gaps import Serializer
+from api.turn_endpoints import TurnEndpoints
 from histories.memory import MemoryStore
-from server_endpoints import TurnEndpoints
-from server_langserve import Serializer
 from tests.calls import config_hash
 from tests.echo_model import EchoModel
 from tests.live_server import langserve_warns
 from tests.stores import until
-from tests.test_with_history import SHAPES, shapes
+from tests.turns.test_with_history import SHAPES, shapes
+from turns import run
+from turns.run import Turns
+from turns.session_config import session_config
+from turns.with_history import ChainWithHistory
 
 pytestmark = langserve_warns
 
@@ -183,7 +183,7 @@ async def test_a_config_hash_counts_as_with_langserve(way: str) -> None:
 
 
 async def test_a_silent_stream_shows_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chains.turns, "PULSE_S", 0.05)
+    monkeypatch.setattr(run, "PULSE_S", 0.05)
     chain, value = shaped(SHAPES[0], EchoModel(pause=lambda said: asyncio.sleep(0.2)))
     async with mounted(chain) as client:
         config = {"configurable": {"session_id": "slow"}}

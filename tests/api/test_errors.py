@@ -17,8 +17,8 @@ import httpx
 import pytest
 from typing_extensions import override
 
-from histories.disk import Disk
-from histories.filesystem import FileStore
+from histories.files.disk import Disk
+from histories.files.store import FileStore
 from tests.calls import STREAMS, WAYS, call, error_of, events_of, said, text_of_events
 from tests.live_server import Here, langserve_warns, serve_here, wait_for
 from tests.openai_stub import Behaviour, OpenAIStub

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
+from api.sessions.exchange import Conversation, export_json
+from api.sessions.markdown import export_markdown
+from api.sessions.models import ID_PATTERN
 from histories.base import InvalidId, Session, Turn, TurnStatus, Usage, check_id, estimate_tokens
-from sessions_exchange import Conversation, export_json
-from sessions_markdown import export_markdown
-from sessions_models import ID_PATTERN
 
 AT = datetime(2026, 3, 1, 9, 30, 0, 250, UTC)
 texts = st.text(st.characters(), max_size=20) | st.text("\ud83d\ude00\x00a`<#>\n", max_size=9)

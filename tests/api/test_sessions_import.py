@@ -12,7 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from markdown_it import MarkdownIt
 
-from auth import Auth
+from auth.middleware import Auth
 from histories.base import HistoryStore, NewTurn, OpenTurn, Reply, TurnStatus
 from server import create_app
 from settings import Settings

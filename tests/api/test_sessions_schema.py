@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
 
-from auth import Auth
+from auth.middleware import Auth
 from histories.memory import MemoryStore
 from server import create_app
 from settings import Settings

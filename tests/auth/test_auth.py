@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.websockets import WebSocket
 
-from auth import Auth, AuthMiddleware, current_user
+from auth.middleware import Auth, AuthMiddleware, current_user
 from tests.sign_in import app_of, bearer, client_of
 
 

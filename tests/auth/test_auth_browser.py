@@ -9,9 +9,9 @@ import httpx
 import jwt
 import pytest
 
-from auth import Auth
-from auth_login import safe_next
-from credentials.files import signing_secret
+from auth.files import signing_secret
+from auth.login import safe_next
+from auth.middleware import Auth
 from tests.sign_in import ORIGIN, bearer, claims, client_of
 
 OWN = {"Origin": ORIGIN}

@@ -12,8 +12,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from auth import Auth
-from credentials.tokens import InvalidToken, KeySet, KeysUnreachable, TokenVerifier
+from auth.middleware import Auth
+from auth.tokens import InvalidToken, KeySet, KeysUnreachable, TokenVerifier
 from tests.sign_in import BAD_CLAIMS, SECRET, Issuer, bearer, claims, client_of, hs256, issuing, status
 
 

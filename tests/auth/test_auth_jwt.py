@@ -10,8 +10,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from auth import Auth
-from credentials.tokens import TokenVerifier
+from auth.middleware import Auth
+from auth.tokens import TokenVerifier
 from tests.sign_in import BAD_CLAIMS, SECRET, bearer, claims, client_of, hs256, issuing, status
 
 

@@ -11,10 +11,10 @@ from threading import Barrier
 
 import pytest
 
-from auth import Auth
-from credentials.files import KeyFileError, signing_secret
-from credentials.keys import ApiKeys, UnknownKey
-from credentials.users import InvalidUserId
+from auth.files import KeyFileError, signing_secret
+from auth.keys import ApiKeys, UnknownKey
+from auth.middleware import Auth
+from auth.users import InvalidUserId
 from tests.sign_in import bearer, client_of
 
 

@@ -10,8 +10,8 @@ from threading import Barrier
 
 import pytest
 
-from auth import Auth
-from credentials.links import LINK_LIFE_S, Links, login_url, server_url
+from auth.links import LINK_LIFE_S, Links, login_url, server_url
+from auth.middleware import Auth
 from tests.sign_in import ORIGIN, client_of
 
 OWN = {"Origin": ORIGIN}

@@ -16,11 +16,11 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 
-from chains.embedded_model import MAX_REPLY_TOKENS, PARALLEL, ModelUnavailable, embedded_model, find_weights
-from chains.models import Endpoint, connect, model_endpoint
+from chat_models.embedded_model import MAX_REPLY_TOKENS, PARALLEL, ModelUnavailable, embedded_model, find_weights
+from chat_models.models import Endpoint, connect, model_endpoint
 from tests.live_server import PLAIN
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LONG_STORY = "Write a long story about a dragon and a castle."
 
 
@@ -131,7 +131,7 @@ def test_without_llama_cpp_it_says_what_to_do() -> None:
     ended = run("""
 import sys
 sys.modules["xllamacpp"] = None  # as if it were not installed
-from chains.models import ModelUnavailable, model_endpoint
+from chat_models.models import ModelUnavailable, model_endpoint
 try:
     with model_endpoint():
         pass
@@ -151,7 +151,7 @@ def test_damaged_weights_are_told(tmp_path: Path) -> None:
 
 ANSWERING = f"""
 import httpx, threading, time
-from chains.embedded_model import embedded_model
+from chat_models.embedded_model import embedded_model
 
 model = embedded_model()
 url, key = model.__enter__()
@@ -202,7 +202,7 @@ def test_a_process_that_forgets_to_end_it_ends_well() -> None:
 def test_a_chat_model_that_is_closed_in_the_middle_of_a_reply_ends_well() -> None:
     ended = run(f"""
 import asyncio
-from chains.models import open_model
+from chat_models.models import open_model
 
 async def main():
     async with open_model() as model:

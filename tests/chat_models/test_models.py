@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from chains.models import DEFAULT_MODEL, Endpoint, ModelUnavailable, model_endpoint, open_model
+from chat_models.models import DEFAULT_MODEL, Endpoint, ModelUnavailable, model_endpoint, open_model
 from tests.openai_stub import OpenAIStub
 
 

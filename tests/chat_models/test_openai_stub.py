@@ -16,7 +16,7 @@ import pytest
 from tests.live_server import PLAIN
 from tests.openai_stub import Behaviour, OpenAIStub
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

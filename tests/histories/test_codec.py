@@ -30,13 +30,13 @@ from pydantic import BaseModel
 from histories import codec
 from histories.base import HistoryDamaged
 from histories.codec import UnknownMessage, dump_messages, load_messages
-from histories.filesystem import FileStore
-from histories.names import file_name
-from histories.records import Sums, encode, session_line
+from histories.files.names import file_name
+from histories.files.records import Sums, encode, session_line
+from histories.files.store import FileStore
 from histories.window import estimate_tokens
 from tests.stores import all_turns, said, talk, texts
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 # Any text, lone surrogates and pairs of them, too: what a JSON body can smuggle in.
 texts_ = st.text(st.characters(exclude_categories=[]), max_size=30) | st.lists(

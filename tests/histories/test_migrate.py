@@ -14,13 +14,13 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from typing_extensions import override
 
 from histories.base import HistoryStore, NewTurn, Reply, SessionHistory, Turn, TurnStatus
-from histories.filesystem import FileStore
+from histories.files.names import file_name
+from histories.files.store import FileStore
 from histories.memory import MemoryHistory, MemoryStore
 from histories.migrate import Migrated, migrate
-from histories.names import file_name
 from tests.live_server import ROOT, wait_for
+from tests.operate.test_admin import admin
 from tests.stores import FAILED, KINDS, Stores, all_sessions, all_turns, begun, replied, said, talk
-from tests.test_admin import admin
 
 PAIRS = [(one, other) for one in ("file", "postgres", "redis") for other in ("file", "postgres", "redis")]
 

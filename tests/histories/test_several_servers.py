@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from credentials.keys import ApiKeys
+from auth.keys import ApiKeys
 from tests.live_server import PLAIN, Process, launch, wait_for
 from tests.openai_stub import OpenAIStub
 from tests.stores import KINDS

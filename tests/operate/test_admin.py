@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from auth import Auth
-from credentials.keys import ApiKeys
+from auth.keys import ApiKeys
+from auth.middleware import Auth
 from tests.sign_in import bearer, client_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def admin(data: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

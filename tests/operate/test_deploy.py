@@ -10,7 +10,7 @@ from typing import Any
 
 from settings import Settings, load_settings, variable
 from tests.live_server import ROOT
-from tests.test_frame import instructions
+from tests.project.test_frame import instructions
 
 yaml: Any = import_module("yaml")  # it comes with langchain-core, and brings no types along
 DEPLOY = ROOT / "deploy"

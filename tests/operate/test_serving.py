@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from histories.base import TurnStatus
-from histories.filesystem import FileStore
+from histories.files.store import FileStore
 from server import main
 from tests.calls import STREAMS, call, error_of, events_of, said, text_of_events
 from tests.live_server import ROOT, Process, copy_of_the_tree, launch, start, wait_for

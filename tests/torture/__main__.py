@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from credentials.keys import ApiKeys
+from auth.keys import ApiKeys
 from histories import open_store
 from tests.torture import peer
 from tests.torture.checker import Verdict, check, check_peer

@@ -13,7 +13,7 @@ import pytest
 from tests.langsmith_stub import LangSmithStub
 from tests.openai_stub import OpenAIStub
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 CHAIN = """
 import sys

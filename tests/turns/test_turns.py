@@ -13,12 +13,12 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 from typing_extensions import override
 
-from chains.turns import ChainFailed, Connection, ModelSilent, Rules, Said, ShuttingDown, Turns, TurnStopped, connection
-from chains.with_history import ChainWithHistory
 from histories.base import NewTurn, OpenTurn, Reply, SessionBusy, SessionHistory, StoreFull, Turn, TurnStatus
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
-from tests.test_with_history import PROMPT, config, question, text_of, turns_of
+from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
+from turns.run import ChainFailed, Connection, ModelSilent, Rules, Said, ShuttingDown, Turns, TurnStopped, connection
+from turns.with_history import ChainWithHistory
 
 
 class Gate:

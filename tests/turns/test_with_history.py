@@ -22,12 +22,12 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
-from chains.shown import well_formed
-from chains.turns import ChainFailed, InvalidInput, Rules, Turns
-from chains.with_history import ChainWithHistory
 from histories.base import InvalidId, SessionBusy, Turn, TurnStatus
 from histories.memory import MemoryStore
 from tests.echo_model import USAGE, EchoModel
+from turns.run import ChainFailed, InvalidInput, Rules, Turns
+from turns.shown import well_formed
+from turns.with_history import ChainWithHistory
 
 PROMPT = ChatPromptTemplate.from_messages(
     [("system", "You know {topic}."), MessagesPlaceholder("history"), ("human", "{question}")]

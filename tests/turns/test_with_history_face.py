@@ -11,14 +11,14 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from chains.shown import Redaction
-from chains.turns import Stop, Turns
-from chains.with_history import ChainWithHistory
 from histories.base import NewTurn
 from histories.memory import MemoryStore
 from tests.echo_model import USAGE, EchoModel
-from tests.test_turns import Gate, chain_on
-from tests.test_with_history import PROMPT, config, question, text_of, turns_of
+from tests.turns.test_turns import Gate, chain_on
+from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
+from turns.run import Stop, Turns
+from turns.shown import Redaction
+from turns.with_history import ChainWithHistory
 
 
 def test_the_history_of_a_session_is_the_stores() -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from auth import Auth
+from auth.middleware import Auth
 from tests.browser import WAIT_MS, chromium
 from tests.echo_model import EchoModel
 from tests.live_server import Here, langserve_warns, serve_here, wait_for

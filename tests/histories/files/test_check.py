@@ -12,12 +12,12 @@ import pytest
 from admin import main
 from histories.base import SessionHistory, now
 from histories.base import TurnStatus as Is
-from histories.check import check_main
-from histories.disk import Disk
-from histories.filesystem import FileStore
-from histories.locks import FileLock, Line
-from histories.names import file_name
-from histories.records import Sums, encode
+from histories.files.check import check_main
+from histories.files.disk import Disk
+from histories.files.locks import FileLock, Line
+from histories.files.names import file_name
+from histories.files.records import Sums, encode
+from histories.files.store import FileStore
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts
 
 

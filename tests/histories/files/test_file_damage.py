@@ -15,8 +15,8 @@ from histories.base import (
     now,
 )
 from histories.base import TurnStatus as Is
-from histories.filesystem import FileStore
-from histories.records import Sums, encode
+from histories.files.records import Sums, encode
+from histories.files.store import FileStore
 from tests.files import folder_of, log_of, no_descriptor_is_left_open
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk, texts
 
@@ -128,7 +128,7 @@ async def test_a_byte_that_has_gone_bad_is_seen_and_nothing_is_changed(
             assert place < start
             await turn.end(FAILED)
             assert log_of(tmp_path).read_bytes().startswith(bytes(garbled))
-        assert len(store.turnstile) == 0
+        assert len(store.wait_queue) == 0
     assert seen > len(places) * 0.7  # a window does not read the head, and need not
     await store.close()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from histories import filesystem
 from histories.base import OpenTurn, SessionExists, SessionHistory, SessionNotFound, StoreFull, StoreUnavailable, now
 from histories.base import TurnStatus as Is
-from histories.disk import Disk
-from histories.filesystem import FileStore
+from histories.files import store as filesystem
+from histories.files.disk import Disk
+from histories.files.store import FileStore
 from tests.failing_disk import FailingDisk, SmallDisk
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts
 
@@ -134,7 +134,7 @@ class _Run:
 
     async def afterwards(self) -> None:
         """Nothing is held, and the next turn works: for others, and once the disk is sound for this store, too."""
-        assert len(self.failing.turnstile) == 0
+        assert len(self.failing.wait_queue) == 0
         assert self.failing.running == {}
         before = await self.read()
         self.failing.disk = _Unsynced()
@@ -262,7 +262,7 @@ async def test_a_read_only_folder_can_be_read_and_refuses_turns(tmp_path: Path) 
         if mounted:
             assert [t.turn_id for t in await all_turns(history)] == ids
             assert [s.session_id for s in await all_sessions(store, "alice")] == ["s1"]
-        assert len(store.turnstile) == 0
+        assert len(store.wait_queue) == 0
     finally:
         await store.close()
         if mounted:

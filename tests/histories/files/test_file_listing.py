@@ -18,16 +18,16 @@ from typing_extensions import override
 
 from histories import codec
 from histories.base import SessionHistory, Turn, TurnStatus, now
-from histories.disk import Disk
-from histories.filesystem import FileStore
-from histories.folders import Folder, Folders
-from histories.names import file_name
-from histories.records import session_lines
-from histories.watch import Watch
-from histories.words import trace_of, words_of
+from histories.files.disk import Disk
+from histories.files.folders import Folder, Folders
+from histories.files.names import file_name
+from histories.files.records import session_lines
+from histories.files.store import FileStore
+from histories.files.watch import Watch
+from histories.files.words import trace_of, words_of
 from tests.files import folder_of, no_descriptor_is_left_open
+from tests.histories.test_codec import messages
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk
-from tests.test_codec import messages
 
 
 class Blind(Watch):

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from histories.base import OpenTurn
-from histories.disk import Disk
-from histories.filesystem import FileStore
-from histories.locks import FileLock, Line, Turnstile, is_held
+from histories.files.disk import Disk
+from histories.files.locks import FileLock, Line, is_held
+from histories.files.store import FileStore
+from histories.waiting import WaitQueue
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
 
 
@@ -28,70 +29,70 @@ def folder(tmp_path: Path) -> int:
 
 
 async def test_a_turnstile_keeps_nothing_for_a_key_that_nobody_holds() -> None:
-    turnstile = Turnstile()
+    wait_queue = WaitQueue()
     for key in map(str, range(1000)):
-        await turnstile.enter(key, 0)
-        assert key in turnstile
-        turnstile.leave(key)
-    assert len(turnstile) == 0
+        await wait_queue.enter(key, 0)
+        assert key in wait_queue
+        wait_queue.leave(key)
+    assert len(wait_queue) == 0
 
 
 async def test_a_turnstile_passes_on_to_who_is_on_another_thread() -> None:
-    turnstile = Turnstile()
-    await turnstile.enter("key", 0)
+    wait_queue = WaitQueue()
+    await wait_queue.enter("key", 0)
     order: list[str] = []
 
     async def wait(name: str) -> None:
-        await turnstile.enter("key", 10)
+        await wait_queue.enter("key", 10)
         order.append(name)
-        turnstile.leave("key")
+        wait_queue.leave("key")
 
     there = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(wait("there"))))
-    await until(lambda: len(turnstile._waiting["key"]) == 1)
+    await until(lambda: len(wait_queue._waiting["key"]) == 1)
     here = asyncio.create_task(wait("here"))
-    await until(lambda: len(turnstile._waiting["key"]) == 2)
-    turnstile.leave("key")
+    await until(lambda: len(wait_queue._waiting["key"]) == 2)
+    wait_queue.leave("key")
     await asyncio.gather(here, there)
     assert order == ["there", "here"]
-    assert len(turnstile) == 0
+    assert len(wait_queue) == 0
 
 
 async def test_who_waits_on_an_event_loop_that_is_gone_is_passed_by_for_good() -> None:
-    turnstile = Turnstile()
-    await turnstile.enter("key", 0)
+    wait_queue = WaitQueue()
+    await wait_queue.enter("key", 0)
 
     def abandon() -> asyncio.Task[None]:
         loop = asyncio.new_event_loop()
-        task = loop.create_task(turnstile.enter("key", 60))
+        task = loop.create_task(wait_queue.enter("key", 60))
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         return task
 
     abandoned = await asyncio.to_thread(abandon)
-    waiting = asyncio.create_task(turnstile.enter("key", 10))
+    waiting = asyncio.create_task(wait_queue.enter("key", 10))
     await asyncio.sleep(0)
-    turnstile.leave("key")
+    wait_queue.leave("key")
     await waiting
     del abandoned
     gc.collect()  # what is left of it must not give away what is not its own
     with pytest.raises(TimeoutError):
-        await turnstile.enter("key", 0)
-    turnstile.leave("key")
-    assert len(turnstile) == 0
+        await wait_queue.enter("key", 0)
+    wait_queue.leave("key")
+    assert len(wait_queue) == 0
 
 
 async def test_who_is_called_while_it_gives_up_passes_the_key_on() -> None:
-    turnstile = Turnstile()
-    await turnstile.enter("key", 0)
-    first, second = (asyncio.create_task(turnstile.enter("key", 10)) for _ in range(2))
+    wait_queue = WaitQueue()
+    await wait_queue.enter("key", 0)
+    first, second = (asyncio.create_task(wait_queue.enter("key", 10)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
-    turnstile.leave("key")
+    wait_queue.leave("key")
     await second
     assert first.cancelled()
-    turnstile.leave("key")
-    assert len(turnstile) == 0
+    wait_queue.leave("key")
+    assert len(wait_queue) == 0
 
 
 async def test_a_thousand_waiters_take_no_thread_no_descriptor_and_little_memory(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ async def test_a_thousand_waiters_take_no_thread_no_descriptor_and_little_memory
     assert memory / 1000 < 20_000
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert threading.active_count() == threads
-    assert len(store.turnstile) == 1
+    assert len(store.wait_queue) == 1
     for task in tasks[:990]:
         task.cancel()
     await asyncio.gather(*tasks[:990], return_exceptions=True)
@@ -118,7 +119,7 @@ async def test_a_thousand_waiters_take_no_thread_no_descriptor_and_little_memory
         assert isinstance(turn, OpenTurn)
         await turn.end(replied())
     assert [texts(t.input) for t in await all_turns(history)] == [["held"], *([str(n)] for n in range(990, 1000))]
-    assert len(store.turnstile) == 0
+    assert len(store.wait_queue) == 0
     await store.close()
 
 
@@ -129,7 +130,7 @@ async def test_idle_sessions_leave_nothing_behind_in_the_process(tmp_path: Path)
     idle = [store.history("alice", str(n)) for n in range(10_000)]
     for history in idle[:200]:
         await talk(history, "hello")
-    assert len(store.turnstile) == 0
+    assert len(store.wait_queue) == 0
     assert store.running == {}
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 16  # the folder of each thread at work
     assert {p.suffix for p in tmp_path.rglob("*.*")} == {".jsonl"}

@@ -10,7 +10,7 @@ import pytest
 
 from histories.base import SessionBusy, TurnLost
 from histories.base import TurnStatus as Is
-from histories.filesystem import FileStore
+from histories.files.store import FileStore
 from tests.processes import other
 from tests.stores import all_turns, begun, replied, said, talk, texts
 
@@ -139,7 +139,7 @@ async def test_a_reply_to_a_session_that_was_removed_by_hand_is_an_error(tmp_pat
         with pytest.raises(TurnLost):
             await turn.end(replied())
         assert await all_turns(history) == []
-        assert len(store.turnstile) == 0
+        assert len(store.wait_queue) == 0
         await talk(history, "afresh")
     await store.close()
 

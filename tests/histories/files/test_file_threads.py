@@ -17,9 +17,9 @@ from histories.base import (
     TurnLost,
 )
 from histories.base import TurnStatus as Is
-from histories.disk import Disk
-from histories.filesystem import FileStore
-from histories.names import file_name
+from histories.files.disk import Disk
+from histories.files.names import file_name
+from histories.files.store import FileStore
 from tests.files import folder_of, no_descriptor_is_left_open
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
 

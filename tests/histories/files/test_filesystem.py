@@ -20,12 +20,12 @@ from histories.base import (
     now,
 )
 from histories.base import TurnStatus as Is
-from histories.disk import Disk
-from histories.filesystem import FileStore
-from histories.log import Log
-from histories.names import file_name
-from histories.records import Sums, turn_line
-from histories.turn_ids import TurnIds
+from histories.files.disk import Disk
+from histories.files.log import Log
+from histories.files.names import file_name
+from histories.files.records import Sums, turn_line
+from histories.files.store import FileStore
+from histories.files.turn_ids import TurnIds
 from tests.files import log_of, no_descriptor_is_left_open
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts, until
 
@@ -98,7 +98,7 @@ async def test_links_that_were_planted_are_not_followed(tmp_path: Path, store: F
         await talk(store.history("alice", "other"), "the other session works")
     assert [p.name for p in prey.iterdir()] == ["file"]
     assert (prey / "file").read_text() == "precious"
-    assert len(store.turnstile) == 0
+    assert len(store.wait_queue) == 0
     await store.close()
 
 

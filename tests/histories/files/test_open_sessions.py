@@ -14,11 +14,11 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from typing_extensions import override
 
-from histories import open_sessions
 from histories.base import NewTurn, OpenTurn, Reply, StoreUnavailable, Turn, TurnLost, TurnStatus, now
-from histories.check import check_main
-from histories.disk import Disk
-from histories.filesystem import FileStore
+from histories.files import open_sessions
+from histories.files.check import check_main
+from histories.files.disk import Disk
+from histories.files.store import FileStore
 from tests.files import folder_of, log_of
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
 
@@ -282,7 +282,7 @@ async def test_a_disk_that_fails_at_the_begin_leaves_the_session_as_it_was(store
     disk.fails = 1
     with pytest.raises(StoreUnavailable):
         await store.history("alice", "s1").begin(said("two"))
-    assert len(store.turnstile) == 0
+    assert len(store.wait_queue) == 0
     assert await past_of(store) == ["one", "re: one"]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from histories.threads import Threads
+from histories.files.threads import Threads
 from tests.stores import until
 
 

@@ -17,7 +17,6 @@ import psycopg
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from histories import postgres_sql as sql
 from histories.base import (
     HistoryDamaged,
     HistoryStore,
@@ -37,9 +36,10 @@ from histories.base import (
     now,
 )
 from histories.memory import MemoryStore
-from histories.postgres import PostgresStore, migrate_schema
-from histories.postgres_rows import like
-from histories.postgres_schema import migrations
+from histories.postgres import sql as sql
+from histories.postgres.rows import like
+from histories.postgres.schema import migrations
+from histories.postgres.store import PostgresStore, migrate_schema
 from histories.window import window_floor
 from tests.postgres_holder import USER, holder, whole_turn
 from tests.postgres_server import SECRET, NoServer, PostgresServer, drop_fresh, fresh_url

@@ -32,12 +32,12 @@ from histories.base import (
     now,
 )
 from histories.memory import MemoryStore
-from histories.redis import RedisStore
+from histories.redis.store import RedisStore
 from tests.redis_holder import USER, whole_turn
 from tests.redis_server import SECRET, Cluster, NoServer, RedisServer
 from tests.tcp_proxy import Proxy, certificate
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 REPLY = Reply(status=TurnStatus.COMPLETE, output=[AIMessage("an answer")], tokens=2)
 
 

@@ -1,0 +1,1 @@
+"""What HTTP clients meet: turns, sessions, the page, and what they are told of errors."""

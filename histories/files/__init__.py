@@ -1,0 +1,1 @@
+"""Histories as files: one append-only log for each session."""
