@@ -118,7 +118,7 @@ class RedisHistory(SessionHistory):
                 state, *flat = await record.ask(EVENTS, token, after, *_EVENTS, keys=keys)
                 if flat:
                     some = zip(map(int, flat[::2]), flat[1::2], strict=True)
-                    events = [Event(number, data.encode("ascii")) for number, data in some]
+                    events = [Event(number, data.encode("utf-8", "surrogatepass")) for number, data in some]
                     after = events[-1].seq
                     yield events
                 elif state == "over":

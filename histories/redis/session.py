@@ -8,7 +8,6 @@ from typing import Any, Final
 from histories.base import (
     HistoryError,
     HistoryMoved,
-    Reply,
     SessionBusy,
     SessionExists,
     SessionNotFound,
@@ -16,11 +15,9 @@ from histories.base import (
     TurnLost,
     TurnNotFound,
     TurnRunning,
-    TurnStatus,
-    estimate_tokens,
     now,
 )
-from histories.journal import recovered
+from histories.journal import settled
 from histories.redis.peer import LEASE_MS, Peer
 from histories.redis.records import Keys, ended_record, to_micros
 from histories.redis.scripts import INDEX, SETTLE, Script
@@ -89,9 +86,8 @@ class SessionRecord:
     async def settle(self, token: str, number: int | str, journaled: int, added: int | str) -> bool:
         """Ends the turn of a dead holder as interrupted, with what its journal holds. False if it may live."""
         at, journal = now(), self.keys.journal(token)
-        output = recovered(await self._journal(journal)) if int(journaled) else []
-        reply = Reply(status=TurnStatus.INTERRUPTED, output=output)
-        tokens = int(added) + estimate_tokens(output) if reply.is_shown else 0
+        reply = settled(await self._journal(journal) if int(journaled) else [])
+        tokens = int(added) + reply.tokens if reply.is_shown else 0
         answer = await self.peer.link.run(
             SETTLE,
             [*self.keys.all, journal],
@@ -105,7 +101,7 @@ class SessionRecord:
         events, start = list[bytes](), "-"
         while True:
             some = await self.peer.link.command("XRANGE", key, start, "+", "COUNT", _BATCH)
-            events += [fields[1].encode("ascii") for _, fields in some]
+            events += [fields["e"].encode("utf-8", "surrogatepass") for _, fields in some]
             if len(some) < _BATCH:
                 return events
             start = f"({some[-1][0]}"

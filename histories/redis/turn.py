@@ -138,7 +138,9 @@ class RedisTurn(OpenTurn):
         self._unsent += events
         peer, keys = self._record.peer, [self._record.keys.session, self._record.keys.journal(self._token)]
         args = (self._token, first, _JOURNAL_MS, peer.events_channel(self._token))
-        await self._record.ask(APPEND, *args, *(event.decode("ascii") for event in self._unsent), keys=keys)
+        await self._record.ask(
+            APPEND, *args, *(event.decode("utf-8", "surrogatepass") for event in self._unsent), keys=keys
+        )
         self._unsent = []
 
     @override
