@@ -61,7 +61,7 @@ _EVENTS: Final = (500, 1024 * 1024)
 """How many events a reader is given at once, and of about how many bytes."""
 _STAGE_BYTES: Final = 250_000
 _STAGE_MS: Final = 600_000
-_NEWEST: Final = 10**15
+NEWEST: Final = 10**15
 """Above the number of any turn."""
 
 RawTurn = tuple[int, bool, Sequence[str]]
@@ -148,7 +148,7 @@ class RedisHistory(SessionHistory):
         self, limit: int, before: int | None = None, *, size: int = PAGE_BYTES
     ) -> tuple[int, list[RawTurn]]:
         """A page of turns as Redis keeps them, oldest first; and before which number there are older ones (0: none)."""
-        top = _NEWEST if before is None else before
+        top = NEWEST if before is None else before
         _, running, older, *flat = await self._record.read(TURNS, limit, top, size)
         parts: list[RawTurn] = [(flat[n], flat[n] == running, flat[n + 1 : n + 5]) for n in range(0, len(flat), 5)]
         return int(older), parts[::-1]

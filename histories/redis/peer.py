@@ -126,7 +126,7 @@ class Peer:
         finally:
             readers.discard(news)
             if not readers and self._readers.pop(token, None) is not None and self._subscription is not None:
-                with suppress(*FAILURES):
+                with suppress(*FAILURES, AttributeError):  # the driver's, when the store is closed at the same time
                     await self._subscription.unsubscribe(self.events_channel(token))
 
     async def _listen(self) -> None:

@@ -1,12 +1,13 @@
 """What was said in sessions, for search and recall: read from Redis once, then as much as is new.
 
-Postings in Redis would take more of its memory than the histories themselves (docs/redis.md has the figures). So each
+Postings in Redis would take at least as much of its memory as the histories (docs/redis.md has the figures). So each
 process keeps the texts that it has looked at, within a bound, and looks through them from the newest session on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from histories.base import Hit, Recalled, Session, SessionNotFound, TurnNotFound, TurnStatus
-from histories.redis.history import RedisHistory
+from histories.redis.history import NEWEST, RedisHistory
 from histories.redis.records import read_text
 from histories.search import Text, fold, hits, rank, words
 
@@ -43,11 +44,15 @@ class _Said:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """The texts of a session's shown line, oldest first. `shape` changes when turns in its midst are taken away."""
+    """The texts of a session's shown line, oldest first, from the turn `older` on (0: all of them).
+
+    `shape` changes when turns in its midst are taken away.
+    """
 
     updated_at: datetime
     shape: str
     said: Sequence[_Said]
+    older: int
 
     @property
     def size(self) -> int:
@@ -64,7 +69,7 @@ class Texts:
     async def find(self, history: RedisHistory, session: Session, query: str) -> list[Hit] | None:
         """Where the query's words stand in the session, newest first; None if one of them does not."""
         wanted = set(words(query))
-        said = await self._line(history, session)
+        said = await self._line(history, session, math.inf)
         title = fold(session.title)
         if not wanted or not all(word in title or any(word in one.folded for one in said) for word in wanted):
             return None
@@ -82,7 +87,7 @@ class Texts:
         wanted, loop = set(words(query)), asyncio.get_running_loop()
         until, texts = loop.time() + _RECALL_S, list[Text[tuple[RedisHistory, str]]]()
         for history, session in sessions:
-            for one in reversed(await self._line(history, session)):
+            for one in reversed(await self._line(history, session, until)):
                 if one.is_complete and any(word in one.folded for word in wanted):
                     texts.append(Text((history, one.turn_id), one.text))
             if loop.time() > until or len(texts) > _RANKED:
@@ -97,29 +102,53 @@ class Texts:
                     found.append(Recalled(history.session_id, await history.turn(turn_id), score))
         return found
 
-    async def _line(self, history: RedisHistory, session: Session) -> Sequence[_Said]:
-        shape = await history.shape()
+    async def _line(self, history: RedisHistory, session: Session, until: float) -> Sequence[_Said]:
+        """The texts of the shown line, or as many of the newest of them as can be read until then."""
         line = self._lines.pop(history.key, None)
-        if line is None or (line.updated_at, line.shape) != (session.updated_at, shape):
-            self._size -= line.size if line is not None else 0
-            known = line.said if line is not None and line.shape == shape else ()
-            line = _Line(session.updated_at, shape, await _said(history, known))
-            self._size += line.size
+        self._size -= line.size if line is not None else 0
+        if line is None or line.updated_at != session.updated_at:
+            line = await _renewed(history, session, line, until)
+        if line.older:
+            line = await _extended(history, line, until)
         self._lines[history.key] = line
+        self._size += line.size
         while self._size > _KEPT and len(self._lines) > 1:
             self._size -= self._lines.popitem(last=False)[1].size
         return line.said
 
 
-async def _said(history: RedisHistory, known: Sequence[_Said]) -> Sequence[_Said]:
-    """The texts of the shown line, of which those before the newest known turn on it are known, too."""
+async def _renewed(history: RedisHistory, session: Session, line: _Line | None, until: float) -> _Line:
+    """The line as it is now: its newest texts, and what is known of those before them."""
+    shape, loop = await history.shape(), asyncio.get_running_loop()
+    known = line.said if line is not None and line.shape == shape else ()
     places = {one.number: place for place, one in enumerate(known) if one.has_ended}
-    newer, before = list[_Said](), None
-    while before != 0:
-        before, parts = await history.raw_turns(_BATCH, before, size=_BATCH_BYTES)
-        for number, _, (begun, ended, *_) in reversed(parts):
-            if number in places:
-                return [*known[: places[number] + 1], *reversed(newer)]
-            turn_id, status, text = read_text(begun, ended)
-            newer.append(_Said(number, turn_id, status == TurnStatus.COMPLETE, bool(ended), text, fold(text)))
-    return newer[::-1]
+    newer, older = list[_Said](), NEWEST
+    while older and (older == NEWEST or loop.time() < until):
+        older, page = await _page(history, older)
+        for one in reversed(page):
+            if line is not None and one.number in places:
+                said = [*known[: places[one.number] + 1], *reversed(newer)]
+                return _Line(session.updated_at, shape, said, line.older)
+            newer.append(one)
+    return _Line(session.updated_at, shape, newer[::-1], older)
+
+
+async def _extended(history: RedisHistory, line: _Line, until: float) -> _Line:
+    """The line with the texts before those that are known."""
+    pages, older, loop = [line.said], line.older, asyncio.get_running_loop()
+    while older and loop.time() < until:
+        older, page = await _page(history, older)
+        pages.append(page)
+    said = [one for page in reversed(pages) for one in page]
+    return _Line(line.updated_at, line.shape, said, older)
+
+
+async def _page(history: RedisHistory, before: int) -> tuple[int, list[_Said]]:
+    """Some texts, oldest first, and before which number there are older ones (0: there are none)."""
+    older, parts = await history.raw_turns(_BATCH, before, size=_BATCH_BYTES)
+    return older, [_said(number, begun, ended) for number, _, (begun, ended, *_) in parts]
+
+
+def _said(number: int, begun: str, ended: str) -> _Said:
+    turn_id, status, text = read_text(begun, ended)
+    return _Said(number, turn_id, status == TurnStatus.COMPLETE, bool(ended), text, fold(text))

@@ -5,16 +5,18 @@
 -- KEYS     session window path lease queue sessions
 -- RETURNS  more | done
 local function sweep(left)
-  local stack, removed = {}, 0
-  for number in string.gmatch(left, '%d+') do stack[#stack + 1] = number end
+  local stack, fields, removed = {}, {}, 0
+  for number in string.gmatch(left, '%d+') do stack[#stack + 1] = {tonumber(number), turn_id_of(number)} end
   while #stack > 0 and removed < SLICE do
-    local number = table.remove(stack)
-    for _, child in ipairs(children_of(number)) do stack[#stack + 1] = string.format('%.0f', child[1]) end
-    redis.call('HDEL', SESSION, 'i' .. turn_id_of(number), 't' .. number, 'e' .. number, 'f' .. number,
-      'p' .. number, 'c' .. number, 'x' .. number)
+    local number, turn_id = unpack(table.remove(stack))
+    for _, child in ipairs(children_of(number)) do stack[#stack + 1] = child end
+    for _, kind in ipairs({'t', 'e', 'f', 'p', 'c', 'x'}) do fields[#fields + 1] = kind .. number end
+    fields[#fields + 1] = 'i' .. turn_id
     removed = removed + 1
   end
+  redis.call('HDEL', SESSION, unpack(fields))
   if #stack > 0 then
+    for place, child in ipairs(stack) do stack[place] = string.format('%.0f', child[1]) end
     redis.call('HSET', SESSION, 'sweep', table.concat(stack, ' '))
   else
     redis.call('HDEL', SESSION, 'sweep')
@@ -36,8 +38,10 @@ end
 
 -- Walks down the shown line: `child` is the last turn that was put on the path, `number` may be the one before it.
 local function make_path(child, number)
+  local members = {}
   for _ = 1, SLICE do
     if number == 0 then
+      if #members > 0 then redis.call('ZADD', PATH, unpack(members)) end
       join(0, child)
       local last = tonumber(field('last') or 0)
       redis.call('UNLINK', WINDOW)
@@ -46,13 +50,15 @@ local function make_path(child, number)
       return 'window 0'
     end
     if redis.call('HEXISTS', SESSION, 't' .. number) == 1 then
-      redis.call('ZADD', PATH, number, number)
+      members[#members + 1] = number
+      members[#members + 1] = number
       join(number, child)
       child, number = number, parent_of(number)
     else
       number = number - 1
     end
   end
+  if #members > 0 then redis.call('ZADD', PATH, unpack(members)) end
   return 'path ' .. child .. ' ' .. number
 end
 

@@ -12,7 +12,7 @@
 -- before each. Both can be made again from the hash (see index.lua); `tree` is set when `path` has been made once.
 -- What could take long is done in slices: `todo` and `sweep` say what is left, and until it is done, scripts answer
 -- "work". A session that never had a version, a rewind or a deletion has none of the fields from p<n> on.
-local SLICE = 1000
+local SLICE = 250  -- some milliseconds of Redis's time
 
 local function line_of(record, number)
   for _ = 2, number do record = string.match(record, '\n(.*)$') or '' end
@@ -116,15 +116,18 @@ local function extend_window(number)
   local meta = redis.call('HMGET', SESSION, 'tokens', 'shown')
   local tokens, shown = tonumber(meta[1] or 0), tonumber(meta[2] or 0)
   local numbers = redis.call('ZRANGEBYSCORE', PATH, '(' .. number, '+inf', 'LIMIT', 0, SLICE)
+  local members = {}
   for _, each in ipairs(numbers) do
     local record = field('e' .. each) or ''
     local status = line_of(record, 1)
     if status == 'complete' or (status == 'interrupted' and line_of(record, 4) ~= '[]') then
-      redis.call('ZADD', WINDOW, tokens, member(each))
+      members[#members + 1] = tokens
+      members[#members + 1] = member(each)
       tokens = tokens + tonumber(string.match(line_of(record, 3), '"tokens":(%d+)}$') or 0)
       shown = shown + 1
     end
   end
+  if #members > 0 then redis.call('ZADD', WINDOW, unpack(members)) end
   redis.call('HSET', SESSION, 'tokens', string.format('%.0f', tokens), 'shown', shown)
   if #numbers == SLICE then
     redis.call('HSET', SESSION, 'todo', 'window ' .. numbers[SLICE])
@@ -155,7 +158,9 @@ local function show(number)
     added[#added + 1] = at
     at = parent_of(at)
   end
-  if is_much then
+  -- To forget two sorted sets takes no time, but to take many members from them does.
+  local hidden, total = redis.call('ZCOUNT', PATH, '(' .. at, '+inf'), redis.call('ZCARD', PATH)
+  if is_much or (hidden > 8 * SLICE and hidden > total / 2) then
     redis.call('HSET', SESSION, 'todo', 'path 0 ' .. number)
     redis.call('UNLINK', PATH, WINDOW)
     return
