@@ -182,8 +182,7 @@ class RedisHistory(SessionHistory):
     @override
     async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
         await self._change(REWIND, turn_id, if_last, int(keep))
-        if not keep:
-            await self._record.index()
+        await self._record.index()
 
     @override
     async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:

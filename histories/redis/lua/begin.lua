@@ -28,12 +28,13 @@ local function earlier_turn()
   return is_given and tonumber(field('i' .. turn_id) or nil) or nil
 end
 
--- In a session with versions each turn gets a number of its own.
+-- In a session with versions each turn gets a number of its own. nil: there is work to do before.
 local function number_in_tree(earlier, version)
   local before, number = version and parent_of(version) or last, tonumber(meta[8] or last) + 1
   if earlier then
     if before == earlier then before = parent_of(earlier) end
     remove(earlier)
+    if field('todo') then return nil end
   end
   if version then redis.call('HSET', SESSION, 'back', field('last')) end
   add_child(before, number, turn_id)
@@ -67,7 +68,13 @@ local function begin(earlier, version)
   if last > 0 and redis.call('HEXISTS', SESSION, 'e' .. last) == 0 and redis.call('HEXISTS', SESSION, 't' .. last) == 1 then
     redis.call('HSET', SESSION, 'e' .. last, interrupted)
   end
-  local number = is_tree and number_in_tree(earlier, version) or number_in_line(earlier)
+  local number
+  if is_tree then
+    number = number_in_tree(earlier, version)
+    if not number then return nil end
+  else
+    number = number_in_line(earlier)
+  end
   redis.call('HSET', SESSION, 'run', token, 'last', number, 'chain', chain,
     't' .. number, begun, 'i' .. turn_id, number)
   redis.call('HSETNX', SESSION, 'tokens', 0)
@@ -135,6 +142,7 @@ if version_of ~= '' then
   if not is_on_path(version) then return {'missing'} end
 end
 local number = begin(earlier, version)
+if not number then return {'work'} end
 if position then
   table.remove(queue, position)
   write_queue(QUEUE, queue, lease_ms)
