@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from api import page
-from api.errors import Edge, on_http_exception, on_invalid_request
+from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import Serializer, readable
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
@@ -65,7 +65,7 @@ def create_app(
     histories = store or open_store(
         settings.history_url, default_dir=str(settings.data_dir / "histories"), fsync=settings.history_fsync
     )
-    turns = Turns(histories, _rules(settings))
+    turns = Turns(histories, _rules(settings), told_of)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,7 +91,7 @@ def create_app(
     # The last one added is the first one met. The limit is not FastAPI's `max_body_size`, which comes before any
     # other middleware: who has not signed in is to learn nothing but that.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, debug_errors=settings.debug_errors)
     app.add_middleware(AuthMiddleware, auth=auth)
     cards = [page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
     for router in (
@@ -122,9 +122,10 @@ def _auth(settings: Settings) -> Auth:
 def _rules(settings: Settings) -> Rules:
     return Rules(
         wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,
-        silence_s=settings.model_timeout_s,
+        limit_s=settings.turn_limit_s,
         window_tokens=settings.window_tokens,
         on_disconnect=settings.on_disconnect,
+        hash_users=settings.trace_hash_users,
         show_prompts=settings.debug_prompts,
     )
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from langchain_core.chat_history import BaseChatMessageHistory
@@ -23,8 +23,10 @@ from typing_extensions import TypedDict, override
 from histories.blocking import run_blocking as run_blocking
 from histories.codec import UnknownMessage as UnknownMessage
 from histories.codec import dump as dump
+from histories.codec import jsonable as jsonable
 from histories.codec import message_from_json as message_from_json
 from histories.codec import message_to_json as message_to_json
+from histories.codec import storable as storable
 from histories.codec import text_of as text_of
 from histories.codec import undump as undump
 from histories.codec import whole as whole
@@ -106,6 +108,18 @@ class Usage(TypedDict):
     total_tokens: int
 
 
+class TurnDetails(TypedDict, total=False):
+    """What came beside the text of a reply. Everything in it is JSON."""
+
+    finish_reason: str
+    error: dict[str, Any]
+    sources: list[dict[str, Any]]
+    value: Any
+    key: str
+    recalled: list[dict[str, Any]]
+    reasoning: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """How a turn ended. `tokens` is what its output adds to a window, `kind` the shape of the chain's output."""
@@ -115,6 +129,7 @@ class Reply:
     usage: Usage | None = None
     tokens: int = 0
     kind: str = ""
+    details: TurnDetails = field(default_factory=TurnDetails)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +160,7 @@ class Turn:
     usage: Usage | None = None
     kind: str = ""
     tokens: int = 0
+    details: TurnDetails = field(default_factory=TurnDetails)
 
     @property
     def shown(self) -> bool:

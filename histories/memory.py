@@ -164,7 +164,9 @@ class MemoryHistory(SessionHistory):
         turn = replace(record.turns[-1], status=TurnStatus.INTERRUPTED, ended_at=at)
         try:
             output = _copies(reply.output)
-            turn = replace(turn, status=reply.status, output=output, usage=reply.usage, kind=reply.kind)
+            turn = replace(
+                turn, status=reply.status, output=output, usage=reply.usage, kind=reply.kind, details=reply.details
+            )
             turn = replace(turn, tokens=new.tokens + reply.tokens if turn.shown else 0)
         finally:
             record.turns[-1], record.updated_at = turn, at
