@@ -13,7 +13,6 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
-from langchain_core.messages import BaseMessageChunk, message_chunk_to_message
 from pydantic import BaseModel
 
 DEEPEST: Final = 100
@@ -93,8 +92,6 @@ def _key(key: Any) -> str:
 
 def _fields(value: Any) -> Any:
     """What an object consists of; the object itself if it doesn't say."""
-    if isinstance(value, BaseMessageChunk):
-        value = message_chunk_to_message(value)
     if isinstance(value, BaseModel):
         shown = {name: getattr(value, name) for name in type(value).model_fields}
         return shown["root"] if shown.keys() == {"root"} else shown | (value.model_extra or {})
