@@ -36,7 +36,7 @@ from turns.errors import ShuttingDown as ShuttingDown
 from turns.errors import TurnStopped as TurnStopped
 from turns.errors import TurnTooLong as TurnTooLong
 from turns.errors import WrongChain as WrongChain
-from turns.failures import hashed, summary, without_secrets
+from turns.failures import hashed, is_of_a_model, summary, without_secrets
 from turns.merging import merged
 from turns.outputs import Recorded, as_text
 
@@ -383,15 +383,18 @@ class TurnRun:
             "turn": self._new.turn_id,
         }
         cause = error.__cause__
+        at = "/%(chain)s, session %(session)s, turn %(turn)s: "
         if cause is None:
-            log.warning("/%(chain)s, session %(session)s, turn %(turn)s: %(error)s", {**where, "error": error})
-            return
-        log.error(
-            "/%(chain)s, session %(session)s, turn %(turn)s: the chain failed: %(error)s",
-            {**where, "error": summary(cause)},
-            extra=where,
-            exc_info=without_secrets(cause),
-        )
+            log.warning(at + "%(error)s", {**where, "error": error}, extra=where)
+        elif is_of_a_model(cause):
+            status = getattr(cause, "status_code", None)
+            name = f"{type(cause).__name__} ({status})" if status else type(cause).__name__
+            log.warning(at + "a chain failed: %(error)s", {**where, "error": name}, extra=where)
+            # What a server says of a refusal may hold what the operator keeps from the usual log.
+            log.info(at + "the model's server said: %(error)s", {**where, "error": summary(cause)}, extra=where)
+        else:
+            told, trace = summary(cause), without_secrets(cause)
+            log.error(at + "a chain failed: %(error)s", {**where, "error": told}, extra=where, exc_info=trace)
 
     async def _say(self, chunks: AsyncGenerator[Any, None]) -> None:
         self._phase = _Phase.GENERATING
