@@ -19,6 +19,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.base import (
+    Failure,
     HistoryStore,
     NewTurn,
     OpenTurn,
@@ -180,7 +181,11 @@ class _UnrecordedTurn(OpenTurn):
     """A turn of a chain that does not remember."""
 
     def __init__(self, turn_id: str) -> None:
-        self.turn_id, self.past = turn_id, []
+        self.turn_id, self.window = turn_id, []
+
+    @override
+    async def journal(self, events: Sequence[bytes]) -> None:
+        return
 
     @override
     async def end(self, reply: Reply) -> None:
@@ -372,7 +377,7 @@ class TurnRun:
         self._log(error)
         told = self._explain(error)
         reason = told.reason if told.reason != "cut" or self._said.chunks else "error"
-        problem = {"status_code": told.status_code, "message": told.message}
+        problem = Failure(status_code=told.status_code, message=told.message)
         return {**details, "finish_reason": reason, "error": problem}
 
     def _log(self, error: ChainError) -> None:

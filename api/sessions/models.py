@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from histories.base import InvalidId, Session, Turn, Usage, check_id, message_to_json
+from histories.base import Failure, InvalidId, Session, Turn, Usage, check_id, message_to_json
 from turns.parts import parts_of
 
 _ID_CHARACTERS = r"[^/\\\u0000-\u001f\u007f-\u009f]"
@@ -127,7 +127,7 @@ class TurnInfo(TypedDict):
     output: list[Message]
     usage: Usage | None
     finish_reason: NotRequired[Annotated[str, Field(description="Why the reply ended.", examples=["stop", "length"])]]
-    error: NotRequired[Annotated[dict[str, Any], Field(description="What the client was told of a failure.")]]
+    error: NotRequired[Annotated[Failure, Field(description="What the client was told of a failure.")]]
     parts: NotRequired[Annotated[list[dict[str, Any]], Field(description=_PARTS)]]
 
 
