@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     turn_limit_s: Seconds = 600.0
     shutdown_s: Seconds = 30.0
-    chains: str = ""
+    chains: str | None = None
     trace_hash_users: bool = False
     debug_prompts: bool = False
     debug_errors: bool = False

@@ -37,6 +37,7 @@ from turns.errors import ShuttingDown as ShuttingDown
 from turns.errors import TurnStopped as TurnStopped
 from turns.errors import TurnTooLong as TurnTooLong
 from turns.errors import WrongChain as WrongChain
+from turns.exits import contain_exits, in_a_chain
 from turns.failures import hashed, is_of_a_model, summary, without_secrets
 from turns.merging import merged
 from turns.outputs import Recorded, as_text
@@ -173,6 +174,12 @@ Record = Callable[[Any, bool], Recorded]
 """Says how an output is put on the record, and whether it was cut off."""
 
 
+def _failed(cause: BaseException) -> ChainFailed:
+    error = ChainFailed("The model could not answer.")
+    error.__cause__ = cause
+    return error
+
+
 def _plainly(error: BaseException) -> Told:
     return Told(status_code=502, message=str(error))
 
@@ -291,16 +298,29 @@ class TurnRun:
     # The turn itself.
 
     async def _run(self) -> None:
+        begun: OpenTurn | Turn | None = None
         try:
             begun = await self._begin()
             if isinstance(begun, Turn):
                 await self._say(self._replay(begun))
             else:
-                await self._answer(begun)
+                await self._end(begun, await self._generated(begun))
         except asyncio.CancelledError:
             self._error = self._stopped()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who watch are told
             self._error = error
+        except BaseException as error:  # noqa: BLE001 - a chain's GeneratorExit, say
+            self._error = _failed(error)
+        if self._phase is _Phase.GENERATING and isinstance(begun, OpenTurn):
+            await self._end_broken(begun)
+
+    async def _end_broken(self, turn: OpenTurn) -> None:
+        """Ends a turn whose coroutines a chain's exception has closed: asyncio does that for a GeneratorExit."""
+        error = self._error if isinstance(self._error, ChainError) else _failed(self._error or RuntimeError())
+        try:
+            await self._end(turn, error)
+        except Exception as told:  # noqa: BLE001 - see above
+            self._error = told
 
     async def _begin(self) -> OpenTurn | Turn:
         if self._history is None:
@@ -319,9 +339,8 @@ class TurnRun:
         self._phase = _Phase.DONE
         self._notify()
 
-    async def _answer(self, turn: OpenTurn) -> None:
-        """Generates the reply and ends the turn, whatever comes of it."""
-        error = await self._generated(turn)
+    async def _end(self, turn: OpenTurn, error: ChainError | None) -> None:
+        """Ends the turn, whatever came of it."""
         self._phase = _Phase.SAVING
         reply = self._reply(error)
         try:
@@ -334,16 +353,18 @@ class TurnRun:
 
     async def _generated(self, turn: OpenTurn) -> ChainError | None:
         """Lets the chain speak; gives the reason why it did not come to its end, if it did not."""
+        contain_exits(self._loop)
+        in_a_chain.set(True)
         try:
             await self._say(self._generate(turn.past))
+        except GeneratorExit:
+            raise  # it closes this coroutine, too, which may not wait for anything any more
         except ChainError as refused:
             return refused
         except BaseException as cause:  # noqa: BLE001 - a chain may raise anything: its session is to be free again
             if isinstance(cause, asyncio.CancelledError) and (self._stop is not None or self.task.cancelling()):
                 return self._stopped()
-            error = ChainFailed("The model could not answer.")
-            error.__cause__ = cause
-            return error
+            return _failed(cause)
         return None
 
     def _reply(self, error: ChainError | None) -> Reply:
