@@ -72,12 +72,19 @@ def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
         return Problem(422, _fields(error.errors(include_url=False, include_context=False, include_input=False)))
     if isinstance(error, (UnicodeDecodeError, RecursionError)) or _is_huge_number(error):
         return Problem(422, "The body is not JSON in UTF-8 that this server reads.")
+    if _is_no_message(error):
+        return Problem(422, 'The input holds what is no message: send a text, or {"type": "human", "content": …}.')
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return Problem(500, "The server made a mistake, which is in its log. Nothing that was acknowledged is lost.")
 
 
 def _is_huge_number(error: BaseException) -> bool:
     return type(error) is ValueError and "integer string conversion" in str(error)
+
+
+def _is_no_message(error: BaseException) -> bool:
+    """LangChain's type of any message raises a TypeError, which pydantic lets through."""
+    return type(error) is TypeError and str(error).startswith("Expected either a dictionary with a 'type' key")
 
 
 def told_of(error: BaseException) -> Told:

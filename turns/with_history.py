@@ -36,7 +36,7 @@ from turns.inputs import fields_of, new_messages
 from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
 from turns.run import InvalidInput, TurnRun, Turns, WrongChain
-from turns.schemas import named_schema
+from turns.schemas import named_schema, taking_messages
 from turns.shown import Redaction, well_formed
 from turns.usage import ModelNotes
 
@@ -165,9 +165,13 @@ class ChainWithHistory(RunnableWithMessageHistory):
         """The schema of the input type, built once: LangServe asks for it with every request."""
         if self._input_schema is None:
             kind = self.custom_input_type
-            if kind is None and self.memory:
+            if kind is not None:
+                kind = taking_messages(kind, self.input_messages_key) if self.memory else kind
+            elif self.memory:
                 kind = RunnableWithMessageHistory.get_input_schema(self, config)
-            self._input_schema = named_schema(self.bound.InputType if kind is None else kind, self.chain_name, "Input")
+            else:
+                kind = self.bound.InputType
+            self._input_schema = named_schema(kind, self.chain_name, "Input")
         return self._input_schema
 
     @override

@@ -194,6 +194,16 @@ def alice_events(client: httpx.Client, told: Any) -> list[dict[str, Any]]:
     return [data for name, data in events_of(answer.text) if name == "data"]
 
 
+@pytest.mark.parametrize("way", ["invoke", "batch", "stream", "stream_log", "stream_events"])
+def test_what_is_no_message_is_a_422_with_a_sentence(alice: httpx.Client, way: str) -> None:
+    for value in ([None], [3], [{"x": 1}], [{"type": "human"}]):
+        body: Any = {"messages": value}
+        body = {"inputs": [body]} if way == "batch" else {"input": body}
+        answer = alice.post(f"/agent/{way}", json={**body, "config": config("none")})
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["detail"]
+
+
 # --- models
 
 

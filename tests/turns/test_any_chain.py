@@ -224,6 +224,27 @@ async def test_whatever_a_function_in_a_thread_raises_its_turn_ends(make: Callab
     assert (await kept(store)).status is TurnStatus.FAILED
 
 
+class Speaker(Runnable[Any, Any]):
+    """Says things without LangChain adding them up, which it can't do with all of them."""
+
+    def __init__(self, chunks: list[Any]) -> None:
+        self.chunks = chunks
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        async for chunk in self.astream(input):
+            return chunk
+        return None
+
+    async def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
+        for chunk in self.chunks:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
+
+
 class Hostile:
     """Raises at every touch."""
 
@@ -262,10 +283,10 @@ async def test_no_output_out_of_many_random_ones_keeps_a_session_or_is_lost() ->
         chunks = [anything(dice) for _ in range(dice.randrange(1, 4))]
         if dice.random() < 0.2:
             chunks.append(dice.choice(failures))
-        chain = saying(store, *chunks)
+        chain = ChainWithHistory(Speaker(chunks), Turns(store))
         async with asyncio.timeout(10):
             try:
-                await (streamed(chain) if number % 2 or len(chunks) > 1 else chain.ainvoke("hi", config()))
+                await (streamed(chain) if number % 2 else chain.ainvoke("hi", config()))
             except ChainError:
                 assert isinstance(chunks[-1], BaseException)
         turn = await kept(store)
