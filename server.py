@@ -260,7 +260,11 @@ def _run(settings: Settings, sock: socket, endpoint: Endpoint, started: Callable
     shared = {"openai_base_url": endpoint.base_url, "openai_api_key": endpoint.api_key, "model": endpoint.model}
     app = create_app(settings.model_copy(update=shared))
     logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.fault is None)  # its traceback tells no more
-    run(app, sock, shutdown_s=settings.shutdown_s, started=started)
+    try:
+        run(app, sock, shutdown_s=settings.shutdown_s, started=started)
+    except SystemExit:  # uvicorn's, when the start fails
+        if app.state.fault is None:
+            raise
     return 0 if app.state.fault is None else _complain(app.state.fault)
 
 
