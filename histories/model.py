@@ -52,13 +52,16 @@ class RecalledTurn(TypedDict):
 class TurnDetails(TypedDict, total=False):
     """What is kept of a turn beside its messages: JSON, which every store writes down as it is.
 
-    `value` is the chain's output where its messages alone can't give it again in its shape.
+    `value` is the chain's output where its messages alone can't give it again in its shape, `key` that of the
+    dictionary in which they stood.
     """
 
     finish_reason: str
     error: Failure
     sources: list[dict[str, Any]]
     value: Any
+    key: str
+    reasoning: str
     recalled: list[RecalledTurn]
 
 
