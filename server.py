@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse
 from langchain_core.language_models import BaseChatModel
 from langserve import add_routes
 from langserve.callbacks import AsyncEventAggregatorCallback
+from pydantic import SecretStr
 from sse_starlette.sse import unpatch_uvicorn_signal_handler
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
@@ -179,6 +180,20 @@ def _add_chain(app: FastAPI, chain: Chain, runnable: ChainWithHistory) -> None:
         playground_type=chain.playground,
         serializer=serializer,
     )
+
+
+async def look_at_chains(settings: Settings) -> list[str]:
+    """Builds all chains on a model that is never asked, and gives a line for each. Raises `BadChain`."""
+    turns, lines = Turns(open_store("memory:"), _rules(settings)), list[str]()
+    nowhere = Endpoint("http://127.0.0.1:9/v1", SecretStr("none"), "none")
+    async with AsyncExitStack() as stack:
+        model = await stack.enter_async_context(connect(nowhere, timeout_s=1))
+        for chain in load_chains(settings.chains):
+            runnable = await stack.enter_async_context(chain.opened(model, turns))
+            memory = "remembers" if chain.memory else "no memory"
+            doubt = doubt_about(chain, runnable.bound)
+            lines.append("\t".join([f"/{chain.name}", memory, chain.place, *([f"but: {doubt}"] if doubt else [])]))
+    return lines
 
 
 def _ops(store: HistoryStore) -> APIRouter:

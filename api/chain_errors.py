@@ -59,7 +59,7 @@ def _problem(cause: BaseException | None, usual: str) -> Problem:
     if isinstance(cause, HTTPException):
         return Problem(cause.status_code, cause.detail, dict(cause.headers or {}))
     if isinstance(cause, (openai.APITimeoutError, httpx2.ReadTimeout)):
-        return with_retry(503, "The model said nothing for too long: try again.")
+        return with_retry(503, f"The model said nothing for {_silence(cause)}: try again.")
     if isinstance(cause, httpx2.RemoteProtocolError):
         return with_retry(503, "The model broke off before its reply was complete: try again.")
     if is_lost_connection(cause):
@@ -70,6 +70,15 @@ def _problem(cause: BaseException | None, usual: str) -> Problem:
     if not hasattr(cause, "response"):
         return _authors(cause, status, usual)
     return _servers(cause, status, usual)
+
+
+def _silence(cause: openai.APITimeoutError | httpx2.ReadTimeout) -> str:
+    """How long it was waited for."""
+    try:
+        seconds = cause.request.extensions["timeout"]["read"]
+    except (LookupError, RuntimeError, AttributeError):
+        return "too long"
+    return f"{seconds:g} seconds" if isinstance(seconds, (int, float)) else "too long"
 
 
 def _authors(cause: BaseException | None, status: int, usual: str) -> Problem:

@@ -52,8 +52,8 @@ class RecalledTurn(TypedDict):
 class TurnDetails(TypedDict, total=False):
     """What is kept of a turn beside its messages: JSON, which every store writes down as it is.
 
-    `value` is the chain's output where its messages alone can't give it again in its shape, `key` that of the
-    dictionary in which they stood.
+    `value` is the chain's output where its messages alone can't give it again in its shape; `key` is where in a
+    dictionary they stood. `reasoning` is what a model thought that is in no message.
     """
 
     finish_reason: str
@@ -61,8 +61,8 @@ class TurnDetails(TypedDict, total=False):
     sources: list[dict[str, Any]]
     value: Any
     key: str
-    reasoning: str
     recalled: list[RecalledTurn]
+    reasoning: str
 
 
 class Feedback(TypedDict):

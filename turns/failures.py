@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from traceback import walk_tb
 from types import TracebackType
 from typing import Final
 
@@ -29,10 +30,27 @@ def summary(error: BaseException) -> str:
     return _SECRETS.sub("…", f"{type(error).__name__}: {said}" if said else type(error).__name__)[:_LONGEST]
 
 
-class _Shown(Exception):
-    """Stands for an error in a traceback, with its text as it may be logged."""
+_CLIENTS: Final = frozenset(
+    {"anthropic", "chat_models", "cohere", "google", "groq", "httpx", "httpx2", "mistralai", "ollama", "openai"}
+)
+"""Top-level modules that talk to models' servers, beside LangChain's packages for a vendor each."""
+
+_NO_CLIENTS: Final = frozenset({"langchain_core", "langchain_classic", "langchain_community"})
+
+
+def is_of_a_model(error: BaseException) -> bool:
+    """Whether a model's server failed, and not the chain: its client raised, when a chat model called it."""
+    modules = {str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)}
+    if not any(name.startswith("langchain_core.language_models") for name in modules):
+        return False
+    packages = {name.partition(".")[0] for name in (*modules, *(kind.__module__ for kind in type(error).__mro__))}
+    return bool(packages & _CLIENTS or {name for name in packages if name.startswith("langchain_")} - _NO_CLIENTS)
+
+
+class Cause(Exception):
+    """Stands for an error in a logged traceback, with its text as it may be logged."""
 
 
 def without_secrets(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
     """An error's traceback for a log, down to where it was raised; its text is `summary`'s."""
-    return _Shown, _Shown(summary(error)), error.__traceback__
+    return Cause, Cause(summary(error)), error.__traceback__

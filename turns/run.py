@@ -19,6 +19,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.base import (
+    Failure,
     HistoryStore,
     NewTurn,
     OpenTurn,
@@ -36,7 +37,7 @@ from turns.errors import ShuttingDown as ShuttingDown
 from turns.errors import TurnStopped as TurnStopped
 from turns.errors import TurnTooLong as TurnTooLong
 from turns.errors import WrongChain as WrongChain
-from turns.failures import hashed, summary, without_secrets
+from turns.failures import hashed, is_of_a_model, summary, without_secrets
 from turns.merging import merged
 from turns.outputs import Recorded, as_text
 
@@ -180,7 +181,11 @@ class _UnrecordedTurn(OpenTurn):
     """A turn of a chain that does not remember."""
 
     def __init__(self, turn_id: str) -> None:
-        self.turn_id, self.past = turn_id, []
+        self.turn_id, self.window = turn_id, []
+
+    @override
+    async def journal(self, events: Sequence[bytes]) -> None:
+        return
 
     @override
     async def end(self, reply: Reply) -> None:
@@ -372,7 +377,7 @@ class TurnRun:
         self._log(error)
         told = self._explain(error)
         reason = told.reason if told.reason != "cut" or self._said.chunks else "error"
-        problem = {"status_code": told.status_code, "message": told.message}
+        problem = Failure(status_code=told.status_code, message=told.message)
         return {**details, "finish_reason": reason, "error": problem}
 
     def _log(self, error: ChainError) -> None:
@@ -383,15 +388,18 @@ class TurnRun:
             "turn": self._new.turn_id,
         }
         cause = error.__cause__
+        at = "/%(chain)s, session %(session)s, turn %(turn)s: "
         if cause is None:
-            log.warning("/%(chain)s, session %(session)s, turn %(turn)s: %(error)s", {**where, "error": error})
-            return
-        log.error(
-            "/%(chain)s, session %(session)s, turn %(turn)s: the chain failed: %(error)s",
-            {**where, "error": summary(cause)},
-            extra=where,
-            exc_info=without_secrets(cause),
-        )
+            log.warning(at + "%(error)s", {**where, "error": error}, extra=where)
+        elif is_of_a_model(cause):
+            status = getattr(cause, "status_code", None)
+            name = f"{type(cause).__name__} ({status})" if status else type(cause).__name__
+            log.warning(at + "a chain failed: %(error)s", {**where, "error": name}, extra=where)
+            # What a server says of a refusal may hold what the operator keeps from the usual log.
+            log.info(at + "the model's server said: %(error)s", {**where, "error": summary(cause)}, extra=where)
+        else:
+            told, trace = summary(cause), without_secrets(cause)
+            log.error(at + "a chain failed: %(error)s", {**where, "error": told}, extra=where, exc_info=trace)
 
     async def _say(self, chunks: AsyncGenerator[Any, None]) -> None:
         self._phase = _Phase.GENERATING
