@@ -90,8 +90,8 @@ class OpenTurn(ABC):
     async def journal(self, events: Sequence[bytes]) -> None:
         """Puts what the turn has said meanwhile where every process that shares the store can read it.
 
-        * Each event is JSON in UTF-8 on one line, with no NUL: a text, a message or a part of one as pydantic dumps it, or any
-          other value. They are numbered in the order in which they come, from 0.
+        * Each event is JSON in UTF-8 on one line, with no NUL: a text, a message or a part of one as pydantic dumps it,
+          or any other value. They are numbered in the order in which they come, from 0.
         * On return they survive the death of this process. A power cut may cost them; never the reply once it ended.
         * They are gone when the turn has ended: its record is the truth then.
         * Calls of one turn come one after the other.
