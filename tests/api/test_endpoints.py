@@ -33,7 +33,7 @@ from tests.echo_model import EchoModel
 from tests.live_server import langserve_warns
 from tests.stores import until
 from tests.turns.test_with_history import SHAPES, shapes
-from turns import run
+from turns import voice
 from turns.run import Turns
 from turns.session_config import session_config
 from turns.with_history import ChainWithHistory
@@ -183,7 +183,7 @@ async def test_a_config_hash_counts_as_with_langserve(way: str) -> None:
 
 
 async def test_a_silent_stream_shows_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PULSE_S", 0.05)
+    monkeypatch.setattr(voice, "PULSE_S", 0.05)
     chain, value = shaped(SHAPES[0], EchoModel(pause=lambda said: asyncio.sleep(0.2)))
     async with mounted(chain) as client:
         config = {"configurable": {"session_id": "slow"}}
@@ -196,7 +196,8 @@ async def test_tokens_that_come_together_are_sent_together() -> None:
     turns = Turns(MemoryStore())
     chain, ask = shapes(EchoModel(), turns)[SHAPES[0]]
     config: Any = {"configurable": {"user_id": "alice", "session_id": "s1"}}
-    bursts = [burst async for burst in chain.astream_bursts(ask("one two three four five"), config)]
+    run = chain.start(ask("one two three four five"), config, streaming=True)
+    bursts = [burst async for burst in run.events()]
     chunks = [chunk async for chunk in chain.astream(ask("one two three four five"), config)]
     assert len(bursts) < len(chunks)
     await until(lambda: not turns.running)
