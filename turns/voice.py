@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from histories.base import Event, OpenTurn, StoreUnavailable, TurnDetails, jsonable
+from histories.base import Event, OpenTurn, TurnDetails, jsonable
 from histories.journal import text_lengths
 from turns.merging import merged
 
@@ -104,7 +104,7 @@ class Voice:
             data = [self._encoded(chunk) for chunk in self.chunks[len(self._data) :]]
             try:
                 await turn.journal(data)
-            except StoreUnavailable as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the turn goes on
                 # Nothing is said any more that the record might not hold; the end tells all, or that it was lost.
                 log.warning("turn %s: what it says can't be journaled: %s", turn.turn_id, error)
                 return

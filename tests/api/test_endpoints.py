@@ -110,6 +110,9 @@ def mounted(chain: ChainWithHistory) -> httpx.AsyncClient:
 def without_ids(response: httpx.Response) -> tuple[Any, ...]:
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", response.text)
     text = re.sub("ours|theirs", "place", text)
+    # What ours tell of a stream and LangServe does not: whose turn it is, and the number of each event.
+    text = re.sub(r', "session_id": "[^"]*", "turn_id": "[^"]*"', "", text)
+    text = re.sub(r"id: \d+\r\n", "", text)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}
     is_json = headers["content-type"] == "application/json"
     return response.status_code, headers, json.loads(text) if is_json else text

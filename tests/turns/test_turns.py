@@ -13,14 +13,13 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableLambda
 from typing_extensions import override
 
-from histories.base import NewTurn, OpenTurn, Reply, SessionBusy, SessionHistory, StoreFull, Turn, TurnStatus
+from histories.base import NewTurn, OpenTurn, Reply, SessionHistory, StoreFull, Turn, TurnStatus
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
 from turns.run import ChainFailed, Connection, Rules, ShuttingDown, Turns, TurnStopped, TurnTooLong, connection
 from turns.voice import Voice, encode
 from turns.with_history import ChainWithHistory
-
 
 STOPS = Rules(on_disconnect="stop")
 
@@ -308,17 +307,6 @@ async def test_an_output_without_messages_is_kept_as_json() -> None:
         assert await ChainWithHistory(said, Turns(store, STOPS)).ainvoke("hi", config()) == output
     assert [text_of(list(t.output)) for t in await turns_of(store)] == ["3", '{"a": 1, "b": 2}', "null"]
     assert {t.status for t in await turns_of(store)} == {TurnStatus.COMPLETE}
-
-
-async def test_a_retry_of_a_running_turn_is_refused_at_once() -> None:
-    store, gate = MemoryStore(), Gate(0)
-    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store, STOPS))
-    first = asyncio.create_task(chain.ainvoke(question("one"), config(turn_id="t")))
-    await gate.reached.wait()
-    with pytest.raises(SessionBusy):
-        await chain.ainvoke(question("one"), config(turn_id="t"))
-    gate.opened.set()
-    await first
 
 
 def test_what_was_said_is_put_together_by_its_kind() -> None:
