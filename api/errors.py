@@ -24,7 +24,7 @@ from api.problems import Problem, with_retry
 from api.problems import json_response as json_response
 from histories.base import (
     HistoryDamaged,
-    HistoryError,
+    HistoryMoved,
     InvalidCursor,
     InvalidId,
     SessionBusy,
@@ -34,12 +34,21 @@ from histories.base import (
     StoreUnavailable,
     TurnNotFound,
 )
-from turns.errors import ChainFailed, InvalidInput, ShuttingDown, TurnStopped, TurnTooLong, WrongChain
+from turns.errors import (
+    ChainFailed,
+    InvalidInput,
+    OwnerDied,
+    RecordedFailure,
+    ShuttingDown,
+    TurnStopped,
+    TurnTooLong,
+    WrongChain,
+)
 from turns.run import Connection, Told, connection
 
 log = logging.getLogger("recollect.errors")
 
-STATUS: dict[type[Exception], int] = {
+STATUS: dict[type[BaseException], int] = {
     InvalidId: 422,
     InvalidInput: 422,
     InvalidCursor: 422,
@@ -54,9 +63,17 @@ STATUS: dict[type[Exception], int] = {
     HistoryDamaged: 503,
     StoreFull: 507,
     StoreUnavailable: 503,
-    HistoryError: 503,
+    HistoryMoved: 412,
+    OwnerDied: 503,
 }
-"""The first class that fits counts; its message is for the client."""
+"""Of an error the status of its own class, or of the nearest of its bases. Its message is for the client."""
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status of an error whose message was written for clients; None for any other one."""
+    if isinstance(error, RecordedFailure):
+        return error.status_code
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
 
 
 def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
@@ -65,9 +82,9 @@ def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
         return Problem(error.status_code, error.detail, dict(error.headers or {}))
     if isinstance(error, ChainFailed):
         return problem_of_chain(error, debug=debug)
-    for kind, status in STATUS.items():
-        if isinstance(error, kind):
-            return with_retry(status, str(error))
+    status = status_of(error)
+    if status is not None:
+        return with_retry(status, str(error))
     if isinstance(error, ValidationError):
         return Problem(422, _fields(error.errors(include_url=False, include_context=False, include_input=False)))
     if isinstance(error, (UnicodeDecodeError, RecursionError)) or _is_huge_number(error):
@@ -90,9 +107,10 @@ def _is_no_message(error: BaseException) -> bool:
 def told_of(error: BaseException) -> Told:
     """The same for the record of a turn."""
     if not isinstance(error, ChainFailed):
-        status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 502)
         return Told(
-            status_code=status, message=str(error), reason="limit" if isinstance(error, TurnTooLong) else "error"
+            status_code=status_of(error) or 502,
+            message=str(error),
+            reason="limit" if isinstance(error, TurnTooLong) else "error",
         )
     problem = problem_of_chain(error)
     reason = "cut" if is_lost_connection(error.__cause__) else "error"

@@ -23,7 +23,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.blocking import run_blocking as run_blocking
-from histories.blocking import see_through
+from histories.blocking import see_through as see_through
 from histories.codec import UnknownMessage as UnknownMessage
 from histories.codec import dump as dump
 from histories.codec import jsonable as jsonable

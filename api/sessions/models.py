@@ -49,6 +49,7 @@ def _id_schema(example: str) -> WithJsonSchema:
 Id = Annotated[str, AfterValidator(_proper_id), _id_schema("physics")]
 TurnId = Annotated[str, AfterValidator(_proper_id), _id_schema(_TURN_ID)]
 SessionPath = Annotated[Id, Path(alias="session_id", description="The session's name, percent-encoded.")]
+TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn, percent-encoded.")]
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=TITLE_PATTERN), AfterValidator(_proper_title)]
 
 
@@ -103,6 +104,7 @@ class SessionInfo(TypedDict):
     created_at: Time
     updated_at: Time
     turns: Annotated[int, Field(ge=0, examples=[1])]
+    running: NotRequired[Annotated[str | None, Field(description="The turn_id of the turn that runs, if one does.")]]
 
 
 class SessionList(TypedDict):
@@ -156,6 +158,7 @@ def time_of(at: datetime) -> str:
 
 
 def session_info(session: Session) -> SessionInfo:
+    """The session as a list shows it."""
     return SessionInfo(
         session_id=session.session_id,
         title=session.title,
@@ -164,6 +167,11 @@ def session_info(session: Session) -> SessionInfo:
         updated_at=time_of(session.updated_at),
         turns=session.turns,
     )
+
+
+def one_session_info(session: Session) -> SessionInfo:
+    """The session by itself: with the turn that runs."""
+    return SessionInfo(**session_info(session), running=session.running)
 
 
 def turn_info(turn: Turn) -> TurnInfo:
