@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from api import page
+from api.door import DoorRules
 from api.errors import Edge, on_http_exception, on_invalid_request
 from api.langserve_gaps import Serializer, readable
 from api.sessions import routes as session_routes
@@ -38,7 +39,7 @@ from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoi
 from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
 from playground_config import routes as playground_routes
-from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
+from serving import BAD_SETTINGS, allow_many_files, bind, door_rules, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings
 from turns.run import Rules, Turns
 from turns.session_config import session_config
@@ -193,7 +194,7 @@ def main() -> int:
 def _serve(settings: Settings, sock: socket, endpoint: Endpoint, welcome: Callable[[], None]) -> int:
     """Serves in this process, or in workers, which then share its embedded model."""
     if settings.workers == 1:
-        run(_app_on(settings, endpoint), sock, shutdown_s=settings.shutdown_s, started=welcome)
+        run(_app_on(settings, endpoint), sock, shutdown_s=settings.shutdown_s, door=_door(settings), started=welcome)
         return 0
     load_chains()  # what is wrong with them is better said once
     welcome()
@@ -204,7 +205,11 @@ def _work(settings: Settings, sock: socket, endpoint: Endpoint) -> None:
     """A worker process."""
     end_with_parent()
     warnings.filterwarnings("ignore", "astream_log is deprecated")
-    run(_app_on(settings, endpoint), sock, shutdown_s=settings.shutdown_s)
+    run(_app_on(settings, endpoint), sock, shutdown_s=settings.shutdown_s, door=_door(settings))
+
+
+def _door(settings: Settings) -> DoorRules:
+    return door_rules(settings.max_connections, settings.max_connections_per_address)
 
 
 def _app_on(settings: Settings, endpoint: Endpoint) -> FastAPI:
