@@ -130,7 +130,7 @@ class Door(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._keeper, self._rules = keeper, keeper.rules
         self.address = ""
-        self._stage, self._begun = _Stage.HEADERS, False
+        self._stage, self._begun, self._messages = _Stage.HEADERS, False, 0
         self._since = self._heard = 0.0
         self._header_bytes = self._frame_bytes = self._body_bytes = self._thrown_away = 0
         self._unread_since: float | None = None
@@ -169,8 +169,8 @@ class Door(HttpToolsProtocol):
         if self._stage is _Stage.FAREWELL:
             self._throw_away(len(data))
             return
-        was_open, body_before = self._begun and self._stage is _Stage.HEADERS, self._body_bytes
-        was_body = self._stage is _Stage.BODY
+        before = (self._stage, self._messages) if self._begun else None
+        body_before = self._body_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -179,11 +179,13 @@ class Door(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(400, "This is not a request in HTTP/1.1.")
             return
-        if was_open and self._stage is _Stage.HEADERS:
+        if before != (self._stage, self._messages):
+            return  # not all of these bytes were of the part that is open now
+        if self._stage is _Stage.HEADERS:
             self._header_bytes += len(data)
             if self._header_bytes > self._rules.header_bytes:
                 self._refuse_long_headers()
-        elif was_body and self._stage is _Stage.BODY:
+        elif self._stage is _Stage.BODY:
             # Chunks have extensions, and trailers come after them, which httptools keeps as it keeps headers.
             self._frame_bytes += len(data) - (self._body_bytes - body_before)
             if self._frame_bytes > self._rules.header_bytes + _FRAME_BYTES * self._body_bytes:
@@ -213,7 +215,7 @@ class Door(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._await(_Stage.HEADERS)
-        self._begun = True
+        self._begun, self._messages = True, self._messages + 1
         self._header_bytes = self._frame_bytes = self._body_bytes = self._thrown_away = 0
 
     @override
