@@ -7,12 +7,14 @@ import gc
 
 gc.disable()  # what is imported stays: to look for garbage among it would take a quarter of the start
 
+import asyncio
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from socket import socket
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -43,12 +45,20 @@ from serving import BAD_SETTINGS, allow_many_files, bind, door_rules, end_with_p
 from settings import Settings, SettingsError, load_settings
 from turns.run import Rules, Turns
 from turns.session_config import session_config
+from turns.shares import FairThreads, ShareRules
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
 gc.enable()
 
 # sse-starlette 1.8 cuts all streams at SIGTERM. Ours end by themselves: see serving.py.
 unpatch_uvicorn_signal_handler()  # type: ignore[no-untyped-call]  # sse-starlette 1.8 has few types
+
+
+TURNS = 1000
+"""How many turns run at once on a model of which nothing is known."""
+
+_THREADS, _THREADS_A_USER = 32, 8
+"""For the blocking functions of chains."""
 
 
 def create_app(
@@ -71,6 +81,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            threads = FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains")
+            asyncio.get_running_loop().set_default_executor(threads)
             if store is None:
                 await histories.open()
                 stack.push_async_callback(histories.close)
@@ -121,7 +133,14 @@ def _auth(settings: Settings) -> Auth:
 
 
 def _rules(settings: Settings) -> Rules:
+    shares = ShareRules(
+        at_once=max(1, (settings.turns or TURNS) // settings.workers),
+        each=settings.turns_per_user,
+        line=settings.turns_in_line,
+    )
     return Rules(
+        shares=shares,
+        max_batch=settings.max_batch,
         wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,
         silence_s=settings.model_timeout_s,
         window_tokens=settings.window_tokens,
@@ -213,7 +232,12 @@ def _door(settings: Settings) -> DoorRules:
 
 
 def _app_on(settings: Settings, endpoint: Endpoint) -> FastAPI:
-    shared = {"openai_base_url": endpoint.base_url, "openai_api_key": endpoint.api_key, "model": endpoint.model}
+    shared: dict[str, Any] = {
+        "openai_base_url": endpoint.base_url,
+        "openai_api_key": endpoint.api_key,
+        "model": endpoint.model,
+        "turns": settings.turns or endpoint.at_once,
+    }
     return create_app(settings.model_copy(update=shared))
 
 

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     turn_wait_s: Seconds = 60.0
     on_disconnect: Literal["stop", "finish"] = "stop"
     window_tokens: int = Field(3000, ge=100)
+    turns: int | None = Field(None, ge=1)
+    turns_per_user: int = Field(16, ge=1)
+    turns_in_line: int = Field(512, ge=1)
+    max_batch: int = Field(100, ge=1)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     shutdown_s: Seconds = 30.0

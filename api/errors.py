@@ -36,6 +36,7 @@ from histories.base import (
     TurnNotFound,
 )
 from turns.run import ChainFailed, Connection, InvalidInput, ModelSilent, ShuttingDown, TurnStopped, connection
+from turns.shares import LineFull
 
 log = logging.getLogger("recollect.errors")
 
@@ -50,6 +51,7 @@ STATUS: dict[type[Exception], int] = {
     TurnStopped: 409,
     ModelSilent: 503,
     ShuttingDown: 503,
+    LineFull: 429,
     HistoryDamaged: 503,
     StoreFull: 507,
     StoreUnavailable: 503,

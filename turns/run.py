@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Final, Literal
 
@@ -28,6 +28,7 @@ from histories.base import (
     TurnStatus,
     Usage,
 )
+from turns.shares import ShareRules, Shares, working_for
 
 log = logging.getLogger("recollect.turns")
 
@@ -106,6 +107,9 @@ class Rules:
     show_prompts: bool = False
     """Whether `stream_log` and `stream_events` show clients the system prompt."""
 
+    shares: ShareRules = field(default_factory=ShareRules)
+    max_batch: int = 100
+
 
 class Said:
     """What a chain has said so far, and how it is put on the record."""
@@ -136,6 +140,7 @@ class Turns:
 
     def __init__(self, store: HistoryStore, rules: Rules | None = None) -> None:
         self.store, self.rules = store, rules or Rules()
+        self.shares = Shares(self.rules.shares)
         self.running: set[TurnRun] = set()
         self._closing = False
 
@@ -150,14 +155,20 @@ class Turns:
     ) -> TurnRun:
         """Starts a turn: `generate` gives the output's chunks from the window, `replay` those of a turn on record.
 
-        `record` says how an output is put on the record.
+        Raises `LineFull` for one too many. `record` says how an output is put on the record.
         """
         if self._closing:
             raise ShuttingDown("The server is shutting down: try again.")
         history = self.store.history(user_id, session_id)
-        run = TurnRun(self.rules, history, new, generate, replay, record)
+        leave_line = self.shares.admit(user_id)
+        run = TurnRun(self.rules, self.shares, history, new, generate, replay, record)
         self.running.add(run)
-        run.task.add_done_callback(lambda _: self.running.discard(run))
+
+        def over(_: object) -> None:
+            self.running.discard(run)
+            leave_line()
+
+        run.task.add_done_callback(over)
         return run
 
     async def drain(self, limit_s: float) -> None:
@@ -196,13 +207,14 @@ class TurnRun:
     def __init__(
         self,
         rules: Rules,
+        shares: Shares,
         history: SessionHistory,
         new: NewTurn,
         generate: Callable[[Sequence[BaseMessage]], AsyncGenerator[Any, None]],
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
         record: Callable[[Any], Recorded],
     ) -> None:
-        self._rules, self._history, self._new = rules, history, new
+        self._rules, self._shares, self._history, self._new = rules, shares, history, new
         self._generate, self._replay, self._record = generate, replay, record
         self._said, self._unread = Said(), list[Any]()
         self._phase = _Phase.WAITING
@@ -281,6 +293,7 @@ class TurnRun:
     # The turn itself.
 
     async def _run(self) -> None:
+        working_for.set(self._history.user_id)
         try:
             begun = await self._history.begin(
                 self._new,
@@ -308,7 +321,8 @@ class TurnRun:
         status = TurnStatus.COMPLETE
         error: ChainError | None = None
         try:
-            await self._say(self._generate(turn.past))
+            async with self._shares.share(self._history.user_id):
+                await self._say(self._generate(turn.past))
         except asyncio.CancelledError:
             status, error = TurnStatus.INTERRUPTED, self._stopped()
         except ChainError as refused:

@@ -295,6 +295,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
         All of them are run, whatever comes of one; then the first exception is raised, unless they are to be returned.
         """
+        check_batch(len(inputs), self.turns.rules.max_batch)
         configs = get_config_list(config, len(inputs)) if inputs else []
         outcomes: list[Any] = [None] * len(inputs)
 
@@ -306,7 +307,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
                     outcomes[place] = error
 
         sessions = _by_session([merge_configs(self.config, one) for one in configs])
-        limit = configs[0].get("max_concurrency") if configs else None
+        each = self.turns.shares.rules.each  # more of them would only wait, and fill the user's line
+        limit = min(each, configs[0].get("max_concurrency") or each) if configs else None
         await gather_with_concurrency(limit, *(run_session(places) for places in sessions))
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
         if failed is not None and not return_exceptions:
@@ -388,6 +390,12 @@ class ChainWithHistory(RunnableWithMessageHistory):
     @override
     def stream_events(self, *args: Any, **kwargs: Any) -> Any:
         return Runnable.stream_events(self, *args, **kwargs)
+
+
+def check_batch(size: int, most: int) -> None:
+    """Raises `InvalidInput` for a batch that is too large."""
+    if size > most:
+        raise InvalidInput(f"A batch has at most {most} inputs (RECOLLECT_MAX_BATCH): send several of them.")
 
 
 def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:
