@@ -29,7 +29,8 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from api import page
 from api.door import DoorRules
 from api.errors import Edge, on_http_exception, on_invalid_request
-from api.langserve_gaps import Serializer, readable
+from api.langserve_gaps import BatchLimit, Serializer, readable
+from api.loop_watch import LoopWatch
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
@@ -76,13 +77,15 @@ def create_app(
     histories = store or open_store(
         settings.history_url, default_dir=str(settings.data_dir / "histories"), fsync=settings.history_fsync
     )
-    turns = Turns(histories, _rules(settings))
+    turns, watch = Turns(histories, _rules(settings)), LoopWatch()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             threads = FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains")
             asyncio.get_running_loop().set_default_executor(threads)
+            watch.start()
+            stack.callback(watch.stop)
             if store is None:
                 await histories.open()
                 stack.push_async_callback(histories.close)
@@ -100,7 +103,7 @@ def create_app(
         lifespan=lifespan,
         exception_handlers={RequestValidationError: on_invalid_request, HTTPException: on_http_exception},
     )
-    app.state.turns = turns
+    app.state.turns, app.state.loop_watch = turns, watch
     # The last one added is the first one met. The limit is not FastAPI's `max_body_size`, which comes before any
     # other middleware: who has not signed in is to learn nothing but that.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
@@ -164,7 +167,7 @@ def _add_chains(app: FastAPI, chains: list[Chain], model: BaseChatModel, turns: 
             runnable,
             path=f"/{chain.name}",
             per_req_config_modifier=modifier,
-            dependencies=[Depends(current_user), Depends(readable)],
+            dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(turns.rules.max_batch))],
             playground_type=chain.playground,
             serializer=serializer,
         )
