@@ -84,8 +84,6 @@ def create_app(
         async with AsyncExitStack() as stack:
             threads = FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains")
             asyncio.get_running_loop().set_default_executor(threads)
-            watch.start()
-            stack.callback(watch.stop)
             if store is None:
                 await histories.open()
                 stack.push_async_callback(histories.close)
@@ -94,6 +92,8 @@ def create_app(
                 opened = await stack.enter_async_context(connect(endpoint, timeout_s=settings.model_timeout_s))
                 _add_chains(app, chains, opened, turns)
             stack.push_async_callback(turns.drain, 0)
+            watch.start()  # not before: a start takes as long as it takes
+            stack.callback(watch.stop)
             yield
 
     app = FastAPI(
