@@ -31,12 +31,14 @@ from api.door import DoorRules
 from api.errors import Edge, on_http_exception, on_invalid_request
 from api.langserve_gaps import BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
+from api.rates import RateRules, Rates, RequestRate, open_counters
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
 from auth.files import KeyFileError
 from auth.links import login_url, server_url
 from auth.middleware import Auth, AuthMiddleware, current_user
+from auth.refusals import Refusal
 from chains import BadChain, Chain, load_chains
 from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
@@ -46,7 +48,7 @@ from serving import BAD_SETTINGS, allow_many_files, bind, door_rules, end_with_p
 from settings import Settings, SettingsError, load_settings
 from turns.run import Rules, Turns
 from turns.session_config import session_config
-from turns.shares import FairThreads, ShareRules
+from turns.shares import FairThreads, OverBudget, ShareRules
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
 gc.enable()
@@ -77,13 +79,16 @@ def create_app(
     histories = store or open_store(
         settings.history_url, default_dir=str(settings.data_dir / "histories"), fsync=settings.history_fsync
     )
-    turns, watch = Turns(histories, _rules(settings)), LoopWatch()
+    rates = Rates(_rates(settings), open_counters(settings.history_url, settings.data_dir))
+    turns, watch = Turns(histories, _rules(settings), rates.turn), LoopWatch()
+    auth.failed = partial(_count_failed_sign_in, rates)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             threads = FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains")
             asyncio.get_running_loop().set_default_executor(threads)
+            stack.callback(rates.close)
             if store is None:
                 await histories.open()
                 stack.push_async_callback(histories.close)
@@ -108,12 +113,14 @@ def create_app(
     # other middleware: who has not signed in is to learn nothing but that.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(Edge)
+    if rates.limits_requests:
+        app.add_middleware(RequestRate, rates=rates)
     app.add_middleware(AuthMiddleware, auth=auth)
     cards = [page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
     for router in (
-        login.router(auth),
+        login.router(auth, rates.left),
         _ops(histories),
-        session_routes.router(histories),
+        session_routes.router(histories, rates),
         page.router(cards),
         playground_routes.router([chain.name for chain in chains]),
     ):
@@ -150,6 +157,22 @@ def _rules(settings: Settings) -> Rules:
         on_disconnect=settings.on_disconnect,
         show_prompts=settings.debug_prompts,
     )
+
+
+def _rates(settings: Settings) -> RateRules:
+    return RateRules(
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_day=settings.tokens_per_day,
+        copies_per_minute=settings.copies_per_minute,
+        sign_ins_per_minute=settings.sign_ins_per_minute,
+    )
+
+
+async def _count_failed_sign_in(rates: Rates, address: str) -> None:
+    try:
+        await rates.failed_sign_in(address)
+    except OverBudget as refused:
+        raise Refusal(429, str(refused), refused.retry_after_s) from None
 
 
 def _add_chains(app: FastAPI, chains: list[Chain], model: BaseChatModel, turns: Turns) -> None:

@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     shutdown_s: Seconds = 30.0
     debug_prompts: bool = False
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_day: int = Field(0, ge=0)
+    copies_per_minute: int = Field(60, ge=0)
+    sign_ins_per_minute: int = Field(60, ge=0)
     max_connections: int = Field(10_000, ge=1)
     max_connections_per_address: int | None = Field(None, ge=1)
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")

@@ -36,7 +36,7 @@ from histories.base import (
     TurnNotFound,
 )
 from turns.run import ChainFailed, Connection, InvalidInput, ModelSilent, ShuttingDown, TurnStopped, connection
-from turns.shares import LineFull
+from turns.shares import LineFull, OverBudget
 
 log = logging.getLogger("recollect.errors")
 
@@ -89,6 +89,8 @@ def problem_of(error: BaseException) -> Problem:
         return Problem(error.status_code, error.detail, dict(error.headers or {}))
     if isinstance(error, ChainFailed):
         return _model_problem(error)
+    if isinstance(error, OverBudget):
+        return _with_retry(429, str(error), str(error.retry_after_s))
     for kind, status in STATUS.items():
         if isinstance(error, kind):
             return _with_retry(status, str(error))

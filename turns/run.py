@@ -28,7 +28,7 @@ from histories.base import (
     TurnStatus,
     Usage,
 )
-from turns.shares import ShareRules, Shares, working_for
+from turns.shares import Budget, ShareRules, Shares, no_budget, working_for
 
 log = logging.getLogger("recollect.turns")
 
@@ -138,8 +138,8 @@ class Said:
 class Turns:
     """Runs turns on a store, and knows all that run in this process."""
 
-    def __init__(self, store: HistoryStore, rules: Rules | None = None) -> None:
-        self.store, self.rules = store, rules or Rules()
+    def __init__(self, store: HistoryStore, rules: Rules | None = None, budget: Budget = no_budget) -> None:
+        self.store, self.rules, self.budget = store, rules or Rules(), budget
         self.shares = Shares(self.rules.shares)
         self.running: set[TurnRun] = set()
         self._closing = False
@@ -161,7 +161,7 @@ class Turns:
             raise ShuttingDown("The server is shutting down: try again.")
         history = self.store.history(user_id, session_id)
         leave_line = self.shares.admit(user_id)
-        run = TurnRun(self.rules, self.shares, history, new, generate, replay, record)
+        run = TurnRun(self.rules, self.shares, self.budget, history, new, generate, replay, record)
         self.running.add(run)
 
         def over(_: object) -> None:
@@ -208,6 +208,7 @@ class TurnRun:
         self,
         rules: Rules,
         shares: Shares,
+        budget: Budget,
         history: SessionHistory,
         new: NewTurn,
         generate: Callable[[Sequence[BaseMessage]], AsyncGenerator[Any, None]],
@@ -215,6 +216,7 @@ class TurnRun:
         record: Callable[[Any], Recorded],
     ) -> None:
         self._rules, self._shares, self._history, self._new = rules, shares, history, new
+        self._budget, self._used_tokens = budget, 0
         self._generate, self._replay, self._record = generate, replay, record
         self._said, self._unread = Said(), list[Any]()
         self._phase = _Phase.WAITING
@@ -293,22 +295,27 @@ class TurnRun:
     # The turn itself.
 
     async def _run(self) -> None:
-        working_for.set(self._history.user_id)
+        user_id = self._history.user_id
+        working_for.set(user_id)
         try:
-            begun = await self._history.begin(
-                self._new,
-                wait_s=self._rules.wait_s,
-                window_tokens=self._rules.window_tokens,
-                on_stop=self._stop_from_any_thread,
-            )
-            if isinstance(begun, Turn):
-                await self._say(self._replay(begun))
-            else:
-                await self._answer(begun)
+            async with self._budget(user_id, self._new.tokens, lambda: self._used_tokens):
+                await self._begin()
         except asyncio.CancelledError:
             self._error = self._stopped()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who watch are told
             self._error = error
+
+    async def _begin(self) -> None:
+        begun = await self._history.begin(
+            self._new,
+            wait_s=self._rules.wait_s,
+            window_tokens=self._rules.window_tokens,
+            on_stop=self._stop_from_any_thread,
+        )
+        if isinstance(begun, Turn):
+            await self._say(self._replay(begun))
+        else:
+            await self._answer(begun)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """Called when the task has ended, also one that was cancelled before its first step."""
@@ -337,6 +344,7 @@ class TurnRun:
         if self._said.chunks:
             try:
                 done = self._record(self._said.output())
+                self._used_tokens = done.usage["total_tokens"] if done.usage else self._new.tokens + done.tokens
                 reply = Reply(status=status, output=done.messages, usage=done.usage, tokens=done.tokens, kind=done.kind)
             except (KeyError, TypeError, ValueError) as cause:
                 error = error or ChainFailed("The chain's output holds no message.")

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,24 @@ working_for: ContextVar[str] = ContextVar("working_for", default="")
 
 class LineFull(Exception):
     """There is so much of this user's, or in all, that nothing more is taken. Asked again later, it may be."""
+
+
+class OverBudget(Exception):
+    """The user has used up what there is for a time."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+Budget = Callable[[str, int, Callable[[], int]], AbstractAsyncContextManager[None]]
+"""What a turn of a user may cost, around the turn: the tokens of the question, and a way to ask what it cost in all."""
+
+
+@asynccontextmanager
+async def no_budget(user: str, tokens: int, used: Callable[[], int]) -> AsyncIterator[None]:
+    """Turns cost nothing."""
+    yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

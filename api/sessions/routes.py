@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
+from api.rates import Rates
 from api.sessions.exchange import Conversation, ExchangedTurn, Unread, conversation_of, read_conversation
 from api.sessions.markdown import title_as_markdown, turn_as_markdown
 from api.sessions.models import (
@@ -56,9 +57,9 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _PROBLEMS[status] for status in sorted({401, 422, 503, *statuses})}
 
 
-def router(store: HistoryStore) -> APIRouter:
+def router(store: HistoryStore, rates: Rates) -> APIRouter:
     """`/sessions` over a store."""
-    own = _Sessions(store)
+    own = _Sessions(store, rates)
     routes = APIRouter(
         prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)], route_class=LargeBodyRoute
     )
@@ -89,8 +90,8 @@ async def _absent() -> Response:
 class _Sessions:
     """The routes. Their docstrings are what OpenAPI tells."""
 
-    def __init__(self, store: HistoryStore) -> None:
-        self._store = store
+    def __init__(self, store: HistoryStore, rates: Rates) -> None:
+        self._store, self._rates = store, rates
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
@@ -144,6 +145,7 @@ class _Sessions:
 
     async def fork(self, user: User, session_id: SessionPath, body: Fork) -> Response:
         """A new session that shares the past up to and with a turn. 409 if its name is taken."""
+        await self._rates.copy(user)
         async with self._long.job(user):
             await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
         return await _info(self._store.history(user, body.session_id), 201)
@@ -192,6 +194,7 @@ class _Sessions:
         To take it in under another name, change its `session_id`. The body may be as large as
         RECOLLECT_MAX_BODY_BYTES says.
         """
+        await self._rates.copy(user)
         async with self._long.job(user):
             try:
                 said, turns = await self._long.run(lambda: read_conversation(body))
