@@ -89,7 +89,7 @@ async def connections_that_dawdle(server: Live, scale: float) -> Told:
         f"POST /chat/invoke HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: 9\r\n\r\n{{".encode(),
         b"",
     )
-    return await _all(_raw(server, one, wait_s=45 if scale == 1 else 2) for one in said for _ in range(count))
+    return await _all(_raw(server, one, wait_s=45 * scale) for one in said for _ in range(count))
 
 
 async def batches(server: Live, scale: float) -> Told:
@@ -123,7 +123,8 @@ async def texts_to_render(server: Live, scale: float) -> Told:
     """Markdown that takes the square of its length, ten texts to a call, ten calls."""
     bodies = [{"texts": [text * (50_000 // len(text))] * 10} for text in ("*a_ ", "[]", "[x][")]
     async with server.async_client("mallory") as client:
-        return await _all(_send(client, "POST", "/render", body) for body in bodies * max(1, int(3 * scale)))
+        bodies = (bodies * 3)[: max(1, int(9 * scale))]
+        return await _all(_send(client, "POST", "/render", body) for body in bodies)
 
 
 async def forks(server: Live, scale: float) -> Told:

@@ -46,6 +46,7 @@ def world(folder: Path) -> Iterator[Process]:
     finally:
         model.kill()
         model.wait()
+        model.stdout.close()
 
 
 @contextmanager
@@ -84,9 +85,8 @@ async def suffer(server: Process, attack: Attack, scale: float) -> Outcome:
     memory.start()
     try:
         with bystander(server) as seen:
-            await asyncio.sleep(1.0)
             told = await attack(server, scale)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0)
     finally:
         most = memory.stop()
     return Outcome(told, seen, most)
