@@ -222,17 +222,19 @@ class Door(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._stage is _Stage.FAREWELL:
             return
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._rules.header_bytes:
+        if self._header_bytes and self._size_of_headers() > self._rules.header_bytes:
             self._refuse_long_headers()
             return
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
             self._refuse(400, "A request has one Host header.")
             return
         self._await(_Stage.BODY)
         self._keeper.busy(self)
         super().on_headers_complete()
+
+    def _size_of_headers(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     @override
     def on_body(self, body: bytes) -> None:
