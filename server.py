@@ -109,6 +109,14 @@ def create_app(
         exception_handlers={RequestValidationError: on_invalid_request, HTTPException: on_http_exception},
     )
     app.state.turns, app.state.loop_watch = turns, watch
+    _add_middleware(app, settings, auth, rates)
+    _add_routes(app, chains, auth, histories, rates)
+    if model is not None:
+        _add_chains(app, chains, model, turns)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, auth: Auth, rates: Rates) -> None:
     # The last one added is the first one met. The limit is not FastAPI's `max_body_size`, which comes before any
     # other middleware: who has not signed in is to learn nothing but that.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
@@ -116,6 +124,9 @@ def create_app(
     if rates.limits_requests:
         app.add_middleware(RequestRate, rates=rates)
     app.add_middleware(AuthMiddleware, auth=auth)
+
+
+def _add_routes(app: FastAPI, chains: list[Chain], auth: Auth, histories: HistoryStore, rates: Rates) -> None:
     cards = [page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
     for router in (
         login.router(auth, rates.left),
@@ -126,9 +137,6 @@ def create_app(
     ):
         # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
         app.router.routes.extend(router.routes)
-    if model is not None:
-        _add_chains(app, chains, model, turns)
-    return app
 
 
 def _auth(settings: Settings) -> Auth:

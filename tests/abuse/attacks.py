@@ -75,6 +75,12 @@ def _config(session_id: str) -> dict[str, Any]:
     return {"configurable": {"session_id": session_id}}
 
 
+async def nothing(server: Live, scale: float) -> Told:
+    """What others wait when nobody does anything: on a machine that is busy otherwise, the measure of the rest."""
+    await asyncio.sleep(3 * scale)
+    return Counter()
+
+
 async def headers_without_end(server: Live, scale: float) -> Told:
     """A header of 128 MB, twice, by nobody."""
     said = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + b"a" * int(128_000_000 * scale)
@@ -175,7 +181,7 @@ async def large_bodies(server: Live, scale: float) -> Told:
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack
     for attack in (
-        headers_without_end, connections_that_dawdle, batches, imports, texts_to_render, forks, streams,
+        nothing, headers_without_end, connections_that_dawdle, batches, imports, texts_to_render, forks, streams,
         turns_in_one_session, wrong_keys, large_bodies,
     )
 }  # fmt: skip
