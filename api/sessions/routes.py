@@ -49,12 +49,16 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "A turn is running, or the name is taken."},
     413: {"model": Problem, "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES."},
     422: {"model": Problem, "description": "Malformed: the detail names the field."},
+    429: {
+        "model": Problem,
+        "description": "Too much at once, or in too short a time. `Retry-After` says when to go on.",
+    },
     503: {"model": Problem, "description": "The store can't be reached. `Retry-After` says when to try again."},
 }
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: _PROBLEMS[status] for status in sorted({401, 422, 503, *statuses})}
+    return {status: _PROBLEMS[status] for status in sorted({401, 422, 429, 503, *statuses})}
 
 
 def router(store: HistoryStore, rates: Rates) -> APIRouter:
