@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from socket import socket
+from tempfile import TemporaryDirectory
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -27,10 +28,15 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from api import page
 from api.errors import Edge, on_http_exception, on_invalid_request
 from api.langserve_gaps import Serializer, readable
+from api.ops import docs, logs
+from api.ops.metrics import Metrics, bury
+from api.ops.outfit import Outfit, metrics_router
+from api.ops.watched_store import watched
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
-from auth.files import KeyFileError
+from auth.credentials import Counted
+from auth.files import KeyFileError, kept_secret
 from auth.links import login_url, server_url
 from auth.middleware import Auth, AuthMiddleware, current_user
 from chains import BadChain, Chain, load_chains
@@ -39,7 +45,7 @@ from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
 from playground_config import routes as playground_routes
 from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
-from settings import Settings, SettingsError, load_settings
+from settings import Settings, SettingsError, load_settings, parts_of, share_metrics
 from turns.run import Rules, Turns
 from turns.session_config import session_config
 
@@ -61,11 +67,10 @@ def create_app(
 
     Without `chains` those of the folder are served. Raises `BadChain`, and what `Auth` raises, for what can't be.
     """
-    chains, auth = load_chains() if chains is None else chains, _auth(settings)
-    histories = store or open_store(
-        settings.history_url, default_dir=str(settings.data_dir / "histories"), fsync=settings.history_fsync
-    )
-    turns = Turns(histories, _rules(settings))
+    chains, metrics = load_chains() if chains is None else chains, Metrics(shared=settings.workers > 1)
+    auth, outfit = _auth(settings, metrics.counted), _outfit(settings, metrics)
+    histories = watched(store or _store(settings), metrics)
+    turns = Turns(histories, _rules(settings), outfit.observers())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -77,6 +82,7 @@ def create_app(
                 endpoint = stack.enter_context(_endpoint(settings))
                 opened = await stack.enter_async_context(connect(endpoint, timeout_s=settings.model_timeout_s))
                 _add_chains(app, chains, opened, turns)
+            await stack.enter_async_context(metrics.watching_the_loop())
             stack.push_async_callback(turns.drain, 0)
             yield
 
@@ -85,6 +91,8 @@ def create_app(
         description="Chains that remember: LangServe, with a history for each user and each session.",
         version="0.1.0",
         lifespan=lifespan,
+        docs_url=None,  # ours, without a script from elsewhere
+        redoc_url=None,
         exception_handlers={RequestValidationError: on_invalid_request, HTTPException: on_http_exception},
     )
     app.state.turns = turns
@@ -93,10 +101,13 @@ def create_app(
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(Edge)
     app.add_middleware(AuthMiddleware, auth=auth)
+    outfit.put_on(app, auth.audit)
     cards = [page.ChainCard.of(chain.name, chain.description, chain.input_messages_key) for chain in chains]
     for router in (
         login.router(auth),
         _ops(histories),
+        metrics_router(metrics),
+        docs.router(),
         session_routes.router(histories),
         page.router(cards),
         playground_routes.router([chain.name for chain in chains]),
@@ -108,7 +119,23 @@ def create_app(
     return app
 
 
-def _auth(settings: Settings) -> Auth:
+def _store(settings: Settings) -> HistoryStore:
+    folder = str(settings.data_dir / "histories")
+    return open_store(settings.history_url, default_dir=folder, fsync=settings.history_fsync)
+
+
+def _outfit(settings: Settings, metrics: Metrics) -> Outfit:
+    return Outfit(
+        metrics=metrics,
+        names=logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain"),
+        log_content=settings.log_content,
+        root_path=settings.root_path,
+        trusted_proxies=parts_of(settings.trusted_proxies),
+        cors_origins=parts_of(settings.cors_origins),
+    )
+
+
+def _auth(settings: Settings, counted: Counted = lambda what, how: None) -> Auth:
     secret = settings.jwt_secret
     return Auth(
         settings.data_dir,
@@ -116,6 +143,9 @@ def _auth(settings: Settings) -> Auth:
         jwt_jwks_url=settings.jwt_jwks_url,
         jwt_audience=settings.jwt_audience,
         jwt_issuer=settings.jwt_issuer,
+        jwt_max_life_s=settings.jwt_max_life_s,
+        idle_s=settings.sign_in_idle_s,
+        counted=counted,
     )
 
 
@@ -180,6 +210,7 @@ def main() -> int:
     except OSError as error:
         return _complain(f"can't serve on {settings.host} port {settings.port}: {error.strerror}")
     allow_many_files()
+    logs.configure(settings.log_format, settings.log_level)
     # LangServe's stream_log endpoint is made of it, and langchain-core keeps it until 2.0.
     warnings.filterwarnings("ignore", "astream_log is deprecated")
     try:
@@ -197,12 +228,15 @@ def _serve(settings: Settings, sock: socket, endpoint: Endpoint, welcome: Callab
         return 0
     load_chains()  # what is wrong with them is better said once
     welcome()
-    return supervise(partial(_work, settings, sock, endpoint), settings.workers)
+    with TemporaryDirectory(prefix="recollect-metrics-") as folder:
+        share_metrics(folder)
+        return supervise(partial(_work, settings, sock, endpoint), settings.workers, on_death=partial(bury, folder))
 
 
 def _work(settings: Settings, sock: socket, endpoint: Endpoint) -> None:
     """A worker process."""
     end_with_parent()
+    logs.configure(settings.log_format, settings.log_level)
     warnings.filterwarnings("ignore", "astream_log is deprecated")
     run(_app_on(settings, endpoint), sock, shutdown_s=settings.shutdown_s)
 
@@ -219,11 +253,13 @@ def _endpoint(settings: Settings) -> AbstractContextManager[Endpoint]:
 
 
 def _welcome(settings: Settings, auth: Auth) -> None:
-    url = server_url(settings.host, settings.port)
+    url = server_url(settings.host, settings.port) + settings.root_path
     token = auth.first_link()
     print(f"Recollect is at {url}", flush=True)
     if token is not None:
         print(f"Sign in, once, within ten minutes: {login_url(url, token)}", flush=True)
+    else:
+        print("To sign a browser in: admin.py link --user NAME", flush=True)
 
 
 def _complain(text: str) -> int:

@@ -28,6 +28,7 @@ from histories.base import (
     TurnStatus,
     Usage,
 )
+from turns.observer import TurnObserver, Watch, WatchedTurn
 
 log = logging.getLogger("recollect.turns")
 
@@ -134,8 +135,8 @@ class Said:
 class Turns:
     """Runs turns on a store, and knows all that run in this process."""
 
-    def __init__(self, store: HistoryStore, rules: Rules | None = None) -> None:
-        self.store, self.rules = store, rules or Rules()
+    def __init__(self, store: HistoryStore, rules: Rules | None = None, observers: Sequence[TurnObserver] = ()) -> None:
+        self.store, self.rules, self._observers = store, rules or Rules(), observers
         self.running: set[TurnRun] = set()
         self._closing = False
 
@@ -155,7 +156,10 @@ class Turns:
         if self._closing:
             raise ShuttingDown("The server is shutting down: try again.")
         history = self.store.history(user_id, session_id)
-        run = TurnRun(self.rules, history, new, generate, replay, record)
+        seen = WatchedTurn(
+            user_id=user_id, session_id=session_id, turn_id=new.turn_id, chain=new.chain, input=new.input
+        )
+        run = TurnRun(self.rules, history, new, generate, replay, record, Watch(self._observers, seen))
         self.running.add(run)
         run.task.add_done_callback(lambda _: self.running.discard(run))
         return run
@@ -201,7 +205,9 @@ class TurnRun:
         generate: Callable[[Sequence[BaseMessage]], AsyncGenerator[Any, None]],
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
         record: Callable[[Any], Recorded],
+        watch: Watch,
     ) -> None:
+        self._watch = watch
         self._rules, self._history, self._new = rules, history, new
         self._generate, self._replay, self._record = generate, replay, record
         self._said, self._unread = Said(), list[Any]()
@@ -288,6 +294,7 @@ class TurnRun:
                 window_tokens=self._rules.window_tokens,
                 on_stop=self._stop_from_any_thread,
             )
+            self._watch.began(begun)
             if isinstance(begun, Turn):
                 await self._say(self._replay(begun))
             else:
@@ -301,6 +308,7 @@ class TurnRun:
         """Called when the task has ended, also one that was cancelled before its first step."""
         if task.cancelled():
             self._error = self._stopped()
+        self._watch.ended(self._error)
         self._phase = _Phase.DONE
         self._notify()
 
@@ -330,6 +338,7 @@ class TurnRun:
                 reply = Reply(status=TurnStatus.FAILED)
         try:
             await turn.end(reply)
+            self._watch.kept(reply)
         except StoreUnavailable as lost:
             log.warning("turn %s: the reply could not be saved: %s", turn.turn_id, lost)
             raise
@@ -347,6 +356,7 @@ class TurnRun:
                     if now > heard + slack:  # a timer is not set anew for each of many quick chunks
                         heard = now
                         silence.reschedule(now + limit + slack)
+                    self._watch.spoke()
                     self._said.chunks.append(chunk)
                     self._unread.append(chunk)
                     self._notify()
