@@ -7,6 +7,7 @@ import gc
 
 gc.disable()  # what is imported stays: to look for garbage among it would take a quarter of the start
 
+import asyncio
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -37,12 +38,15 @@ from api.turn_endpoints import TurnEndpoints
 from auth import login
 from auth.credentials import Counted
 from auth.files import KeyFileError, kept_secret
+from auth.holds import Holds
 from auth.links import login_url, server_url
 from auth.middleware import Auth, AuthMiddleware, current_user
 from chains import BadChain, Chain, load_chains
 from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
+from histories.retention import Gone, keep_to
+from histories.retention import Rules as RetentionRules
 from playground_config import routes as playground_routes
 from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings, parts_of, share_metrics
@@ -83,6 +87,9 @@ def create_app(
                 opened = await stack.enter_async_context(connect(endpoint, timeout_s=settings.model_timeout_s))
                 _add_chains(app, chains, opened, turns)
             await stack.enter_async_context(metrics.watching_the_loop())
+            if settings.retention_days:
+                keeping = asyncio.create_task(_keep_to_retention(settings, histories, auth), name="recollect-retention")
+                stack.callback(keeping.cancel)
             stack.push_async_callback(turns.drain, 0)
             yield
 
@@ -124,10 +131,21 @@ def _store(settings: Settings) -> HistoryStore:
     return open_store(settings.history_url, default_dir=folder, fsync=settings.history_fsync)
 
 
+async def _keep_to_retention(settings: Settings, histories: HistoryStore, auth: Auth) -> None:
+    """Deletes what is old, every hour, until it is cancelled."""
+
+    def told(gone: Gone) -> None:
+        auth.audit.note("retention", who=None, source="server", deleted=gone.deleted, held=gone.held)
+
+    rules, holds = RetentionRules.parse(parts_of(settings.retention_days)), Holds(settings.data_dir)
+    await keep_to(histories, rules, holds.__contains__, settings.data_dir, told=told)
+
+
 def _outfit(settings: Settings, metrics: Metrics) -> Outfit:
     return Outfit(
         metrics=metrics,
         names=logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain"),
+        model=settings.model,
         log_content=settings.log_content,
         root_path=settings.root_path,
         trusted_proxies=parts_of(settings.trusted_proxies),

@@ -26,7 +26,7 @@ _FIRST_LABEL = "first start"
 Scope = Literal["chat", "read", "metrics"]
 """What a key opens: all of its user's, or only reading it, or the server's metrics and nothing else."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("recollect.auth")
 
 
 class UnknownKey(ValueError):

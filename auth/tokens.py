@@ -16,7 +16,7 @@ from auth.users import is_user_id
 LEEWAY_S = 10  # for clocks that disagree
 _HS256_KEY_BYTES = 32  # RFC 7518, section 3.2
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("recollect.auth")
 
 
 class InvalidToken(Exception):
@@ -65,10 +65,12 @@ class TokenVerifier:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, InvalidToken) as error:
+            logger.warning("a token is refused: %s", type(error).__name__)
             raise InvalidToken from error
         user = claims["sub"]
         if not is_user_id(user) or not self._is_strict(claims):
+            logger.warning("a token is refused: its claims are not strictly those of RFC 7519, or it lives too long")
             raise InvalidToken
         return user
 

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 POLICY: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PLAYGROUND_POLICY: Final = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-"""LangServe's playgrounds begin with a script in the page, which holds the schemas."""
+"""LangServe's playgrounds begin with a script in the page, which holds the schemas, and compile these as they run."""
 _DEFAULTS: Final = (
     (b"x-content-type-options", b"nosniff"),
     # The chat playground tells its session by its address: see playground_config.routes.

@@ -27,6 +27,7 @@ class Outfit:
 
     metrics: Metrics
     names: Names
+    model: str | None = None
     log_content: bool = False
     root_path: str = ""
     trusted_proxies: list[str] = field(default_factory=list)
@@ -34,7 +35,7 @@ class Outfit:
 
     def observers(self) -> list[TurnObserver]:
         """Who is told of turns."""
-        return [TurnLog(self.names, content=self.log_content), TurnMetrics(self.metrics)]
+        return [TurnLog(self.names, model=self.model, content=self.log_content), TurnMetrics(self.metrics)]
 
     def put_on(self, app: FastAPI, audit: Audit) -> None:
         """Adds the outermost middleware. The last one added is the first one met."""

@@ -17,6 +17,7 @@ from api.ops.headers import add_headers
 from api.ops.logs import Names, event, request_id
 from api.ops.metrics import Metrics
 from auth.audit import Audit
+from auth.cookies import route_path
 
 log = logging.getLogger("recollect.requests")
 
@@ -108,9 +109,8 @@ class _Exchange:
 
 def _route_of(scope: Scope) -> str:
     """The route's path with its parameters unfilled: neither ids nor guesses become a label."""
-    route = scope.get("route")
-    path = getattr(route, "path_format", None) or getattr(route, "path", None)
-    if path is None:
-        endpoint = scope.get("endpoint")
-        path = getattr(endpoint, "path", None)
+    path = getattr(scope.get("route"), "path_format", None) or getattr(scope.get("route"), "path", None)
+    if path is None and "endpoint" in scope:  # a plain route of Starlette's
+        names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+        path = "/".join(names.get(part, part) for part in route_path(scope).split("/"))
     return path or "-"

@@ -21,8 +21,8 @@ _OPERATORS = (ChainFailed, ModelSilent, StoreUnavailable)
 class TurnLog:
     """Writes the log of turns. Words of people are in it only with `content`."""
 
-    def __init__(self, names: Names, *, content: bool = False) -> None:
-        self._names, self._content = names, content
+    def __init__(self, names: Names, *, model: str | None = None, content: bool = False) -> None:
+        self._names, self._model, self._content = names, model, content
 
     def asked(self, turn: WatchedTurn) -> None:
         """Nothing to say yet."""
@@ -55,7 +55,7 @@ class TurnLog:
         usage, error = turn.usage, turn.error
         status = getattr(error.__cause__, "status_code", None) if error is not None else None
         fields: dict[str, Any] = {
-            "model": turn.model,
+            "model": turn.model or self._model,
             "waited_ms": _ms(turn.asked_at, turn.began_at),
             "first_token_ms": _ms(turn.began_at, turn.spoke_at),
             "duration_ms": _ms(turn.asked_at, turn.ended_at),
