@@ -112,7 +112,9 @@ class Here(Live):
         super().__init__(data_dir)
         self.app = app
         self._socket = bind("127.0.0.1", 0)
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=5
+        )
         self._server = uvicorn.Server(config)
         self._serving = asyncio.run_coroutine_threadsafe(self._server.serve([self._socket]), _loop())
 

@@ -75,7 +75,7 @@ def test_page_playgrounds_sign_in_and_documentation_stay_under_the_prefix(
     page.goto(f"{url}/docs")
     page.get_by_text("/chat/invoke").first.wait_for()
     page.goto(f"{url}/redoc")
-    page.get_by_text("Who am I?").first.wait_for()
+    page.get_by_role("heading", name="Who am I?").first.wait_for()
     page.goto(url)
     page.locator("#account summary").click()
     page.get_by_role("button", name="Sign out").click()
@@ -106,10 +106,10 @@ def test_langserves_client_and_redirects_work_under_the_prefix(server: Here, pla
 
 
 def test_a_proxy_may_leave_the_prefix_on(server: Here, tmp_path: Path) -> None:
-    with proxied(tmp_path / "nginx", server.url, "/ai", stripped=False) as url:
-        with httpx.Client(verify=trusting(tmp_path / "nginx"), headers=server.headers("alice")) as client:
-            assert client.get(f"{url}/me").json() == {"user_id": "alice"}
-            assert client.get(f"{url}/login").text.count('"/ai/login') == 2
+    folder = tmp_path / "nginx"
+    with proxied(folder, server.url, "/ai", stripped=False) as url, httpx.Client(verify=trusting(folder)) as client:
+        assert client.get(f"{url}/me", headers=server.headers("alice")).json() == {"user_id": "alice"}
+        assert client.get(f"{url}/login").text.count('"/ai/login') == 2
 
 
 def test_only_a_trusted_proxy_is_believed(tmp_path: Path) -> None:
