@@ -110,7 +110,7 @@ def test_an_expired_token_is_told_by_log_and_metrics(tmp_path: Path) -> None:
 
 def test_what_is_said_is_logged_only_when_asked_for(stub: OpenAIStub, tmp_path: Path) -> None:
     for content in (False, True):
-        options = {"openai_base_url": stub.base_url, "log_content": content, "log_ids": "plain"}
+        options: dict[str, Any] = {"openai_base_url": stub.base_url, "log_content": content, "log_ids": "plain"}
         with logging_as_json("debug") as log, serve_here(tmp_path, **options) as server, server.client() as client:
             call(client, WORDS, f"s{content}")
             (turn,) = wait_for(lambda: log.lines(event="turn complete"), "the turn's line")

@@ -34,8 +34,15 @@ async def filled(folder: Path, ages: dict[tuple[str, str, str], int]) -> FileSto
     await store.open()
     for (user, session, chain), days in ages.items():
         at = NOW - timedelta(days=days)
-        said = {"input": [HumanMessage("a secret word")], "output": [AIMessage("yes")]}
-        turn = Turn(turn_id="t", status=TurnStatus.COMPLETE, chain=chain, started_at=at, ended_at=at, **said)
+        turn = Turn(
+            turn_id="t",
+            status=TurnStatus.COMPLETE,
+            chain=chain,
+            started_at=at,
+            ended_at=at,
+            input=[HumanMessage("a secret word")],
+            output=[AIMessage("yes")],
+        )
         await store.history(user, session).restore([turn], title="title", created_at=at)
     return store
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from langchain_core.runnables import RunnableConfig
 from langserve import RemoteRunnable
 from playwright.sync_api import Browser, expect
 
@@ -92,8 +94,10 @@ def _is_inside(address: str, url: str) -> bool:
 
 def test_langserves_client_and_redirects_work_under_the_prefix(server: Here, place: tuple[str, Path]) -> None:
     url, folder = place
-    config = {"configurable": {"session_id": "remote"}}
-    remote = RemoteRunnable(f"{url}/chat", headers=server.headers("alice"), verify=trusting(folder))
+    config: RunnableConfig = {"configurable": {"session_id": "remote"}}
+    remote: RemoteRunnable[Any, Any] = RemoteRunnable(
+        f"{url}/chat", headers=server.headers("alice"), verify=trusting(folder)
+    )
     assert str(remote.invoke({"input": "one"}, config)).endswith("one")
     assert "".join(remote.stream({"input": "two"}, config)).endswith("one | two")
     with httpx.Client(verify=trusting(folder), headers=server.headers("alice")) as client:
