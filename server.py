@@ -87,9 +87,8 @@ def create_app(
                 opened = await stack.enter_async_context(connect(endpoint, timeout_s=settings.model_timeout_s))
                 _add_chains(app, chains, opened, turns)
             await stack.enter_async_context(metrics.watching_the_loop())
-            if settings.retention_days:
-                keeping = asyncio.create_task(_keep_to_retention(settings, histories, auth), name="recollect-retention")
-                stack.callback(keeping.cancel)
+            keeping = asyncio.create_task(_keep_to_retention(settings, histories, auth), name="recollect-retention")
+            stack.callback(keeping.cancel)
             stack.push_async_callback(turns.drain, 0)
             yield
 
@@ -135,7 +134,9 @@ async def _keep_to_retention(settings: Settings, histories: HistoryStore, auth: 
     """Deletes what is old, every hour, until it is cancelled."""
 
     def told(gone: Gone) -> None:
-        auth.audit.note("retention", who=None, source="server", deleted=gone.deleted, held=gone.held)
+        auth.audit.note(
+            "retention", who=None, source="server", deleted=gone.deleted, held=gone.held, tidied=gone.tidied
+        )
 
     rules, holds = RetentionRules.parse(parts_of(settings.retention_days)), Holds(settings.data_dir)
     await keep_to(histories, rules, holds.__contains__, settings.data_dir, told=told)

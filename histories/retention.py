@@ -33,6 +33,9 @@ class Rules:
     days: int | None
     of_chains: Mapping[str, int]
 
+    def __bool__(self) -> bool:
+        return self.days is not None or bool(self.of_chains)
+
     @classmethod
     def parse(cls, items: list[str]) -> Rules:
         """From `90`, `chat=30`: one number for all, and others for chains."""
@@ -53,6 +56,8 @@ class Gone:
     deleted: int = 0
     held: int = 0
     busy: int = 0
+    tidied: int = 0
+    """Turns that were rewound, replaced or deleted before, and now are gone from the disk."""
 
 
 async def expire(
@@ -63,6 +68,8 @@ async def expire(
     Raises `StoreUnavailable`; what is deleted by then stays deleted.
     """
     gone, at = Gone(), at or now()
+    if not rules:
+        return gone
     async for user in store.users():
         for session in await _old(store, user, rules, at):
             if held(user):
@@ -96,13 +103,14 @@ async def _delete(store: HistoryStore, user: str, session_id: str, gone: Gone) -
 
 
 async def keep_to(store: HistoryStore, rules: Rules, held: Held, folder: Path, *, told: Callable[[Gone], None]) -> None:
-    """Deletes what is old from now on, every hour, until it is cancelled. `told` hears of each time something went."""
+    """Deletes what is old, and tidies up, every hour until it is cancelled. `told` hears of what went."""
     while True:
         await asyncio.sleep(random.uniform(PERIOD_S / 60, PERIOD_S / 30))  # noqa: S311 - servers must not go in step
         try:
             if _is_due(folder / "retention.stamp"):
                 gone = await expire(store, rules, held)
-                if gone.deleted or gone.busy:
+                gone.tidied = await store.tidy()
+                if gone.deleted or gone.tidied:
                     told(gone)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end for ever
             log.warning("what is old could not be deleted, and is looked at again in an hour: %s", error)
