@@ -44,6 +44,8 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, send)
+        if exchange.is_head:
+            scope = {**scope, "method": "GET"}  # the server below goes on knowing that no body is wanted
         token = request_id.set(exchange.id)
         self._metrics.connections.inc()
         try:
@@ -90,9 +92,7 @@ class _Exchange:
         self.id = given.decode("ascii") if _ID.fullmatch(given) else token_hex(8)
         self.method: str = scope["method"]
         self._scope, self._send = scope, send
-        self._is_head = self.method == "HEAD"
-        if self._is_head:
-            scope["method"] = "GET"
+        self.is_head = self.method == "HEAD"
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -100,7 +100,7 @@ class _Exchange:
             message = {**message, "headers": list(message.get("headers", ()))}
             message["headers"].append((b"x-request-id", self.id.encode("ascii")))
             add_headers(message, self._scope)
-        elif self._is_head:
+        elif self.is_head:
             if message.get("more_body", False):
                 return
             message = {**message, "body": b""}
