@@ -17,8 +17,8 @@ from histories.base import NewTurn, OpenTurn, Reply, SessionHistory, StoreFull, 
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
-from turns.errors import ChainFailed, ShuttingDown, TurnStopped, TurnTooLong
 from turns.connection import Connection, connection
+from turns.errors import ChainFailed, ShuttingDown, TurnStopped, TurnTooLong
 from turns.rules import Rules
 from turns.run import Turns
 from turns.voice import Voice, encode
