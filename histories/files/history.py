@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
 from typing_extensions import override
@@ -29,10 +28,12 @@ from histories.base import (
     TurnStatus,
     now,
 )
+from histories.files.flock import NotNow, Replaced
 from histories.files.listing import session_entry
 from histories.files.locks import FileLock, is_held
 from histories.files.log import Log
 from histories.files.names import file_name
+from histories.files.new_log import create_log
 from histories.files.records import Entry, dropping, session_lines, sums_line
 from histories.files.turn import FileTurn, Place, begin_turn
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from histories.files.store import FileStore
 
 T = TypeVar("T")
+
+_PAGE_BYTES = 4 * 1024 * 1024
+"""Of the log, after which a page ends early: large turns would fill the memory with what nobody looks at."""
 
 
 class FileHistory(SessionHistory):
@@ -88,6 +92,9 @@ class FileHistory(SessionHistory):
             log.cut_torn_tail()
             yield log
 
+    def _append(self, log: Log, line: bytes, at: datetime) -> None:
+        log.append(line, at=at, sync=self._store.fsync, path=self._store.path_of(self._place))
+
     @override
     async def begin(
         self,
@@ -112,8 +119,9 @@ class FileHistory(SessionHistory):
             if offset is not None and not log.starts_record(offset):
                 raise _invalid()
             found: list[Entry] = []
+            start = log.size() if offset is None else offset
             for entry in log.entries(offset, set(gone)):
-                if len(found) == limit:
+                if len(found) == limit or (found and start - entry.offset > _PAGE_BYTES):
                     oldest = found[-1]
                     following = ".".join(map(str, [oldest.dropped_from, *sorted(oldest.gone)]))
                     return Page(self._as_seen(folder, log, found), following)
@@ -139,7 +147,7 @@ class FileHistory(SessionHistory):
         def write() -> None:
             with self._writing() as log:
                 at = now()
-                log.append(sums_line("title", log.sums(), at, title=title), at=at, sync=self._store.fsync)
+                self._append(log, sums_line("title", log.sums(), at, title=title), at)
 
         await self._store.write(self._place.key, write)
 
@@ -151,7 +159,7 @@ class FileHistory(SessionHistory):
                 if entry is None:
                     raise TurnNotFound
                 sums, drop = dropping(entry, log.sums_before(entry.dropped_from))
-                log.append(sums_line("rewind", sums, at, title=title, **drop), at=at, sync=self._store.fsync)
+                self._append(log, sums_line("rewind", sums, at, title=title, **drop), at)
 
         await while_idle(self._store, self._place, write)
 
@@ -161,7 +169,6 @@ class FileHistory(SessionHistory):
             with suppress(HistoryDamaged), self._log():
                 pass  # it is there
             remove_session(self._store, self._place, folder)
-            remove_leftovers(self._store, folder, self._place)
 
         await while_idle(self._store, self._place, remove)
 
@@ -193,29 +200,13 @@ class FileHistory(SessionHistory):
             content = session_lines(
                 self.user_id, self.session_id, turns, title=title, created_at=created_at, updated_at=updated_at
             )
-            self._create(folder, content, updated_at)
+            path = self._store.path_of(self._place)
+            create_log(self._store.disk, folder, path, content, at=updated_at, sync=self._store.fsync).close()
 
         try:
             await while_idle(self._store, self._place, create, make_folder=True)
         except SessionBusy:
             raise SessionExists from None
-
-    def _create(self, folder: int, content: bytes, updated_at: datetime) -> None:
-        """Puts a whole file in place, or none."""
-        disk, name = self._store.disk, f"{self._place.session}.{token_hex(4)}.tmp"
-        descriptor = disk.open(folder, name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-        try:
-            Log(disk, descriptor).append(content, at=updated_at, sync=self._store.fsync)
-            disk.rename(folder, name, self._place.log)
-            name = self._place.log
-            if self._store.fsync:
-                disk.sync(folder)
-        except OSError:
-            with suppress(OSError):
-                disk.unlink(folder, name)
-            raise
-        finally:
-            os.close(descriptor)
 
     @override
     async def stop(self) -> bool:
@@ -254,10 +245,12 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
 
     def locked() -> None:
         with store.folder(place.user, create=True) if make_folder else present(store, place.user) as folder:
-            if not lock.try_acquire(folder):
-                raise SessionBusy
             try:
+                if not lock.try_acquire(folder):
+                    raise SessionBusy
                 work(folder)
+            except FileNotFoundError:  # the folder was removed by hand in this instant
+                raise NotNow from None
             finally:
                 lock.release(folder)
 
@@ -275,20 +268,26 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
 
 
 def remove_session(store: FileStore, place: Place, folder: int) -> None:
-    """Removes the session's file, not yet durably. For who holds the session."""
+    """Removes all that there is of the session, the log last: who does not get that far can try again.
+
+    For who holds the session.
+    """
+    remove_leftovers(store, folder, place)
     with suppress(FileNotFoundError):
         store.disk.unlink(folder, place.log)
+    if store.fsync:
+        store.disk.sync(folder)
+    if not store.disk.is_at_path(os.path.join(store.path, place.user), folder):
+        raise Replaced
 
 
 def remove_leftovers(store: FileStore, folder: int, place: Place | None = None) -> None:
-    """Removes what crashes and repairs have left of a session, or of all, and makes what was removed durable."""
+    """Removes what crashes and repairs have left of a session, or of all; durable when the folder is synced."""
     for name in os.listdir(folder):
         session, _, rest = name.partition(".")
         if (place is None or session == place.session) and (rest.startswith("damaged-") or rest.endswith(".tmp")):
             with suppress(FileNotFoundError):
                 store.disk.unlink(folder, name)
-    if store.fsync:
-        store.disk.sync(folder)
 
 
 def _parse(before: str) -> tuple[int, list[int]]:

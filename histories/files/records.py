@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from secrets import token_hex
 from typing import Any, Final
 
 from histories import codec
@@ -125,7 +126,9 @@ def is_newer(line: bytes) -> bool:
 
 
 def session_line(user_id: str, session_id: str, at: datetime) -> bytes:
-    return encode({"r": "session", "user": user_id, "session": session_id, "at": at.isoformat()}, Sums())
+    """The first line. `file` tells this file from any other that ever was: numbers of files are used again."""
+    record = {"r": "session", "user": user_id, "session": session_id, "at": at.isoformat(), "file": token_hex(8)}
+    return encode(record, Sums())
 
 
 def turn_line(new: NewTurn, at: datetime, sums: Sums, replaces: dict[str, Any]) -> bytes:

@@ -160,7 +160,7 @@ class _Replay:
 
     def _end(self, record: dict[str, Any]) -> None:
         place = next(reversed(self.turns), None)
-        if place is None or self.turns[place][0]["id"] != record["id"] or self.turns[place][1] is not None:
+        if place is None or self.turns[place][0]["id"] != record["id"]:  # a second one holds instead of the first
             raise _Inconsistent("the end of a turn that is not there")
         Entry(place, self.turns[place][0], record).turn()
         self.turns[place] = self.turns[place][0], record

@@ -167,6 +167,10 @@ class FileStore(HistoryStore):
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LATEST_S)
 
+    def path_of(self, place: Place) -> str:
+        """Where the log of a session is found."""
+        return f"{self.path}/{place.user}/{place.log}"
+
     def open_folder(self, user: str, *, create: bool = False) -> int:
         """The folder of a user, or of this store's own bookkeeping. Raises `FileNotFoundError` if it is not there."""
         root = self.disk.folder(self.path, create=create)
@@ -249,6 +253,8 @@ class FileStore(HistoryStore):
         def clear() -> None:
             with present(self, user) as folder:
                 remove_leftovers(self, folder)
+                if self.fsync:
+                    self.disk.sync(folder)
 
         try:
             for name in await self.call(names):

@@ -27,9 +27,10 @@ from histories.base import (
     title_of,
 )
 from histories.blocking import undisturbed
-from histories.files.flock import NotNow
+from histories.files.flock import NotNow, Replaced
 from histories.files.locks import FileLock, Line, is_held
 from histories.files.log import Log
+from histories.files.new_log import create_log
 from histories.files.open_sessions import OpenSession, Shown, Tail
 from histories.files.records import Entry, Sums, decode, dropping, end_line, session_line, turn_line
 from histories.window import window_floor
@@ -208,8 +209,11 @@ class FileTurn(OpenTurn):
             return None, False
         try:
             line = self._compose(tail, window_tokens, at, {})
-            write = partial(log.append, line, at=at, sync=self.store.fsync, size=session.size)
+            write = partial(self._append, log, line, at, session.size)
             _, cancelled = await self.store.in_thread(write)
+        except Replaced:
+            session.close()
+            return None, False
         except BaseException:
             session.close()
             raise
@@ -256,41 +260,58 @@ class FileTurn(OpenTurn):
                 if self.line.is_behind(folder):
                     self._lock.say_wanted(True)
 
+    def _append(self, log: Log, line: bytes, at: datetime, size: int | None = None) -> None:
+        log.append(line, at=at, sync=self.store.fsync, size=size, path=self.store.path_of(self.place))
+
     def _open_and_begin(self, folder: int, window_tokens: int) -> Turn | None:
         disk = self.store.disk
-        log = self._log = Log(disk, disk.open(folder, self.place.log, os.O_RDWR | os.O_APPEND | os.O_CREAT))
         try:
-            with disk.alone(log.descriptor):
-                return self._write_begin(folder, log, window_tokens)
-        except BaseException:
-            with suppress(OSError):
-                if log.size() == 0:  # it was made here, and nothing came of it
-                    disk.unlink(folder, self.place.log)
-            raise
+            log = self._log = Log(disk, disk.open(folder, self.place.log, os.O_RDWR | os.O_APPEND))
+        except FileNotFoundError:
+            self._begin_first(folder, window_tokens)
+            return None
+        with disk.alone(log.descriptor):
+            if not log.is_empty():
+                return self._write_begin(log, window_tokens)
+        log.close()
+        self._log = None
+        self._begin_first(folder, window_tokens)
+        return None
 
-    def _write_begin(self, folder: int, log: Log, window_tokens: int) -> Turn | None:
-        new, at, lines, replaces = self._new, now(), list[bytes](), dict[str, Any]()
-        fresh, earlier = log.is_empty(), None
+    def _begin_first(self, folder: int, window_tokens: int) -> None:
+        """The first turn of a session comes with its file: no crash leaves the one without the other."""
+        at, ids = now(), (self._history.user_id, self._history.session_id)
+        line = self._compose(Tail(Sums(), 0, ()), window_tokens, at, {})
+        content, path = session_line(*ids, at) + line, self.store.path_of(self.place)
+        log = create_log(self.store.disk, folder, path, content, at=at, sync=self.store.fsync)
+        self._log, self._begun_size = log, len(content)
+        self.store.turn_ids.note(log, 0, content)
+
+    def _write_begin(self, log: Log, window_tokens: int) -> Turn | None:
+        new, at, earlier = self._new, now(), None
         log.cut_torn_tail()
-        sums, last = log.sums(), next(log.entries(), None)
-        if last is not None and last.end is None:  # we hold the session: its owner is dead
-            lines.append(end_line(last.turn_id, Reply(status=TurnStatus.INTERRUPTED), at, sums))
-        if new.given and not fresh and self.store.turn_ids.mention(log, self.turn_id):
+        last = self._settle(log, at)
+        if new.given and self.store.turn_ids.mention(log, self.turn_id):
             earlier = log.find(self.turn_id)
             if earlier is not None and earlier.status is TurnStatus.COMPLETE:
+                if self.store.fsync:  # whoever wrote it may have died before it was on the disk
+                    self.store.disk.sync(log.descriptor)
                 return earlier.turn()
-        sums, replaces = _without(log, sums, earlier, last)
+        sums, replaces = _without(log, log.sums(), earlier, last)
         tail = _tail(log, sums, earlier, self._floor_of(sums, window_tokens))
-        if fresh:
-            lines.append(session_line(self._history.user_id, self._history.session_id, at))
-        lines.append(self._compose(tail, window_tokens, at, replaces))
-        if fresh and self.store.fsync:
-            self.store.disk.sync(folder)
-        size, data = log.size(), b"".join(lines)
-        log.append(data, at=at, sync=self.store.fsync, size=size)
-        self.store.turn_ids.note(log, size, data)
-        self._begun_size = size + len(data)
+        line, size = self._compose(tail, window_tokens, at, replaces), log.size()
+        self._append(log, line, at, size)
+        self.store.turn_ids.note(log, size, line)
+        self._begun_size = size + len(line)
         return None
+
+    def _settle(self, log: Log, at: datetime) -> Entry | None:
+        """The last turn of the log. If it has no end, its owner is dead, since we hold the session: it gets one."""
+        last = next(log.entries(), None)
+        if last is not None and last.end is None:
+            reply = Reply(status=TurnStatus.INTERRUPTED)
+            self._append(log, end_line(last.turn_id, reply, at, log.sums()), at)
+        return last
 
     def _compose(self, tail: Tail, window_tokens: int, at: datetime, replaces: dict[str, Any]) -> bytes:
         """The line that begins the turn after this tail, and with it what is shown of the past."""
@@ -346,10 +367,8 @@ class FileTurn(OpenTurn):
         """Writes the end where nobody has written since the begin, and keeps the files open; was it cancelled?"""
         try:
             line, sums, at = self._end_line(reply, self._begun_sums)
-            write = partial(log.append, line, at=at, sync=self.store.fsync, size=self._begun_size)
+            write = partial(self._append_end, log, line, at, self._begun_sums, size=self._begun_size)
             _, cancelled = await self.store.in_thread(write)
-            if log.is_removed():
-                raise _lost()
         except BaseException:
             await self.store.in_thread(self._free)
             raise
@@ -363,10 +382,21 @@ class FileTurn(OpenTurn):
 
     def _write_end(self, log: Log, reply: Reply) -> None:
         with self.store.disk.alone(log.descriptor):
-            line, _, at = self._end_line(reply, self._sums(log))
-            log.append(line, at=at, sync=self.store.fsync)
-            if log.is_removed():
-                raise _lost()
+            before = self._sums(log)
+            line, _, at = self._end_line(reply, before)
+            self._append_end(log, line, at, before)
+
+    def _append_end(self, log: Log, line: bytes, at: datetime, before: Sums, size: int | None = None) -> None:
+        """Appends the end; one that fails does not read as an end, even if it can't be taken back."""
+
+        def undo() -> bytes:
+            return end_line(self.turn_id, Reply(status=TurnStatus.INTERRUPTED), at, before)
+
+        path = self.store.path_of(self.place)
+        try:
+            log.append(line, at=at, sync=self.store.fsync, size=size, path=path, undo=undo)
+        except Replaced:
+            raise _lost() from None
 
     def _end_line(self, reply: Reply, sums: Sums) -> tuple[bytes, Sums, datetime]:
         at = now()

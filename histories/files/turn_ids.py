@@ -33,7 +33,7 @@ class TurnIds:
 
     def __init__(self, most: int = 200_000) -> None:
         self._most, self._weight = most, 0
-        self._logs: OrderedDict[tuple[int, int], _Known] = OrderedDict()
+        self._logs: OrderedDict[tuple[int, int, str], _Known] = OrderedDict()
         self._guard = threading.Lock()
 
     def mention(self, log: Log, turn_id: str) -> bool:
@@ -59,10 +59,10 @@ class TurnIds:
             self._put(log.identity, known)
 
     @overload
-    def _take(self, key: tuple[int, int]) -> _Known: ...
+    def _take(self, key: tuple[int, int, str]) -> _Known: ...
     @overload
-    def _take(self, key: tuple[int, int], size: int) -> _Known | None: ...
-    def _take(self, key: tuple[int, int], size: int | None = None) -> _Known | None:
+    def _take(self, key: tuple[int, int, str], size: int) -> _Known | None: ...
+    def _take(self, key: tuple[int, int, str], size: int | None = None) -> _Known | None:
         """What is known of a log, which is nobody else's then; with a size, only if it is all of that."""
         with self._guard:
             known = self._logs.get(key)
@@ -72,7 +72,7 @@ class TurnIds:
             self._weight -= known.weight if known else 0
         return known or _Known()
 
-    def _put(self, key: tuple[int, int], known: _Known) -> None:
+    def _put(self, key: tuple[int, int, str], known: _Known) -> None:
         with self._guard:
             self._logs[key] = known
             self._weight += known.weight

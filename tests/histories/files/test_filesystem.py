@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -120,14 +121,15 @@ async def test_a_new_file_and_a_new_folder_are_made_durable_before_the_turn_runs
 
     class Watched(Disk):
         def sync(self, descriptor: int) -> None:
-            synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
+            name = os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path)
+            synced.append(re.sub(r"\.[0-9a-f]{8}\.tmp", ".tmp", name))
             super().sync(descriptor)
 
     store = FileStore(tmp_path / "a" / "b", disk=Watched())
     turn = await begun(store.history("alice", "s1"), "hello")
     user = f"a/b/{file_name('alice')}"
     log = f"{user}/{file_name('s1')}.jsonl"
-    assert synced == [".", "a", "a/b", user, log]
+    assert synced == [".", "a", "a/b", f"{user}/{file_name('s1')}.tmp", user]
     await turn.end(replied())
     assert synced[5:] == [log]
     await store.close()
