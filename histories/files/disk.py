@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -94,6 +95,13 @@ class Disk:
         except (FileNotFoundError, NotADirectoryError):
             return False
         return os.path.samestat(named, os.fstat(descriptor))
+
+    def age_s(self, folder: int, name: str) -> float:
+        """How long ago the file was changed, or will have been, after the clock was set back. 0 for none."""
+        try:
+            return abs(time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime)
+        except FileNotFoundError:
+            return 0.0
 
     def read(self, descriptor: int, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -170,7 +171,7 @@ class FileHistory(SessionHistory):
                 pass  # it is there
             remove_session(self._store, self._place, folder)
 
-        await while_idle(self._store, self._place, remove)
+        await while_idle(self._store, self._place, remove, makes_room=True)
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
@@ -212,15 +213,15 @@ class FileHistory(SessionHistory):
     async def stop(self) -> bool:
         running = self._store.running.get(self._place.key)
         if running is not None:
-            if running[1] is not None:
-                running[1]()
+            if running.on_stop is not None:
+                running.on_stop()
             return True
 
         def look(folder: int, log: Log) -> bool:
             last = next(log.entries(), None)
             if last is None or last.end is not None or not is_held(self._store.disk, folder, self._place.lock):
                 return False
-            self._store.ask_stop(self._place.key, last.turn_id)
+            self._store.ask_stop(self._place.key, last.turn_id, last.offset)
             return True
 
         return await self._read(look)
@@ -239,14 +240,16 @@ def present(store: FileStore, user: str) -> Iterator[int]:
         os.close(folder)
 
 
-async def while_idle(store: FileStore, place: Place, work: Callable[[int], None], *, make_folder: bool = False) -> None:
+async def while_idle(
+    store: FileStore, place: Place, work: Callable[[int], None], *, make_folder: bool = False, makes_room: bool = False
+) -> None:
     """Does `work` on the user's folder while no turn of the session can begin. `SessionBusy`, `SessionNotFound`."""
     lock = FileLock(store.disk, place.lock)
 
     def locked() -> None:
         with store.folder(place.user, create=True) if make_folder else present(store, place.user) as folder:
             try:
-                if not lock.try_acquire(folder):
+                if not _try_acquire(lock, folder, makes_room=makes_room):
                     raise SessionBusy
                 work(folder)
             except FileNotFoundError:  # the folder was removed by hand in this instant
@@ -265,6 +268,16 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
         await store.write(place.key, locked)
     finally:
         store.wait_queue.leave(place.key)
+
+
+def _try_acquire(lock: FileLock, folder: int, *, makes_room: bool) -> bool:
+    try:
+        return lock.try_acquire(folder)
+    except OSError as error:
+        # Not even room for an empty file: nobody has the lock then, and nobody gets it before room is made.
+        if not makes_room or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return True
 
 
 def remove_session(store: FileStore, place: Place, folder: int) -> None:

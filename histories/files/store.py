@@ -40,7 +40,7 @@ from histories.files.names import file_name
 from histories.files.open_sessions import OpenSession, OpenSessions
 from histories.files.records import damaged
 from histories.files.threads import Threads
-from histories.files.turn import Place
+from histories.files.turn import Place, Running
 from histories.files.turn_ids import TurnIds
 from histories.waiting import WaitQueue
 
@@ -66,8 +66,8 @@ class FileStore(HistoryStore):
         self.path, self.fsync, self.disk = os.path.abspath(folder), fsync, disk or Disk()
         self.wait_queue, self.writers = WaitQueue(), WaitQueue()
         """Who has a session for a turn or for what no turn may see, and who writes to its log in this moment."""
-        self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
-        """The turns that run in this process: key of the session -> turn_id, how to stop it."""
+        self.running: dict[str, Running] = {}
+        """The turns that run in this process, by the keys of their sessions."""
         self.turn_ids, self.open_sessions, self.folders = TurnIds(), OpenSessions(), Folders()
         self._threads: Threads | None = None
         self._guard = threading.Lock()
@@ -260,7 +260,7 @@ class FileStore(HistoryStore):
             for name in await self.call(names):
                 place = Place(user, name.removesuffix(".jsonl"))
                 try:
-                    await while_idle(self, place, partial(remove_session, self, place))
+                    await while_idle(self, place, partial(remove_session, self, place), makes_room=True)
                 except SessionBusy as error:
                     busy = error
             await self.call(clear)
@@ -281,14 +281,14 @@ class FileStore(HistoryStore):
     def _heed_stops(self) -> None:
         with suppress(FileNotFoundError), self.folder(_STOPS) as folder:
             for name in os.listdir(folder):
-                key, _, turn_id = name.removesuffix(".stop").rpartition("~")
+                key, _, attempt = name.removesuffix(".stop").rpartition("~")
                 running = self.running.get(key.replace("~", "/", 1))
-                if running is not None and file_name(running[0]) == turn_id:
+                if running is not None and running.stop_name == attempt:
                     with suppress(FileNotFoundError):
                         self.disk.unlink(folder, name)
-                    if running[1] is not None:
+                    if running.on_stop is not None:
                         with suppress(RuntimeError):  # its event loop is gone, and the turn with it
-                            running[1]()
+                            running.on_stop()
                 else:
                     self._expire(folder, name)
 
@@ -298,10 +298,10 @@ class FileStore(HistoryStore):
             if now().timestamp() - asked > _STOP_EXPIRES_S:
                 self.disk.unlink(folder, name)
 
-    def ask_stop(self, key: str, turn_id: str) -> None:
+    def ask_stop(self, key: str, turn_id: str, offset: int = 0) -> None:
         """Leaves word for the process that runs this turn."""
         with self.folder(_STOPS, create=True) as folder:
-            name = f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.stop"
+            name = f"{key.replace('/', '~', 1)}~{Running(turn_id, offset, None).stop_name}.stop"
             os.close(self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT))
 
 

@@ -30,6 +30,7 @@ from histories.blocking import undisturbed
 from histories.files.flock import NotNow, Replaced
 from histories.files.locks import FileLock, Line, is_held
 from histories.files.log import Log
+from histories.files.names import file_name
 from histories.files.new_log import create_log
 from histories.files.open_sessions import OpenSession, Shown, Tail
 from histories.files.records import Entry, Sums, decode, dropping, end_line, session_line, turn_line
@@ -71,6 +72,19 @@ class Place:
     @property
     def line(self) -> str:
         return f"{self.session}.next"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A turn that runs. `offset` is that of its record: a retry of the same turn_id has another one."""
+
+    turn_id: str
+    offset: int
+    on_stop: Callable[[], None] | None
+
+    @property
+    def stop_name(self) -> str:
+        return f"{file_name(self.turn_id)}.{self.offset}"
 
 
 async def begin_turn(turn: FileTurn, *, wait_s: float, window_tokens: int) -> OpenTurn | Turn:
@@ -170,7 +184,7 @@ class FileTurn(OpenTurn):
         running = self.store.running.get(self.place.key)
         if running is None:
             await self.store.call(self._look_elsewhere)
-        elif running[0] == self.turn_id:
+        elif running.turn_id == self.turn_id:
             raise _still_running()
 
     def _look_elsewhere(self) -> None:
@@ -220,7 +234,7 @@ class FileTurn(OpenTurn):
         self.store.turn_ids.note(log, session.size, line)
         log.not_alone()
         self._lock, self._log, self._begun_size = session.lock, log, session.size + len(line)
-        self.store.running[self.place.key] = (self.turn_id, self._on_stop)
+        self._runs()
         return self, cancelled
 
     def try_begin(self, window_tokens: int, *, wait: bool) -> OpenTurn | Turn | None:
@@ -246,8 +260,12 @@ class FileTurn(OpenTurn):
             if complete is not None:
                 self._let_go(folder)
                 return complete
-            self.store.running[self.place.key] = (self.turn_id, self._on_stop)
+            self._runs()
             return self
+
+    def _runs(self) -> None:
+        offset = self._begun_size - len(self._line)
+        self.store.running[self.place.key] = Running(self.turn_id, offset, self._on_stop)
 
     def _say_if_wanted(self, folder: int) -> None:
         """Leaves word at the lock whether somebody stands in line; first that nobody does, so that none is missed.

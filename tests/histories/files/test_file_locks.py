@@ -7,6 +7,7 @@ import fcntl
 import gc
 import os
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -244,4 +245,33 @@ def test_a_line_that_was_removed_in_this_instant_can_be_joined_next_time(tmp_pat
         joined.append(line.joined)
     assert joined == [False, True]
     line.leave(folder)
+    os.close(folder)
+
+
+async def test_who_came_first_goes_first_also_after_the_clock_was_set_back(
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (Line(Disk(), "x.next") for _ in range(2))
+    one.join(folder)
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: an_hour_ago)
+    two.join(folder)
+    assert (one.is_behind(folder), two.is_behind(folder)) == (False, True)
+    one.leave(folder)
+    two.leave(folder)
+    os.close(folder)
+
+
+async def test_a_waiter_that_was_stopped_is_passed_by_until_it_goes_on(tmp_path: Path, folder: int) -> None:
+    stopped, two = (Line(Disk(), "x.next") for _ in range(2))
+    stopped.join(folder)
+    two.join(folder)
+    assert two.is_behind(folder)
+    (place, _) = sorted((tmp_path / "x.next").iterdir())
+    os.utime(place, (time.time() - 60, time.time() - 60))
+    assert not two.is_behind(folder)
+    stopped.join(folder)  # as it does each time it looks
+    assert two.is_behind(folder)
+    stopped.leave(folder)
+    two.leave(folder)
     os.close(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import itertools
 import multiprocessing
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from histories.base import SessionBusy, StoreUnavailable, Turn, TurnLost, now
+from histories.base import OpenTurn, SessionBusy, StoreFull, StoreUnavailable, Turn, TurnLost, now
 from histories.base import TurnStatus as Is
 from histories.files import history as files_history
 from histories.files.check import check_main
@@ -360,3 +361,44 @@ async def test_a_session_is_removed_after_what_a_repair_has_kept_of_it(tmp_path:
     await history.delete()
     assert not list(folder_of(store).iterdir())
     await store.close()
+
+
+async def test_a_session_can_be_deleted_where_no_file_can_be_made(tmp_path: Path) -> None:
+    class Full(Disk):
+        full = False
+
+        @override
+        def open(self, folder: int, name: str, flags: int) -> int:
+            if self.full and flags & os.O_CREAT:
+                raise OSError(errno.ENOSPC, "full")
+            return super().open(folder, name, flags)
+
+    disk = Full()
+    store = FileStore(tmp_path, disk=disk)
+    history = store.history("alice", "s1")
+    await talk(history, "one")
+    disk.full = True
+    with pytest.raises(StoreFull):
+        await history.begin(said("two"))
+    await history.delete()
+    assert (await store.sessions("alice")).items == []
+    await store.close()
+
+
+async def test_word_to_stop_a_turn_does_not_stop_its_retry(tmp_path: Path) -> None:
+    asker, store, stopped = FileStore(tmp_path), FileStore(tmp_path), list[str]()
+    history = store.history("alice", "s1")
+    turn = await begun(history, said("hello", turn_id="t"))
+    assert await asker.history("alice", "s1").stop()  # nobody listens yet
+    await turn.end(replied("", Is.FAILED))
+    retry = await history.begin(said("hello", turn_id="t"), on_stop=lambda: stopped.append("the retry"))
+    await store.open()
+    fresh = await begun(store.history("alice", "s2"), "stop me")
+    assert await asker.history("alice", "s2").stop()
+    await until(lambda: not list((tmp_path / ".stops").glob("*s2*")))  # so all words were looked at
+    assert stopped == []
+    assert isinstance(retry, OpenTurn)
+    for each in (retry, fresh):
+        await each.end(replied())
+    for opened in (asker, store):
+        await opened.close()
