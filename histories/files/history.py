@@ -104,6 +104,7 @@ class FileHistory(SessionHistory):
         wait_s: float = 60.0,
         window_tokens: int = 0,
         on_stop: Callable[[], None] | None = None,
+        if_last: str | None = None,
     ) -> OpenTurn | Turn:
         turn = FileTurn(self._store, self, self._place, new, on_stop)
         return await begin_turn(turn, wait_s=wait_s, window_tokens=window_tokens)
@@ -153,7 +154,7 @@ class FileHistory(SessionHistory):
         await self._store.write(self._place.key, write)
 
     @override
-    async def rewind(self, turn_id: str) -> None:
+    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
         def write(_: int) -> None:
             with self._writing() as log:
                 at, title, entry = now(), log.sums().title, log.find(turn_id)

@@ -20,6 +20,7 @@ from histories.base import (
     Reply,
     SessionBusy,
     SessionHistory,
+    ShownTurn,
     Turn,
     TurnLost,
     TurnStatus,
@@ -168,7 +169,7 @@ class FileTurn(OpenTurn):
         new: NewTurn,
         on_stop: Callable[[], None] | None,
     ) -> None:
-        self.store, self.place, self.turn_id, self.past = store, place, new.turn_id, []
+        self.store, self.place, self.turn_id, self.window = store, place, new.turn_id, []
         self._history, self._new, self._on_stop = history, new, on_stop
         self._lock = FileLock(store.disk, place.lock)
         self.line = Line(store.disk, place.line)
@@ -335,7 +336,7 @@ class FileTurn(OpenTurn):
         """The line that begins the turn after this tail, and with it what is shown of the past."""
         new, floor = self._new, self._floor_of(tail.sums, window_tokens)
         if window_tokens:
-            self.past = tail.past(floor)
+            self.window = [ShownTurn("", tail.past(floor))]
         title = tail.sums.title or title_of(new.input)
         self._begun_sums = Sums(tail.sums.turns + 1, tail.sums.tokens, title, new.chain)
         self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, replaces)
