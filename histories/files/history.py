@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
 from histories.base import (
+    PAGE_BYTES,
+    Attempt,
+    Event,
+    Feedback,
     HistoryDamaged,
     InvalidCursor,
-    NewTurn,
+    InvalidId,
     OpenTurn,
     Page,
     Session,
@@ -25,26 +29,29 @@ from histories.base import (
     SessionHistory,
     SessionNotFound,
     Turn,
-    TurnNotFound,
     TurnStatus,
     now,
 )
-from histories.files.flock import NotNow, Replaced
+from histories.files.follow import follow
+from histories.files.idle import present, remove_session, while_idle
 from histories.files.listing import session_entry
-from histories.files.locks import FileLock, is_held
+from histories.files.locks import is_held
 from histories.files.log import Log
 from histories.files.names import file_name
 from histories.files.new_log import create_log
-from histories.files.records import Entry, dropping, session_lines, sums_line
-from histories.files.turn import FileTurn, Place, begin_turn
+from histories.files.place import Place
+from histories.files.records import Entry, feedback_line, sums_line
+from histories.files.rewrite import rewrite
+from histories.files.session_lines import session_lines
+from histories.files.settle import as_interrupted, settle, sums_at
+from histories.files.spot import Spot, entry_and_after, expect_last, jump_to
+from histories.files.tree import Tree
+from histories.files.turn import FileTurn, begin_turn
 
 if TYPE_CHECKING:
     from histories.files.store import FileStore
 
 T = TypeVar("T")
-
-_PAGE_BYTES = 4 * 1024 * 1024
-"""Of the log, after which a page ends early: large turns would fill the memory with what nobody looks at."""
 
 
 class FileHistory(SessionHistory):
@@ -52,8 +59,11 @@ class FileHistory(SessionHistory):
 
     def __init__(self, store: FileStore, user_id: str, session_id: str) -> None:
         self.user_id, self.session_id = user_id, session_id
-        self._store = store
-        self._place = Place(file_name(user_id), file_name(session_id))
+        self._store, self.gate = store, store.gate
+        self._place = Place(store.path, file_name(user_id), file_name(session_id))
+        self.key = self._place.key
+
+    # Looking at the file, and writing to it.
 
     @contextmanager
     def _log(self, flags: int = os.O_RDONLY) -> Iterator[tuple[int, Log]]:
@@ -84,7 +94,7 @@ class FileHistory(SessionHistory):
         try:
             return await self._store.call(read)
         except HistoryDamaged:
-            return await self._store.write(self._place.key, read_alone)
+            return await self._store.write(self.key, read_alone)
 
     @contextmanager
     def _writing(self) -> Iterator[Log]:
@@ -94,24 +104,65 @@ class FileHistory(SessionHistory):
             yield log
 
     def _append(self, log: Log, line: bytes, at: datetime) -> None:
-        log.append(line, at=at, sync=self._store.fsync, path=self._store.path_of(self._place))
+        size = log.size()
+        log.append(line, at=at, sync=self._store.fsync, size=size, path=self._place.path)
+        self._store.trees.note(log, size, line)
+
+    @contextmanager
+    def _tree(self, log: Log) -> Iterator[Tree]:
+        tree = self._store.trees.of(log)
+        yield tree
+        self._store.trees.keep(log, tree)
+
+    async def _change(self, change: Callable[[int, Log], None]) -> None:
+        """Changes the record while no turn runs; what a dead owner left running is ended first."""
+
+        def write(folder: int) -> None:
+            with self._writing() as log:
+                settle(self._store, self._place, folder, log)
+                change(folder, log)
+
+        await while_idle(self._store, self._place, write)
+
+    # Turns.
 
     @override
-    async def begin(
-        self,
-        new: NewTurn,
-        *,
-        wait_s: float = 60.0,
-        window_tokens: int = 0,
-        on_stop: Callable[[], None] | None = None,
-        if_last: str | None = None,
-    ) -> OpenTurn | Turn:
-        turn = FileTurn(self._store, self, self._place, new, on_stop)
-        return await begin_turn(turn, wait_s=wait_s, window_tokens=window_tokens)
+    async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
+        return await begin_turn(FileTurn(self._store, self, self._place, attempt), attempt.deadline)
+
+    @override
+    async def _ask_stop(self) -> bool:
+        def look(folder: int, log: Log) -> bool:
+            last = self._running(folder, log)
+            if last is not None:
+                self._store.ask_stop(self.key, last.turn_id, last.offset)
+            return last is not None
+
+        return await self._read(look)
+
+    def _running(self, folder: int, log: Log) -> Entry | None:
+        """The turn that runs, wherever it does."""
+        last = next(log.entries(), None)
+        is_open = last is not None and last.end is None
+        return last if is_open and is_held(self._store.disk, folder, self._place.lock) else None
+
+    @override
+    def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
+        def look(folder: int, log: Log) -> int | None:
+            running = self._running(folder, log)
+            return running.offset if running is not None and running.turn_id == turn_id else None
+
+        return follow(self._store, self._place, partial(self._read, look), after)
+
+    # The record.
 
     @override
     async def info(self) -> Session:
-        return await self._read(lambda _, log: session_entry(log))
+        def look(folder: int, log: Log) -> Session:
+            running = self._running(folder, log)
+            return replace(session_entry(log), running=None if running is None else running.turn_id)
+
+        return await self._read(look)
 
     @override
     async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
@@ -120,10 +171,10 @@ class FileHistory(SessionHistory):
         def look(folder: int, log: Log) -> Page[Turn]:
             if offset is not None and not log.starts_record(offset):
                 raise _invalid()
-            found: list[Entry] = []
             start = log.size() if offset is None else offset
+            found: list[Entry] = []
             for entry in log.entries(offset, set(gone)):
-                if len(found) == limit or (found and start - entry.offset > _PAGE_BYTES):
+                if len(found) == limit or (found and start - entry.offset > PAGE_BYTES):
                     oldest = found[-1]
                     following = ".".join(map(str, [oldest.dropped_from, *sorted(oldest.gone)]))
                     return Page(self._as_seen(folder, log, found), following)
@@ -140,9 +191,23 @@ class FileHistory(SessionHistory):
         turns = [entry.turn() for entry in reversed(found)]
         if found and found[0].end is None and not is_held(self._store.disk, folder, self._place.lock):
             # Since the log was read, an end may have come. If none has, none will.
-            again = next((e for e in log.entries() if e.offset == found[0].offset), found[0]).turn()
-            turns[-1] = again if again.ended_at else replace(again, status=TurnStatus.INTERRUPTED)
+            again = next((e for e in log.entries() if e.offset == found[0].offset), found[0])
+            turns[-1] = again.turn() if again.end else as_interrupted(self._store, self._place, folder, again)
+        if found and log.sums().more:
+            with self._tree(log) as tree:
+                return _with_more(tree, [entry.offset for entry in reversed(found)], turns)
         return turns
+
+    @override
+    async def turn(self, turn_id: str) -> Turn:
+        def look(folder: int, log: Log) -> Turn:
+            with self._tree(log) as tree:
+                node = tree.find(turn_id)
+            return self._as_seen(folder, log, [log.entry(node.offset, node.end)])[0]
+
+        return await self._read(look)
+
+    # Changes of the record.
 
     @override
     async def rename(self, title: str) -> None:
@@ -151,19 +216,56 @@ class FileHistory(SessionHistory):
                 at = now()
                 self._append(log, sums_line("title", log.sums(), at, title=title), at)
 
-        await self._store.write(self._place.key, write)
+        await self._store.write(self.key, write)
+
+    @override
+    async def feedback(self, turn_id: str, feedback: Feedback) -> None:
+        def write() -> None:
+            with self._writing() as log:
+                with self._tree(log) as tree:
+                    tree.find(turn_id)
+                at = now()
+                self._append(log, feedback_line(turn_id, feedback, at, log.sums()), at)
+
+        await self._store.write(self.key, write)
 
     @override
     async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
-        def write(_: int) -> None:
-            with self._writing() as log:
-                at, title, entry = now(), log.sums().title, log.find(turn_id)
-                if entry is None:
-                    raise TurnNotFound
-                sums, drop = dropping(entry, log.sums_before(entry.dropped_from))
-                self._append(log, sums_line("rewind", sums, at, title=title, **drop), at)
+        def change(folder: int, log: Log) -> None:
+            entry, after = entry_and_after(log, turn_id)
+            expect_last(log, if_last)
+            spot, at = jump_to(log, Spot(log.sums()), entry, after, keep=keep), now()
+            self._append(log, sums_line("rewind", spot.sums, at, title=spot.sums.title, **spot.jump), at)
 
-        await while_idle(self._store, self._place, write)
+        await self._change(change)
+
+    @override
+    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+        def change(folder: int, log: Log) -> None:
+            with self._tree(log) as tree:
+                node = tree.find(turn_id)
+                tree.expect(if_last)
+                while node.chosen is not None:
+                    node = node.chosen
+                gone = sorted(offset for offset in tree.named if offset < node.end)
+            sums, at = sums_at(node, log.sums()), now()
+            jump: dict[str, Any] = {"to": node.end, "up": node.offset, "keep": True}
+            jump |= {"whole": True} if node.failed else {}
+            jump |= {"gone": gone} if gone else {}
+            self._append(log, sums_line("rewind", sums, at, title=sums.title, **jump), at)
+
+        await self._change(change)
+
+    @override
+    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+        def change(folder: int, log: Log) -> None:
+            tree = self._store.trees.of(log)
+            node = tree.find(turn_id)
+            tree.expect(if_last)
+            tree.remove([node])
+            rewrite(self._store, self._place, folder, log, tree, now())
+
+        await self._change(change)
 
     @override
     async def delete(self) -> None:
@@ -177,17 +279,12 @@ class FileHistory(SessionHistory):
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
         def look(folder: int, log: Log) -> tuple[list[Turn], str]:
-            past: list[Turn] = []
-            for entry in log.entries():
-                if past:
-                    past.append(entry.turn())
-                elif entry.turn_id == turn_id:
-                    past += self._as_seen(folder, log, [entry])
-                    if past[0].status is TurnStatus.RUNNING:
-                        raise SessionBusy
-            if not past:
-                raise TurnNotFound
-            return past[::-1], log.sums().title
+            _, after = entry_and_after(log, turn_id)
+            past = [one for number, one in enumerate(log.entries()) if number >= after]
+            turns = self._as_seen(folder, log, past)
+            if turns[-1].status is TurnStatus.RUNNING:
+                raise SessionBusy
+            return turns, log.sums().title
 
         turns, title = await self._read(look)
         await self._store.history(self.user_id, session_id).restore(turns, title=title, created_at=now())
@@ -199,109 +296,30 @@ class FileHistory(SessionHistory):
         def create(folder: int) -> None:
             with suppress(SessionNotFound), self._log():
                 raise SessionExists
+            if len({turn.turn_id for turn in turns}) < len(turns):
+                raise InvalidId("Two of these turns have the same turn_id.")
             content = session_lines(
                 self.user_id, self.session_id, turns, title=title, created_at=created_at, updated_at=updated_at
             )
-            path = self._store.path_of(self._place)
-            create_log(self._store.disk, folder, path, content, at=updated_at, sync=self._store.fsync).close()
+            disk, fsync = self._store.disk, self._store.fsync
+            create_log(disk, folder, self._place.path, content, at=updated_at, sync=fsync).close()
 
         try:
             await while_idle(self._store, self._place, create, make_folder=True)
         except SessionBusy:
             raise SessionExists from None
 
-    @override
-    async def stop(self) -> bool:
-        running = self._store.running.get(self._place.key)
-        if running is not None:
-            if running.on_stop is not None:
-                running.on_stop()
-            return True
 
-        def look(folder: int, log: Log) -> bool:
-            last = next(log.entries(), None)
-            if last is None or last.end is not None or not is_held(self._store.disk, folder, self._place.lock):
-                return False
-            self._store.ask_stop(self._place.key, last.turn_id, last.offset)
-            return True
-
-        return await self._read(look)
-
-
-@contextmanager
-def present(store: FileStore, user: str) -> Iterator[int]:
-    """The folder of a user; raises `SessionNotFound` if there is none."""
-    try:
-        folder = store.open_folder(user)
-    except FileNotFoundError:
-        raise SessionNotFound from None
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-async def while_idle(
-    store: FileStore, place: Place, work: Callable[[int], None], *, make_folder: bool = False, makes_room: bool = False
-) -> None:
-    """Does `work` on the user's folder while no turn of the session can begin. `SessionBusy`, `SessionNotFound`."""
-    lock = FileLock(store.disk, place.lock)
-
-    def locked() -> None:
-        with store.folder(place.user, create=True) if make_folder else present(store, place.user) as folder:
-            try:
-                if not _try_acquire(lock, folder, makes_room=makes_room):
-                    raise SessionBusy
-                work(folder)
-            except FileNotFoundError:  # the folder was removed by hand in this instant
-                raise NotNow from None
-            finally:
-                lock.release(folder)
-
-    try:
-        await store.wait_queue.enter(place.key, 0)
-    except TimeoutError:
-        raise SessionBusy from None
-    try:
-        kept = store.open_sessions.take(place.key)
-        if kept is not None:
-            kept.close()
-        await store.write(place.key, locked)
-    finally:
-        store.wait_queue.leave(place.key)
-
-
-def _try_acquire(lock: FileLock, folder: int, *, makes_room: bool) -> bool:
-    try:
-        return lock.try_acquire(folder)
-    except OSError as error:
-        # Not even room for an empty file: nobody has the lock then, and nobody gets it before room is made.
-        if not makes_room or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return True
-
-
-def remove_session(store: FileStore, place: Place, folder: int) -> None:
-    """Removes all that there is of the session, the log last: who does not get that far can try again.
-
-    For who holds the session.
-    """
-    remove_leftovers(store, folder, place)
-    with suppress(FileNotFoundError):
-        store.disk.unlink(folder, place.log)
-    if store.fsync:
-        store.disk.sync(folder)
-    if not store.disk.is_at_path(os.path.join(store.path, place.user), folder):
-        raise Replaced
-
-
-def remove_leftovers(store: FileStore, folder: int, place: Place | None = None) -> None:
-    """Removes what crashes and repairs have left of a session, or of all; durable when the folder is synced."""
-    for name in os.listdir(folder):
-        session, _, rest = name.partition(".")
-        if (place is None or session == place.session) and (rest.startswith("damaged-") or rest.endswith(".tmp")):
-            with suppress(FileNotFoundError):
-                store.disk.unlink(folder, name)
+def _with_more(tree: Tree, offsets: Sequence[int], turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with what only a look at the whole log tells of them."""
+    siblings, found = tree.siblings(), list[Turn]()
+    for offset, turn in zip(offsets, turns, strict=True):
+        node = tree.nodes.get(offset)
+        if node is not None:
+            versions = siblings[node.parent]
+            turn = replace(turn, feedback=node.feedback, versions=versions if len(versions) > 1 else ())
+        found.append(turn)
+    return found
 
 
 def _parse(before: str) -> tuple[int, list[int]]:

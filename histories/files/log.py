@@ -92,15 +92,19 @@ class Log:
 
         `gone`: the offsets of turns that one after `before` replaced.
         """
-        lines, end, gone = Backward(self, before), None, gone or set()
+        lines, end, gone, whole = Backward(self, before), None, gone or set(), False
         while (found := lines.previous()) is not None:
             offset, record = found
             gone.update(record.get("gone", ()))
-            if record["r"] == "end":
+            if record["r"] == "end" and "to" in record and not whole:
+                lines.jump(record["to"])
+            elif record["r"] == "end":
                 if end is None or end["id"] != record["id"]:  # the newest one holds
                     end = record
             elif record["r"] == "rewind":
                 lines.jump(record["to"])
+                whole = bool(record.get("whole"))  # a turn that came to nothing was chosen: it is shown all the same
+                continue
             elif record["r"] == "turn":
                 drop = record.get("to", offset)
                 ended = end if end and end["id"] == record["id"] else None
@@ -108,10 +112,18 @@ class Log:
                 lines.jump(drop)
                 if offset not in gone:
                     yield Entry(offset, record, ended, [g for g in gone if g < drop])
+            whole = False
 
-    def find(self, turn_id: str) -> Entry | None:
-        """The turn of that id: the more turns are after it, the longer it takes."""
-        return next((entry for entry in self.entries() if entry.turn_id == turn_id), None)
+    def entry(self, offset: int, end: int) -> Entry:
+        """The turn whose record begins at `offset`, and whose end ends at `end` (0: it has none)."""
+        line = b""
+        while b"\n" not in line:
+            more = self.disk.read(self.descriptor, _BLOCK, offset + len(line))
+            if not more:
+                raise damaged()
+            line += more
+        found = Backward(self, end).previous() if end else None
+        return Entry(offset, decode(line.partition(b"\n")[0]), found[1] if found else None)
 
     def cut_torn_tail(self) -> None:
         """Removes what a crash left after the last whole line; raises `HistoryDamaged` for what no crash leaves."""

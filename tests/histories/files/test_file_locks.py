@@ -110,7 +110,7 @@ async def test_a_thousand_waiters_take_no_thread_no_descriptor_and_little_memory
     assert memory / 1000 < 20_000
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert threading.active_count() == threads
-    assert len(store.wait_queue) == 1
+    assert len(store.gate.queue) == 1
     for task in tasks[:990]:
         task.cancel()
     await asyncio.gather(*tasks[:990], return_exceptions=True)
@@ -120,7 +120,7 @@ async def test_a_thousand_waiters_take_no_thread_no_descriptor_and_little_memory
         assert isinstance(turn, OpenTurn)
         await turn.end(replied())
     assert [texts(t.input) for t in await all_turns(history)] == [["held"], *([str(n)] for n in range(990, 1000))]
-    assert len(store.wait_queue) == 0
+    assert len(store.gate.queue) == 0
     await store.close()
 
 
@@ -131,8 +131,8 @@ async def test_idle_sessions_leave_nothing_behind_in_the_process(tmp_path: Path)
     idle = [store.history("alice", str(n)) for n in range(10_000)]
     for history in idle[:200]:
         await talk(history, "hello")
-    assert len(store.wait_queue) == 0
-    assert store.running == {}
+    assert len(store.gate.queue) == 0
+    assert store.gate.running == {}
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 16  # the folder of each thread at work
     assert {p.suffix for p in tmp_path.rglob("*.*")} == {".jsonl"}
     await store.close()
