@@ -224,17 +224,19 @@ class Trees:
 
     def knows(self, log: Log, size: int, turn_id: str) -> bool | None:
         """Whether a turn is in an open log of this size, without a look at it; None if all of it is not known."""
+        key = log.identity
         with self._guard:
-            tree = self._trees.get(log.identity)
+            tree = self._trees.get(key)
             return turn_id in tree.ids if tree is not None and tree.size == size else None
 
     def note(self, log: Log, size: int, lines: bytes) -> None:
         """What was just appended to a log that had this size; of no matter if that was not all known."""
+        key = log.identity
         with self._guard:
-            tree = self._trees.get(log.identity)
+            tree = self._trees.get(key)
             if tree is None or tree.size != size:
                 return
-        tree = self._take(log.identity)
+        tree = self._take(key)
         if tree.size == size:
             tree.learn(lines)
         self.keep(log, tree)
@@ -247,10 +249,11 @@ class Trees:
 
     def keep(self, log: Log, tree: Tree) -> None:
         """Remembers a tree that nobody uses any more."""
+        key = log.identity
         with self._guard:
-            old = self._trees.pop(log.identity, None)
+            old = self._trees.pop(key, None)
             self._weight += _weight(tree) - (_weight(old) if old else 0)
-            self._trees[log.identity] = tree
+            self._trees[key] = tree
             while self._weight > self._most and len(self._trees) > 1:
                 self._weight -= _weight(self._trees.popitem(last=False)[1])
 
