@@ -38,6 +38,7 @@ from histories.files.open_sessions import OpenSession, Tail
 from histories.files.records import Entry, Sums, decode, end_line, session_line, turn_line
 from histories.files.settle import settle
 from histories.files.spot import Spot, expect_last, shown_turns, spot_for
+from histories.files.tree import Node
 from histories.window import window_floor
 
 if TYPE_CHECKING:
@@ -197,19 +198,22 @@ class FileTurn(OpenTurn):
                 if last is not None and last.turn_id == self.turn_id and last.end is None:
                     if is_held(disk, folder, self.place.lock):
                         raise TurnRunning
-                elif last is not None:
-                    return self._complete(log)
+                elif last is not None and (earlier := self._earlier(log)) is not None:
+                    return self._complete(log, earlier)
             finally:
                 log.close()
         return None
 
-    def _complete(self, log: Log) -> Turn | None:
-        """The turn of this turn_id, if it is complete."""
+    def _earlier(self, log: Log) -> Node | None:
+        """The turn of this turn_id that is on the record."""
         tree = self.store.trees.of(log)
         self.store.trees.keep(log, tree)
-        node = tree.ids.get(self.turn_id)
-        turn = None if node is None else log.entry(node.offset, node.end).turn()
-        if turn is None or turn.status is not TurnStatus.COMPLETE:
+        return tree.ids.get(self.turn_id)
+
+    def _complete(self, log: Log, node: Node) -> Turn | None:
+        """This turn, if it is complete."""
+        turn = log.entry(node.offset, node.end).turn()
+        if turn.status is not TurnStatus.COMPLETE:
             return None
         if self.store.fsync:  # whoever wrote it may have died before it was on the disk
             self.store.disk.sync(log.descriptor)
@@ -237,7 +241,8 @@ class FileTurn(OpenTurn):
             self._begin_first(folder)
             return None
         with disk.alone(log.descriptor):
-            if not log.is_empty():
+            log.cut_torn_tail()
+            if log.size():
                 return self._write_begin(folder, log)
         log.close()
         self._log = None
@@ -257,16 +262,11 @@ class FileTurn(OpenTurn):
         self.store.trees.note(log, 0, content)
 
     def _write_begin(self, folder: int, log: Log) -> Turn | None:
-        at, earlier = now(), None
-        log.cut_torn_tail()
+        at = now()
         settle(self.store, self.place, folder, log)
-        if self._new.given:
-            complete = self._complete(log)
-            if complete is not None:
-                return complete
-            tree = self.store.trees.of(log)
-            self.store.trees.keep(log, tree)
-            earlier = tree.ids.get(self.turn_id)
+        earlier = self._earlier(log) if self._new.given else None
+        if earlier is not None and (complete := self._complete(log, earlier)) is not None:
+            return complete
         expect_last(log, self._attempt.if_last)
         spot = spot_for(log, self._new, earlier)
         floor = self._floor_of(spot.sums)

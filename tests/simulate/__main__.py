@@ -21,7 +21,7 @@ def main() -> int:
     while time.monotonic() < until and not (arguments.schedules and seed - arguments.seed >= arguments.schedules):
         try:
             simulate(seed)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, its seed is told
             traceback.print_exc()
             print(f"Broken by seed {seed}, schedule {seed - arguments.seed + 1}: replay it with --seed {seed}.")
             return 1

@@ -94,13 +94,13 @@ class Process:
         """It runs no longer."""
         self.turns.discard(turn)
         if self.disk.is_dead:
-            turn._let_go(None)  # type: ignore[attr-defined] # noqa: SLF001 - what the kernel does
+            turn._let_go(None)  # type: ignore[attr-defined]
 
     def die(self) -> None:
         """`kill -9`: its locks are free, its files closed."""
         self.disk.is_dead = True
         for turn in self.turns:
-            if turn._lock.held:  # type: ignore[attr-defined] # noqa: SLF001 - what the kernel does then
-                turn._lock.rest()  # type: ignore[attr-defined] # noqa: SLF001
+            if turn._lock.held:  # type: ignore[attr-defined]
+                turn._lock.rest()  # type: ignore[attr-defined]
         for _, session in self.store.open_sessions.take_stale(all_of_them=True):
             session.close()

@@ -28,7 +28,7 @@ from histories.base import (
 from tests.simulate.process import Died, Process
 from tests.simulate.world import World
 
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - files of a schedule need not outlive it
+_MEMORY: Final = Path("/dev/shm")
 _Act = Callable[[SessionHistory, Process], Coroutine[Any, Any, None]]
 
 
@@ -49,7 +49,8 @@ class Story:
         self._complete: dict[str, list[str]] = defaultdict(list)
         self._loose: set[str] = set()
         """Sessions from which something was taken away: there is no saying what is left."""
-        self._acts: list[_Act] = [self._turn] * 5 + [self._rename] * 3 + [self._renames, self._look, self._rate]
+        turns: list[_Act] = [self._turn] * 5
+        self._acts = [*turns, *[self._rename] * 3, self._renames, self._look, self._rate]
         if changes:
             self._acts += [self._rewind, self._choose, self._delete, self._fork, self._again, self._delete_turn]
 
@@ -96,7 +97,9 @@ class Story:
             process.disk.step()
             ending = turn.end(Reply(status=TurnStatus.COMPLETE, output=[AIMessage(f"re: {name}")]))
             if self._random.random() < 0.3:
-                await asyncio.gather(ending, history.rename(name), return_exceptions=False)
+                ended, _ = await asyncio.gather(ending, history.rename(name), return_exceptions=True)
+                if isinstance(ended, BaseException):
+                    raise ended
             else:
                 await ending
             self._complete[history.session_id].append(name)
@@ -197,8 +200,8 @@ async def _all_turns(history: SessionHistory) -> list[Turn]:
     return turns
 
 
-def simulate(seed: int) -> None:
-    """One schedule. Raises `Hang`, `Broken`, or whatever a store should not raise."""
+def simulate(seed: int) -> tuple[int, float]:
+    """One schedule: how many steps it had, and how long it took in its own time. Raises `Hang`, `Broken`, or whatever a store should not raise."""
     folder = tempfile.mkdtemp(prefix="simulate-", dir=_MEMORY if _MEMORY.is_dir() else None)
     world = World(seed)
     try:
@@ -211,14 +214,13 @@ def simulate(seed: int) -> None:
                 _cancel_all(loop)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return world.steps, world.now
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
     """What still waits is let go of; nothing runs any more."""
     loop.set_exception_handler(lambda loop, context: None)
     for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - the schedule is over
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
         with suppress(BaseException):
-            task.get_coro().close()  # type: ignore[union-attr]
-
-
+            task.get_coro().close()

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty
 from random import Random
 from types import SimpleNamespace
@@ -38,13 +39,14 @@ class World:
     """One schedule. `now` is its time in seconds."""
 
     def __init__(self, seed: int) -> None:
-        self.random = Random(seed)  # noqa: S311 - to be repeated, not to be secret
-        self.now = 0.0
+        self.random = Random(seed)
+        self.now, self.steps = 0.0, 0
         self._main = greenlet.getcurrent()
         self._threads: list[SimThread] = []
 
     def switch(self) -> None:
         """A point at which another may go on first."""
+        self.steps += 1
         current = greenlet.getcurrent()
         if current is self._main:
             while self.random.random() < 0.3 and (thread := self._choose()) is not None:
@@ -57,7 +59,7 @@ class World:
         current = greenlet.getcurrent()
         if current is self._main:
             raise Hang("the event loop waits for a lock")
-        current.thread.wakes_at = self.now + seconds  # type: ignore[attr-defined]
+        current.thread.wakes_at = self.now + seconds
         self._main.switch()
 
     def add(self, thread: SimThread) -> None:
@@ -94,7 +96,7 @@ class World:
         try:
             with (
                 mock.patch.object(threads, "threading", parts),
-                mock.patch.object(threads, "SimpleQueue", lambda: SimQueue(self)),
+                mock.patch.object(threads, "SimpleQueue", partial(SimQueue, self)),
                 mock.patch.object(fcntl, "flock", self._flock),
             ):
                 yield loop
@@ -124,7 +126,7 @@ class SimThread:
         self.wakes_at = 0.0
         self.waits_for: SimQueue | None = None
         self._runs = greenlet(self._run)
-        self._runs.thread = self  # type: ignore[attr-defined]
+        self._runs.thread = self
 
     def start(self) -> None:
         self._world.add(self)
@@ -157,7 +159,7 @@ class SimQueue:
         self._items.append(item)
 
     def get(self) -> Any:
-        thread = greenlet.getcurrent().thread  # type: ignore[attr-defined]
+        thread = greenlet.getcurrent().thread
         thread.waits_for = self
         self._world.switch()
         while not self._items:

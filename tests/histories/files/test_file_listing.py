@@ -170,8 +170,13 @@ async def test_a_search_may_go_over_several_texts_of_a_turn(store: FileStore) ->
     await talk(history, "same", reply=replied("same"))
     await talk(history, "one", reply=replied("two"))
     for _ in range(2):
-        assert await _found(store, "SAME\nsame") == await _found(store, "ne\nTW") == ["s1"]
-        assert await _found(store, "same\none") == await _found(store, "one\nthree") == []
+        assert (
+            await _found(store, "SAME\nsame")
+            == await _found(store, "on\nTW")
+            == await _found(store, "two same")
+            == ["s1"]
+        )
+        assert await _found(store, "same\nne") == await _found(store, "one\nthree") == []
     await store.close()
 
 

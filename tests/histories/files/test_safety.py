@@ -329,7 +329,7 @@ async def test_a_child_that_a_chain_forks_keeps_no_session(tmp_path: Path) -> No
 
 
 async def test_a_page_of_large_turns_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_history, "_PAGE_BYTES", 200_000)
+    monkeypatch.setattr(files_history, "PAGE_BYTES", 200_000)
     store = FileStore(tmp_path, fsync=False)
     history = store.history("alice", "s1")
     for number in range(8):
