@@ -92,7 +92,9 @@ class JournalReader:
             data += more
         data = data[: data.rfind(b"\n") + 1]
         self._position += len(data)
-        events = (line.partition(b" ") for line in data.splitlines())
+        if not data:
+            return []
+        events = (line.partition(b" ") for line in data[:-1].split(b"\n"))
         return [Event(int(number), text) for number, _, text in events]
 
     def close(self) -> None:

@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from histories.base import Reply, Turn, TurnDetails, TurnStatus, estimate_tokens, now
+from histories.base import Reply, Turn, estimate_tokens, now
 from histories.files.journal_file import journaled
 from histories.files.log import Log
 from histories.files.records import Entry, Sums, end_line
 from histories.files.tree import Node
-from histories.journal import recovered
+from histories.journal import settled
 
 if TYPE_CHECKING:
     from histories.files.place import Place
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 def as_interrupted(store: FileStore, place: Place, folder: int, entry: Entry) -> Turn:
     """The turn without an end as it will be settled."""
-    turn = entry.turn()
-    output = recovered(journaled(store.disk, folder, place.journal, entry.offset))
-    return replace(turn, status=TurnStatus.INTERRUPTED, output=output)
+    reply = _reply(store, place, folder, entry)
+    return replace(entry.turn(), status=reply.status, output=reply.output, kind=reply.kind, details=reply.details)
+
+
+def _reply(store: FileStore, place: Place, folder: int, entry: Entry) -> Reply:
+    return settled(journaled(store.disk, folder, place.journal, entry.offset))
 
 
 def sums_at(node: Node | None, sums: Sums) -> Sums:
@@ -37,10 +40,9 @@ def settle(store: FileStore, place: Place, folder: int, log: Log) -> None:
     last = next(log.entries(), None)
     if last is None or last.end is not None:
         return
-    turn, sums, at, back = as_interrupted(store, place, folder, last), log.sums(), now(), {}
-    reply = Reply(status=turn.status, output=turn.output, details=TurnDetails())
-    if turn.shown:
-        sums = replace(sums, tokens=sums.tokens + estimate_tokens([*turn.input, *turn.output]))
+    reply, sums, at, back = _reply(store, place, folder, last), log.sums(), now(), {}
+    if reply.is_shown:
+        sums = replace(sums, tokens=sums.tokens + estimate_tokens(last.turn().input) + reply.tokens)
     elif last.record.get("version"):
         tree = store.trees.of(log)
         store.trees.keep(log, tree)

@@ -201,7 +201,9 @@ async def _all_turns(history: SessionHistory) -> list[Turn]:
 
 
 def simulate(seed: int) -> tuple[int, float]:
-    """One schedule: how many steps it had, and how long it took in its own time. Raises `Hang`, `Broken`, or whatever a store should not raise."""
+    """One schedule: how many steps it had, and how long it took in its own time.
+
+    Raises `Hang`, `Broken`, or whatever a store should not raise."""
     folder = tempfile.mkdtemp(prefix="simulate-", dir=_MEMORY if _MEMORY.is_dir() else None)
     world = World(seed)
     try:

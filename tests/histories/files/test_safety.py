@@ -402,3 +402,20 @@ async def test_word_to_stop_a_turn_does_not_stop_its_retry(tmp_path: Path) -> No
         await each.end(replied())
     for opened in (asker, store):
         await opened.close()
+
+
+async def test_what_a_dead_owner_had_said_is_on_the_record(tmp_path: Path) -> None:
+    dead, store = FileStore(tmp_path), FileStore(tmp_path)
+    history = store.history("alice", "s1")
+    turn = await begun(dead.history("alice", "s1"), "hello")
+    await turn.journal([b'"half "', b'"a reply"'])
+    turn._let_go(None)  # type: ignore[attr-defined] # what the kernel does when its process dies
+    (looked_at,) = await all_turns(history)
+    assert (looked_at.status, texts(looked_at.output)) == (Is.INTERRUPTED, ["half a reply"])
+    following = await begun(history, "more", window=1000)
+    assert texts(following.past) == ["hello", "half a reply"]
+    await following.end(replied())
+    assert not list(tmp_path.rglob("*.journal"))
+    turn._book.remove(None)  # type: ignore[attr-defined]
+    for each in (dead, store):
+        await each.close()
