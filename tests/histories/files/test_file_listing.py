@@ -194,7 +194,7 @@ async def test_what_was_read_once_is_not_read_again_until_it_changes(tmp_path: P
 
     assert await opened("nothing") == 20
     assert await opened("nothing else") == 0
-    assert await opened("hello 7") == 1
+    assert await opened("hello 7") == 2  # in 17 there is a 7, too, if no word begins with it
     await talk(store.history("alice", "s3"), "more")
     assert await opened("nothing") == 1
     await store.close()
