@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -215,6 +216,7 @@ def simulate(seed: int) -> tuple[int, float]:
             finally:
                 _cancel_all(loop)
     finally:
+        _close_all(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return world.steps, world.now
 
@@ -226,3 +228,11 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         with suppress(BaseException):
             task.get_coro().close()
+
+
+def _close_all(folder: str) -> None:
+    """What processes that died had open, the kernel closes."""
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").startswith(folder):
+                os.close(int(number))
