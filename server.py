@@ -75,7 +75,9 @@ def create_app(
                 stack.push_async_callback(histories.close)
             if model is None:
                 endpoint = stack.enter_context(_endpoint(settings))
-                opened = await stack.enter_async_context(connect(endpoint, timeout_s=settings.model_timeout_s))
+                fast = settings.model_client == "fast"
+                connecting = connect(endpoint, timeout_s=settings.model_timeout_s, fast=fast)
+                opened = await stack.enter_async_context(connecting)
                 _add_chains(app, chains, opened, turns)
             stack.push_async_callback(turns.drain, 0)
             yield
