@@ -38,6 +38,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "on_disconnect": "stop",
         "window_tokens": 3000,
         "max_body_bytes": 4194304,
+        "model_client": "fast",
         "model_timeout_s": 120.0,
         "shutdown_s": 30.0,
         "debug_prompts": False,
