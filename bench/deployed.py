@@ -32,7 +32,10 @@ def measure(bench: Bench) -> Result:
 
 
 def _lengths(bench: Bench, url: str) -> Result:
-    """A turn after so many messages, beside a first one: processor time and time."""
+    """A turn after so many messages, beside one after none: processor time and time.
+
+    Of sessions that are in use: each has had a turn, two messages more, when it is measured.
+    """
     folder, per_round = bench.place(), 40
     sessions = {
         (endpoint, length): [f"{endpoint}-{length}-{place}" for place in range(per_round * (bench.rounds + 1))]
@@ -47,10 +50,10 @@ def _lengths(bench: Bench, url: str) -> Result:
         for number in range(bench.rounds + 1):
             for (endpoint, length), names in sessions.items():
                 mine = names[number * per_round :][:per_round]
+                job = {"clients": 8, "turns": per_round // 8, "turns_per_session": 1, "sessions": mine}
+                bench.clients.do(server, endpoint, **job)
                 before = server.processor_s()
-                outcome = bench.clients.do(
-                    server, endpoint, clients=8, turns=per_round // 8, turns_per_session=1, sessions=mine
-                )
+                outcome = bench.clients.do(server, endpoint, **job)
                 spent = (server.processor_s() - before) * 1000 / outcome.turns
                 if number:  # the first round warms up
                     costs[endpoint, length].append((spent, median(outcome.times)))
