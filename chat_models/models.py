@@ -7,6 +7,7 @@ for none.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -89,7 +90,9 @@ async def connect(endpoint: Endpoint, *, timeout_s: float, fast: bool = True) ->
     # As many streams at once as there are callers.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE_S)
     trust_env = not endpoint.is_loopback  # no proxy leads to this machine
-    tls = httpx2.create_ssl_context(trust_env=trust_env)  # one for both: to read all authorities takes a while
+    # One for both: to read all authorities takes a while. This machine needs none, unless it speaks TLS to itself.
+    bare = endpoint.is_loopback and urlsplit(endpoint.base_url).scheme == "http"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if bare else httpx2.create_ssl_context(trust_env=trust_env)
     transport = None
     if fast and not (trust_env and getproxies()):  # httpx sees to proxies
         slow = httpx2.AsyncHTTPTransport(verify=tls, limits=limits)
