@@ -155,7 +155,9 @@ class _Server:
         model = self.model
         if model is None:
             endpoint = stack.enter_context(_endpoint(self.settings))
-            model = await stack.enter_async_context(connect(endpoint, timeout_s=self.settings.model_timeout_s))
+            fast = self.settings.model_client == "fast"
+            connecting = connect(endpoint, timeout_s=self.settings.model_timeout_s, fast=fast)
+            model = await stack.enter_async_context(connecting)
         at_once = self._built_at_once()
         for chain in self.chains:
             if chain not in at_once:

@@ -106,6 +106,7 @@ class Settings(BaseSettings):
     history_url: Annotated[str, AfterValidator(_history_url)] = Field("file:", repr=False)
     history_fsync: bool = True
     model: str | None = None
+    model_client: Literal["fast", "openai"] = "fast"
     jwt_secret: Annotated[SecretStr, AfterValidator(_hs256_key)] | None = None
     jwt_jwks_url: WebUrl | None = Field(None, repr=False)
     jwt_audience: str | None = None

@@ -272,8 +272,8 @@ async def test_a_reply_that_can_not_be_kept_is_an_error_and_the_history_is_as_it
 
 HEARD = {
     "invoke": "",
-    "stream": r'data: "said: "',
-    "stream_log": r'/streamed_output/-","value":"said: "',
+    "stream": r'data: "(You )?said: "',
+    "stream_log": r'/streamed_output/-","value":"(You )?said: "',
     "stream_events": r"on_chain_stream[^\n]*said: ",
 }
 
