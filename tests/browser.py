@@ -94,7 +94,7 @@ def ask(page: Page, text: str, *, wait: bool = True, chain: str = "chat") -> Non
     turns = page.locator("#turns > li").count()
     box = page.get_by_label("Message", exact=True)
     box.fill(text)
-    box.press("Enter")
+    box.press("Control+Enter")  # on a phone, Enter alone is a new line
     if wait:
         page.locator("#turns > li").nth(turns).locator(".rendered").wait_for()
         page.locator("#send").wait_for()

@@ -110,6 +110,12 @@ export class Recollect {
     return (await this.json("POST", "render", { body: { texts } })).html;
   }
 
+  /** The blocks of a growing Markdown text that nothing can change any more: `{html, lines}`, `lines` of the text. */
+  async renderOpen(text) {
+    const { html, lines } = await this.json("POST", "render", { body: { texts: [text], open: true } });
+    return { html: html[0], lines: lines[0] };
+  }
+
   /** One request; its JSON, or null when there is none. Throws RecollectError and ConnectionLost. */
   async json(method, where, options) {
     const response = await this.request(method, where, options);
@@ -167,8 +173,8 @@ class Sessions {
     return this.#one("DELETE", session, "", { keepalive });
   }
 
-  deleteAll() {
-    return this.client.json("DELETE", "sessions");
+  deleteAll({ keepalive } = {}) {
+    return this.client.json("DELETE", "sessions", { keepalive });
   }
 
   /** A new session of the name `as`, with the past up to and with that turn. */

@@ -238,7 +238,7 @@ def test_what_is_exported_can_be_imported(page: Page, tmp_path: Path) -> None:
     exported.value.save_as(tmp_path / "hello.json")
     assert json.loads((tmp_path / "hello.json").read_text())["title"] == "hello"
     page.get_by_text("alice", exact=True).click()
-    page.get_by_label("Import a conversation").set_input_files(tmp_path / "hello.json")
+    page.get_by_label("Import conversations").set_input_files(tmp_path / "hello.json")
     expect(page.locator("#list li")).to_have_count(2)
     expect(page.locator("#turns > li")).to_have_count(1)
 
