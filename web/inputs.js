@@ -31,7 +31,8 @@ export class Inputs {
 
   /** Whether the chain takes whole messages, which may hold pictures, and not only text. */
   get takesMessages() {
-    return this.#place(this.chain)?.type !== "string";
+    const place = this.#place(this.chain);
+    return place !== undefined && place.type !== "string";
   }
 
   /** What to begin a conversation with: the examples of the message's schema. */

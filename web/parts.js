@@ -17,6 +17,10 @@ export class Parts {
     return this.list.filter(({ kind }) => kind === "words").map(({ text }) => text).join("\n\n");
   }
 
+  get empty() {
+    return this.list.every(({ kind, text }) => kind === "words" && !text.trim());
+  }
+
   #message({ type = "ai", content, tool_calls: calls, tool_call_chunks: pieces, additional_kwargs: extra, ...rest }) {
     this.#of = type === "AIMessageChunk" || type === "chunk" ? rest.id ?? "" : {};
     if (type === "tool" || type === "ToolMessageChunk" || type === "function") return this.#result({ content, ...rest });

@@ -38,10 +38,10 @@ export function fill(item, turn, { busy, last, trouble, words, act }) {
   const running = turn.status === "running";
   part(".you .words").replaceChildren(...turn.input.flatMap(question));
   drawParts(part(".parts"), parts.list, words, running);
-  part(".reply").hidden = parts.list.length === 0;
+  part(".reply").hidden = parts.empty;
   const why = trouble || turn.error?.message || "";
   Object.assign(part(".trouble"), { textContent: why, hidden: !why });
-  const mark = MARKS[turn.status] ?? ENDS[turn.finish_reason] ?? (parts.list.length ? "" : "The model said nothing.");
+  const mark = MARKS[turn.status] ?? ENDS[turn.finish_reason] ?? (parts.empty ? "The model said nothing." : "");
   Object.assign(part(".mark"), { textContent: mark, className: `mark ${turn.status}` });
   part(".meta").replaceChildren(...meta(turn));
   offer(item, turn, { busy, last, running, said: parts.text, act });
