@@ -3,24 +3,27 @@
 A history is the record of one session's turns, in the order in which they ran. A turn is begun (from then on the
 user's words are durable), runs, and is ended (from then on the reply is durable). Whoever begins a turn owns the
 session until the turn ends or the owner dies; everybody else waits, in order of arrival, or is refused.
+
+A turn may have versions, which stand at the same place: the turns of a session form a tree, of which one line is
+shown, to the user and to the model. All the rest is still there, and can be chosen again.
+
+What all stores do alike stands here, in methods that are public and concrete. A store fills in the hooks, whose names
+begin with an underscore.
 """
 
 from __future__ import annotations
 
-import unicodedata
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Generic, TypeVar
-from uuid import uuid4
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from datetime import datetime
 
 from langchain_core.chat_history import BaseChatMessageHistory
-from langchain_core.messages import BaseMessage, HumanMessage
-from typing_extensions import TypedDict, override
+from langchain_core.messages import BaseMessage
+from typing_extensions import override
 
 from histories.blocking import run_blocking as run_blocking
+from histories.blocking import see_through
 from histories.codec import UnknownMessage as UnknownMessage
 from histories.codec import dump as dump
 from histories.codec import message_from_json as message_from_json
@@ -28,165 +31,99 @@ from histories.codec import message_to_json as message_to_json
 from histories.codec import text_of as text_of
 from histories.codec import undump as undump
 from histories.codec import whole as whole
+from histories.errors import HistoryDamaged as HistoryDamaged
+from histories.errors import HistoryError as HistoryError
+from histories.errors import HistoryMoved as HistoryMoved
+from histories.errors import InvalidCursor as InvalidCursor
+from histories.errors import InvalidId as InvalidId
+from histories.errors import SessionBusy as SessionBusy
+from histories.errors import SessionExists as SessionExists
+from histories.errors import SessionNotFound as SessionNotFound
+from histories.errors import StoreFull as StoreFull
+from histories.errors import StoreUnavailable as StoreUnavailable
+from histories.errors import TurnLost as TurnLost
+from histories.errors import TurnNotFound as TurnNotFound
+from histories.errors import TurnRunning as TurnRunning
+from histories.gate import Attempt as Attempt
+from histories.gate import Gate as Gate
+from histories.model import Event as Event
+from histories.model import Failure as Failure
+from histories.model import Feedback as Feedback
+from histories.model import Hit as Hit
+from histories.model import NewTurn as NewTurn
+from histories.model import Note as Note
+from histories.model import Page as Page
+from histories.model import Recalled as Recalled
+from histories.model import RecalledTurn as RecalledTurn
+from histories.model import Reply as Reply
+from histories.model import Session as Session
+from histories.model import ShownTurn as ShownTurn
+from histories.model import Turn as Turn
+from histories.model import TurnDetails as TurnDetails
+from histories.model import TurnStatus as TurnStatus
+from histories.model import Usage as Usage
+from histories.model import check_id as check_id
+from histories.model import now as now
+from histories.model import title_of as title_of
 from histories.window import estimate_tokens as estimate_tokens
-
-T = TypeVar("T")
-
-
-class HistoryError(Exception):
-    """What a history can't do. The message says what to do about it, and carries no path and no secret."""
-
-    usual = ""
-    """What it says unless it is told otherwise."""
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or self.usual)
-
-
-class InvalidId(HistoryError, ValueError):
-    """A session_id or turn_id outside the alphabet."""
-
-
-class InvalidCursor(HistoryError, ValueError):
-    """A page's cursor that this store did not give out."""
-
-
-class SessionNotFound(HistoryError):
-    """The user has no such session."""
-
-    usual = "There is no such session."
-
-
-class TurnNotFound(HistoryError):
-    """The session has no such turn."""
-
-    usual = "The session has no such turn."
-
-
-class SessionExists(HistoryError):
-    """The name that a new session should get is taken."""
-
-    usual = "There is a session of that name already: choose another one."
-
-
-class SessionBusy(HistoryError):
-    """A turn of the session is running, and the wait for it ran out."""
-
-    usual = "A turn of this session is running. Try again when it has ended, or stop it."
-
-
-class StoreUnavailable(HistoryError):
-    """The store can't be reached, or can't write. Nothing that was asked for has been done."""
-
-
-class StoreFull(StoreUnavailable):
-    """The store has no space left."""
-
-
-class HistoryDamaged(StoreUnavailable):
-    """The stored record can't be read as it is: nothing is written to it until it is repaired."""
-
-
-class TurnLost(StoreUnavailable):
-    """Another holder took the session over while this turn ran: what it said was not recorded."""
-
-
-class TurnStatus(StrEnum):
-    RUNNING = "running"
-    COMPLETE = "complete"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-
-
-class Usage(TypedDict):
-    """Tokens, as the model counted them."""
-
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """How a turn ended. `tokens` is what its output adds to a window, `kind` the shape of the chain's output."""
-
-    status: TurnStatus
-    output: Sequence[BaseMessage] = ()
-    usage: Usage | None = None
-    tokens: int = 0
-    kind: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTurn:
-    """What a turn begins with. `tokens` is what its input adds to a window.
-
-    `given` tells that the client chose the turn_id: only then is the record searched for it.
-    """
-
-    input: Sequence[BaseMessage]
-    chain: str = ""
-    turn_id: str = field(default_factory=lambda: uuid4().hex)
-    given: bool = False
-    tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One turn as the record has it. Times are aware, in UTC; `tokens` is what it adds to a window."""
-
-    turn_id: str
-    status: TurnStatus
-    chain: str
-    started_at: datetime
-    ended_at: datetime | None = None
-    input: Sequence[BaseMessage] = ()
-    output: Sequence[BaseMessage] = ()
-    usage: Usage | None = None
-    kind: str = ""
-    tokens: int = 0
-
-    @property
-    def shown(self) -> bool:
-        """Whether a model is shown this turn: it has a question and an answer, even if only the start of one."""
-        return self.status is TurnStatus.COMPLETE or (self.status is TurnStatus.INTERRUPTED and bool(self.output))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """One conversation, as a list of conversations shows it. `turns` counts the turns on the record."""
-
-    session_id: str
-    title: str
-    chain: str
-    created_at: datetime
-    updated_at: datetime
-    turns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Some of a longer list, and the opaque cursor of what follows (None: nothing does)."""
-
-    items: list[T]
-    next: str | None = None
 
 
 class OpenTurn(ABC):
     """A turn that runs. Its session belongs to it until `end` returns or raises."""
 
     turn_id: str
-    past: list[BaseMessage]
-    """The window: the messages of earlier turns that the model is to be shown, oldest first."""
+    window: Sequence[ShownTurn] = ()
+    """The turns that the model is to be shown, oldest first."""
 
-    @abstractmethod
+    gate: Gate
+    key: str
+    _is_over = False
+    _events = 0
+
+    @property
+    def past(self) -> list[BaseMessage]:
+        """The messages of the window, oldest first."""
+        return [message for turn in self.window for message in turn.messages]
+
+    async def journal(self, events: Sequence[bytes]) -> None:
+        """Puts what the turn has said meanwhile where every process that shares the store can read it.
+
+        * Each event is JSON in ASCII on one line: a text, a message or a part of one as pydantic dumps it, or any
+          other value. They are numbered in the order in which they come, from 0.
+        * On return they survive the death of this process. A power cut may cost them; never the reply once it ended.
+        * They are gone when the turn has ended: its record is the truth then.
+        * Calls of one turn come one after the other.
+
+        Raises: `StoreUnavailable` (the turn may go on, and its end is recorded all the same), `TurnLost`.
+        """
+        if self._is_over:
+            raise TurnLost("This turn has ended already.")
+        first, self._events = self._events, self._events + len(events)
+        await see_through(self._journal(first, events))
+
     async def end(self, reply: Reply) -> None:
         """Makes the reply durable and frees the session.
 
-        Runs to its end even if the caller is cancelled meanwhile. Whatever it raises (`StoreUnavailable` or one of
-        its kinds), the session is free again, and the record then shows this turn as interrupted. `TurnLost` if it has
-        ended already.
+        * Runs to its end even if the caller is cancelled meanwhile.
+        * Whatever it raises, the session is free again, and the record then shows this turn as interrupted.
+
+        Raises: `StoreUnavailable` or one of its kinds; `TurnLost` if it has ended already.
         """
+        if self._is_over:
+            raise TurnLost("This turn has ended already.")
+        self._is_over = True
+        try:
+            await see_through(self._end(reply))
+        finally:
+            self.gate.close(self.key)
+
+    async def _journal(self, first: int, events: Sequence[bytes]) -> None:
+        """Appends events, of which `first` is the number of the first one."""
+        raise NotImplementedError
+
+    async def _end(self, reply: Reply) -> None:
+        """Writes the end and frees the session among all processes. Is not cancelled, and called once."""
+        raise NotImplementedError
 
 
 class SessionHistory(BaseChatMessageHistory, ABC):
@@ -194,8 +131,12 @@ class SessionHistory(BaseChatMessageHistory, ABC):
 
     user_id: str
     session_id: str
+    gate: Gate
+    key: str
+    """The session's name at the gate."""
 
-    @abstractmethod
+    # Turns.
+
     async def begin(
         self,
         new: NewTurn,
@@ -203,50 +144,147 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         wait_s: float = 60.0,
         window_tokens: int = 0,
         on_stop: Callable[[], None] | None = None,
+        if_last: str | None = None,
     ) -> OpenTurn | Turn:
         """Makes the user's words durable, and gives the turn that now owns the session.
 
-        Waits up to `wait_s` seconds for the turns before it, in order of arrival; `SessionBusy` after that.
-        `window_tokens` bounds `past` (0: no past is read). `on_stop` is called, from any thread, when somebody
-        asks for this turn to be stopped. With `new.given`: a turn of that id that is complete is returned as it is
-        on the record (a `Turn`), one that is running is `SessionBusy` at once, any other one is replaced.
-        What a dead owner left running is ended first, as interrupted.
-        Cancelled, it leaves either nothing, or a turn that is interrupted.
+        * Waits up to `wait_s` seconds for the turns before it, in order of arrival.
+        * With `new.given`, a turn of that id that is complete is returned as it is on the record (a `Turn`), before
+          any wait; one that runs is refused at once; any other one is replaced.
+        * With `new.version_of`, it stands in the place of that turn, and what followed that one is not shown. If it
+          ends as nothing that a model is shown, the line that was shown before is shown again.
+        * `window_tokens` bounds the window (0: no past is read). `on_stop` is called, from any thread, when somebody
+          asks for this turn to be stopped.
+        * What a dead owner left running is ended first, as interrupted, with what its journal holds.
+        * Cancelled, it leaves either nothing, or a turn that is interrupted.
+
+        Raises: `SessionBusy` when the wait ran out, `TurnRunning` (one of its kinds) for a given turn_id that runs,
+        `TurnNotFound` for a `version_of` that is not on the shown line, `HistoryMoved` when the last turn of that
+        line is not `if_last`, `StoreUnavailable`.
         """
+        gate, key = self.gate, self.key
+        attempt = Attempt(new, asyncio.get_running_loop().time() + wait_s, window_tokens, on_stop, if_last)
+        try:
+            await gate.queue.enter(key, 0)
+        except TimeoutError:
+            recorded = await self._answered(new.turn_id) if new.given else None
+            if recorded is not None:
+                return recorded
+            await gate.enter(key, wait_s)
+        try:
+            begun = await self._begin(attempt)
+        except BaseException:
+            gate.queue.leave(key)
+            raise
+        if isinstance(begun, Turn):
+            gate.queue.leave(key)
+        else:
+            gate.open(key, attempt)
+        return begun
+
+    async def _answered(self, turn_id: str) -> Turn | None:
+        """The turn of that id, if it is complete. Raises `TurnRunning` if it runs, wherever it does."""
+        if self.gate.runs(self.key, turn_id):
+            raise TurnRunning
+        try:
+            turn = await self.turn(turn_id)
+        except (SessionNotFound, TurnNotFound):
+            return None
+        if turn.status is TurnStatus.RUNNING:
+            raise TurnRunning
+        return turn if turn.status is TurnStatus.COMPLETE else None
+
+    async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
+        """Begins the turn for who is first in line in this process: waits for those of others until the deadline.
+
+        Cancelled, or when it raises, it leaves nothing that is held, and no turn that is not interrupted.
+        """
+        raise NotImplementedError
+
+    async def stop(self) -> bool:
+        """Asks for the running turn to be stopped, wherever it runs. False when none runs. `SessionNotFound`."""
+        return self.gate.stop(self.key) or await self._ask_stop()
+
+    async def _ask_stop(self) -> bool:
+        """Asks the process that runs a turn of this session to stop it."""
+        raise NotImplementedError
+
+    def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
+        """What a running turn says, from the event after that number on: as it comes, some at a time.
+
+        * Ends when the turn has ended, or its owner is dead: from then on the record tells how.
+        * A turn that does not run any more has none, and neither has one that is not there.
+        * Any number may read, each at its own pace; none holds the turn up.
+
+        Raises: `StoreUnavailable`.
+        """
+        raise NotImplementedError
+
+    # The record.
 
     @abstractmethod
     async def info(self) -> Session:
-        """The session's entry in the list of sessions. `SessionNotFound`."""
+        """The session's entry in the list of sessions, and which turn of it runs. `SessionNotFound`."""
 
     @abstractmethod
     async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
-        """The newest turns, oldest of them first; `next` is the `before` of the page of older ones.
+        """The newest turns of the shown line, oldest of them first; `next` is the `before` of the page of older ones.
 
-        An unknown session has none. `InvalidCursor` for a `before` that is not one.
+        * An unknown session has none.
+        * A page holds fewer than `limit` when they are large: it ends after some PAGE_BYTES, and holds one at least.
+
+        Raises: `InvalidCursor` for a `before` that is not one.
         """
+
+    async def turn(self, turn_id: str) -> Turn:
+        """The turn of that id, shown or not. `TurnNotFound`; `SessionNotFound`."""
+        raise NotImplementedError
+
+    # Changes of the record. Those that take turns away are refused while a turn runs.
 
     @abstractmethod
     async def rename(self, title: str) -> None:
         """Gives the session a title (1 to 200 characters), while a turn runs, too. `SessionNotFound`."""
 
+    async def feedback(self, turn_id: str, feedback: Feedback) -> None:
+        """Puts what the user thinks of a reply on the record, while a turn runs, too. `TurnNotFound`."""
+        raise NotImplementedError
+
     @abstractmethod
-    async def rewind(self, turn_id: str) -> None:
-        """The history ends before that turn. `SessionNotFound`, `TurnNotFound`, `SessionBusy`."""
+    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+        """The history ends before that turn of the shown line.
+
+        With `keep`, what followed is not shown, but can be chosen again; without, it is forgotten.
+
+        Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
+        """
+
+    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+        """Shows the line on which that version of a turn stands, with what followed it when it was last shown.
+
+        Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
+        """
+        raise NotImplementedError
+
+    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+        """Forgets one turn, shown or not; what followed it follows what was before it.
+
+        If other versions stand at its place and it was shown, what followed it is still what is shown.
+
+        Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     async def fork(self, session_id: str, turn_id: str) -> None:
-        """A new session of the same user, with the past up to and with that turn.
+        """A new session of the same user, with the past up to and with that turn of the shown line.
 
         `SessionNotFound`, `TurnNotFound`, `SessionExists`, and `SessionBusy` when that turn still runs.
         """
 
     @abstractmethod
     async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-        """Writes a whole session at once, as an import does. `SessionExists`."""
-
-    @abstractmethod
-    async def stop(self) -> bool:
-        """Asks for the running turn to be stopped, wherever it runs. False when none runs. `SessionNotFound`."""
+        """Writes a whole session at once, as an import does. `SessionExists`; `InvalidId` if two have one turn_id."""
 
     @abstractmethod
     async def delete(self) -> None:
@@ -323,7 +361,37 @@ class HistoryStore(ABC):
     async def sessions(
         self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
     ) -> Page[Session]:
-        """The user's sessions, newest first, only those in which `query` was said or titled. `InvalidCursor`."""
+        """The user's sessions, newest first; with `query`, those in whose shown line or title all its words stand.
+
+        Case, accents and widths make no difference, nor does the order of the words; a word of the query may be the
+        beginning of one that was said. `hits` of each session are turns in which they stand. `InvalidCursor`.
+        """
+
+    async def recall(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        session_id: str | None = None,
+        exclude: Collection[tuple[str, str]] = (),
+        limit: int = 8,
+    ) -> list[Recalled]:
+        """The user's complete turns that bear on the query, best first: of one session, or of all.
+
+        * Only turns of shown lines; none whose (session_id, turn_id) is in `exclude`.
+        * A turn that has just ended may be missing for a moment; one that is deleted is never given.
+
+        Raises: `StoreUnavailable`.
+        """
+        raise NotImplementedError
+
+    async def notes(self, user_id: str) -> list[Note]:
+        """The user's notes, oldest first."""
+        raise NotImplementedError
+
+    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+        """Puts these in the place of all notes of the user."""
+        raise NotImplementedError
 
     @abstractmethod
     def users(self) -> AsyncIterator[str]:
@@ -334,48 +402,15 @@ class HistoryStore(ABC):
 
     @abstractmethod
     async def forget(self, user_id: str) -> None:
-        """Deletes all sessions of the user. `SessionBusy` when a turn runs: what could be deleted then is."""
+        """Deletes all sessions and notes of the user. `SessionBusy` when a turn runs: what could be deleted then is."""
+
+    async def tidy(self) -> int:
+        """Takes from the disk what was rewound, replaced or deleted and still lies there; gives how many turns it was.
+
+        For a server to call now and then. A store that forgets at once has nothing to do.
+        """
+        return 0
 
 
-def check_id(value: object, name: str = "session_id") -> str:
-    """`value`, if it is a proper session_id or turn_id; raises `InvalidId` with a sentence that says what is one."""
-    if not isinstance(value, str) or not 1 <= len(value) <= 128 or not _is_proper(value):
-        raise InvalidId(
-            f'Send {{"configurable": {{"{name}": "…"}}}} in the config: a string of 1 to 128 characters, '
-            "without control characters, / or \\, and not only dots or spaces."
-        )
-    return value
-
-
-def _is_proper(value: str) -> bool:
-    if value.isascii() and value.isprintable():
-        return "/" not in value and "\\" not in value and bool(value.strip(". "))
-    if any(c in "/\\" or unicodedata.category(c) in ("Cc", "Cs") for c in value):
-        return False
-    return not all(c == "." or c.isspace() for c in value)
-
-
-def now() -> datetime:
-    """The time, aware, in UTC."""
-    return datetime.now(UTC)
-
-
-def title_of(messages: Sequence[BaseMessage]) -> str:
-    """A session's title until it is renamed: the first words that a person said, at most 60 characters."""
-    human = next((m for m in messages if isinstance(m, HumanMessage)), None)
-    text = "" if human is None else text_of([human])[:400]
-    words = " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
-    if len(words) > 60:
-        words = _whole_characters(words[:60].rsplit(" ", 1)[0], words) + "…"
-    return words or "Untitled"
-
-
-_JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)))
-"""They are not printable by themselves, and hold words of Persian and Hindi, families, and flags together."""
-
-
-def _whole_characters(start: str, text: str) -> str:
-    """The start of a text, without the half of a character that its end may be."""
-    while start and (start[-1] in _JOINERS or text[len(start)] in _JOINERS or unicodedata.combining(text[len(start)])):
-        start = start[:-1]
-    return start
+PAGE_BYTES = 4 * 1024 * 1024
+"""About how many bytes of turns a page may come to: so that no request takes the memory of a whole history."""

@@ -43,3 +43,16 @@ async def undisturbed(work: Awaitable[T]) -> tuple[T, bool]:
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
     return task.result(), True
+
+
+async def see_through(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] | None = None) -> T:
+    """The result of work that must not be cut off: if the caller is cancelled, it is first seen through to its end.
+
+    Then, if it was cancelled, `undo` gets the result, is seen through too, and `CancelledError` is raised.
+    """
+    result, cancelled = await undisturbed(work)
+    if cancelled:
+        if undo is not None:
+            await undisturbed(undo(result))
+        raise asyncio.CancelledError
+    return result

@@ -3,46 +3,119 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import cast
 
 from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories import codec
 from histories.base import (
+    PAGE_BYTES,
+    Attempt,
+    Event,
+    Feedback,
+    Gate,
+    HistoryMoved,
     HistoryStore,
     InvalidCursor,
-    NewTurn,
+    InvalidId,
+    Note,
     OpenTurn,
     Page,
+    Recalled,
     Reply,
     Session,
     SessionBusy,
     SessionExists,
     SessionHistory,
     SessionNotFound,
+    ShownTurn,
     Turn,
-    TurnLost,
+    TurnDetails,
     TurnNotFound,
     TurnStatus,
     now,
     title_of,
 )
-from histories.waiting import WaitQueue
+from histories.journal import Journal
+from histories.search import Text, hits, rank
 from histories.window import window_floor
 
 _Key = tuple[str, str]
 
 
-@dataclass
+@dataclass(slots=True)
+class _Node:
+    """A turn in the tree of a session: the node of the turn before it, and which child was last shown."""
+
+    turn: Turn
+    parent: _Node | None
+    chosen: _Node | None = None
+
+
+@dataclass(slots=True)
 class _Record:
+    """A session. `nodes` are its turns in the order of their beginning; `head` is the last one that is shown."""
+
     title: str
     created_at: datetime
     updated_at: datetime
-    chain: str = ""
-    turns: list[Turn] = field(default_factory=list)
+    nodes: list[_Node] = field(default_factory=list)
+    head: _Node | None = None
+
+    def line(self) -> list[_Node]:
+        """The shown line, oldest first."""
+        found, node = list[_Node](), self.head
+        while node is not None:
+            found.append(node)
+            node = node.parent
+        return found[::-1]
+
+    def show(self, head: _Node | None) -> None:
+        """Makes this the end of the shown line, which each node on it remembers."""
+        self.head = head
+        while head is not None and head.parent is not None:
+            head.parent.chosen, head = head, head.parent
+
+    def find(self, turn_id: str) -> _Node:
+        for node in self.nodes:
+            if node.turn.turn_id == turn_id:
+                return node
+        raise TurnNotFound
+
+    def shown(self, turn_id: str) -> _Node:
+        """The turn of that id, on the shown line."""
+        for node in self.line():
+            if node.turn.turn_id == turn_id:
+                return node
+        raise TurnNotFound
+
+    def remove(self, gone: Collection[int]) -> None:
+        """Takes the nodes of these object ids out; what followed one follows what was before it."""
+        for node in self.nodes:
+            node.parent, node.chosen = _kept(node.parent, gone), None
+        self.nodes = [node for node in self.nodes if id(node) not in gone]
+        self.show(_kept(self.head, gone))
+
+    def seen(self, node: _Node) -> Turn:
+        """The turn as it is given out: a copy, with its versions."""
+        versions = [other.turn.turn_id for other in self.nodes if other.parent is node.parent]
+        turn = replace(node.turn, versions=versions if len(versions) > 1 else ())
+        return replace(turn, input=_copies(turn.input), output=_copies(turn.output))
+
+    def expect(self, if_last: str | None) -> None:
+        last = self.head.turn.turn_id if self.head is not None else ""
+        if if_last is not None and last != if_last:
+            raise HistoryMoved
+
+
+def _kept(node: _Node | None, gone: Collection[int]) -> _Node | None:
+    while node is not None and id(node) in gone:
+        node = node.parent
+    return node
 
 
 class MemoryStore(HistoryStore):
@@ -50,8 +123,9 @@ class MemoryStore(HistoryStore):
 
     def __init__(self) -> None:
         self.records: dict[_Key, _Record] = {}
-        self.running: dict[_Key, tuple[str, Callable[[], None] | None]] = {}
-        self.wait_queue = WaitQueue()
+        self.journals: dict[_Key, Journal] = {}
+        self.gate = Gate()
+        self._notes: dict[str, list[Note]] = {}
 
     @override
     async def ping(self) -> None:
@@ -72,15 +146,50 @@ class MemoryStore(HistoryStore):
         ]
         if cursor is not None:
             time, tilde, name = cursor.partition("~")
-            if not tilde:
+            if not tilde or not _is_time(time):
                 raise InvalidCursor("Send `cursor` as the `next` of an earlier page.")
             found = [(key, record) for key, record in found if key < (time, name)]
-        if query and query.strip():
-            found = [(key, record) for key, record in found if _says(record, query.casefold())]
         found.sort(key=lambda item: item[0], reverse=True)
-        page = found[:limit]
-        following = f"{page[-1][0][0]}~{page[-1][0][1]}" if len(found) > limit else None
-        return Page([_entry(key[1], record) for key, record in page], following)
+        page = list[tuple[tuple[str, str], Session]]()
+        for key, record in found:
+            session = _entry(key[1], record)
+            if query and query.strip():
+                where = hits(query, record.title, _texts(record.line()))
+                if where is None:
+                    continue
+                session = replace(session, hits=where)
+            page.append((key, session))
+        following = "~".join(page[limit - 1][0]) if len(page) > limit else None
+        return Page([session for _, session in page[:limit]], following)
+
+    @override
+    async def recall(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        session_id: str | None = None,
+        exclude: Collection[tuple[str, str]] = (),
+        limit: int = 8,
+    ) -> list[Recalled]:
+        turns = {
+            (session, node.turn.turn_id): record.seen(node)
+            for (user, session), record in self.records.items()
+            if user == user_id and session_id in (None, session)
+            for node in record.line()
+            if node.turn.status is TurnStatus.COMPLETE
+        }
+        texts = [Text(key, codec.text_of([*turn.input, *turn.output])) for key, turn in turns.items()]
+        ranked = [(key, score) for key, score in rank(query, texts) if key not in exclude]
+        return [Recalled(key[0], turns[key], score) for key, score in ranked[:limit]]
+
+    @override
+    async def notes(self, user_id: str) -> list[Note]:
+        return list(self._notes.get(user_id, ()))
+
+    @override
+    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+        self._notes[user_id] = list(notes)
 
     @override
     async def users(self) -> AsyncIterator[str]:
@@ -90,6 +199,7 @@ class MemoryStore(HistoryStore):
     @override
     async def forget(self, user_id: str) -> None:
         busy: SessionBusy | None = None
+        self._notes.pop(user_id, None)
         for user, session_id in list(self.records):
             if user == user_id:
                 try:
@@ -106,11 +216,9 @@ class MemoryHistory(SessionHistory):
     def __init__(self, store: MemoryStore, user_id: str, session_id: str) -> None:
         self.user_id, self.session_id = user_id, session_id
         self._store, self._key = store, (user_id, session_id)
+        self.gate, self.key = store.gate, f"{len(user_id)}:{user_id}{session_id}"
 
     @property
-    def _queue(self) -> str:
-        return f"{len(self.user_id)}:{self.user_id}{self.session_id}"
-
     def _record(self) -> _Record:
         record = self._store.records.get(self._key)
         if record is None:
@@ -118,178 +226,227 @@ class MemoryHistory(SessionHistory):
         return record
 
     @override
-    async def begin(
-        self,
-        new: NewTurn,
-        *,
-        wait_s: float = 60.0,
-        window_tokens: int = 0,
-        on_stop: Callable[[], None] | None = None,
-    ) -> OpenTurn | Turn:
-        store, running = self._store, self._store.running.get(self._key)
-        if new.given and running is not None and running[0] == new.turn_id:
-            raise SessionBusy("The turn of this turn_id is still running: wait for it, or stop it.")
-        try:
-            await store.wait_queue.enter(self._queue, wait_s)
-        except TimeoutError:
-            raise SessionBusy("Another turn of this session is running: try again when it has ended.") from None
-        try:
-            begun = self._begin(new, window_tokens)
-        except BaseException:
-            store.wait_queue.leave(self._queue)
-            raise
-        if isinstance(begun, Turn):
-            store.wait_queue.leave(self._queue)
-        else:
-            store.running[self._key] = (new.turn_id, on_stop)
-        return begun
-
-    def _begin(self, new: NewTurn, window_tokens: int) -> OpenTurn | Turn:
-        at, kept = now(), _copies(new.input)
+    async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
+        new, at = attempt.new, now()
+        kept = _copies(new.input)
         record = self._store.records.get(self._key) or _Record(title_of(new.input), at, at)
-        earlier = next((t for t in record.turns if new.given and t.turn_id == new.turn_id), None)
-        if earlier is not None and earlier.status is TurnStatus.COMPLETE:
-            return _copy(earlier)
-        turns = [t for t in record.turns if t is not earlier]
-        past = _window(turns, new.tokens, window_tokens) if window_tokens else []
-        running = TurnStatus.RUNNING
-        turn = Turn(turn_id=new.turn_id, status=running, chain=new.chain, started_at=at, input=kept)
-        record.turns, record.chain, record.updated_at = [*turns, turn], new.chain, at
+        record.expect(attempt.if_last)
+        earlier = next((n for n in record.nodes if new.given and n.turn.turn_id == new.turn_id), None)
+        if earlier is not None and earlier.turn.status is TurnStatus.COMPLETE:
+            return record.seen(earlier)
+        other = record.shown(new.version_of) if new.version_of is not None else None
+        before = record.head if other is None else other.parent
+        if earlier is not None:
+            before = _kept(before, {id(earlier)})
+            record.remove({id(earlier)})
+        line = record.head
+        record.updated_at = at
+        turn = Turn(turn_id=new.turn_id, status=TurnStatus.RUNNING, chain=new.chain, started_at=at, input=kept)
+        node = _Node(turn, before)
+        record.nodes.append(node)
+        record.show(node)
         self._store.records[self._key] = record
-        return _OpenMemoryTurn(self, new, past)
+        self._store.journals[self._key] = Journal()
+        window = _window(record, attempt) if attempt.window_tokens else []
+        return _OpenMemoryTurn(self._store, self, attempt, window, line if other is not None else node)
 
-    def ended(self, new: NewTurn, reply: Reply) -> None:
-        """Puts the end of the running turn on the record."""
-        record, at = self._record(), now()
-        turn = replace(record.turns[-1], status=TurnStatus.INTERRUPTED, ended_at=at)
-        try:
-            output = _copies(reply.output)
-            turn = replace(turn, status=reply.status, output=output, usage=reply.usage, kind=reply.kind)
-            turn = replace(turn, tokens=new.tokens + reply.tokens if turn.shown else 0)
-        finally:
-            record.turns[-1], record.updated_at = turn, at
-            self._store.running.pop(self._key, None)
-            self._store.wait_queue.leave(self._queue)
+    @override
+    def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
+        journal = self._store.journals.get(self._key) if self.gate.runs(self.key, turn_id) else None
+        if journal is None:
+            journal = Journal()
+            journal.close()
+        return journal.read(after)
 
     @override
     async def info(self) -> Session:
-        return _entry(self.session_id, self._record())
+        running = self.gate.running.get(self.key)
+        return replace(_entry(self.session_id, self._record), running=None if running is None else running.new.turn_id)
 
     @override
     async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
         record = self._store.records.get(self._key)
-        turns = record.turns if record is not None else []
+        line = record.line() if record is not None else []
         if before is not None and not (before.isascii() and before.isdigit() and len(before) < 16):
             raise InvalidCursor("Send `before` as the `next` of an earlier page.")
-        end = len(turns) if before is None else min(int(before), len(turns))
-        start = max(0, end - limit)
-        return Page([_copy(turn) for turn in turns[start:end]], str(start) if start else None)
+        start = len(line) if before is None else min(int(before), len(line))
+        found, size = list[Turn](), 0
+        while start and record is not None and len(found) < limit and size < PAGE_BYTES:
+            start -= 1
+            found.append(record.seen(line[start]))
+            size += sum(len(codec.dump_messages(part)) for part in (found[-1].input, found[-1].output))
+        return Page(found[::-1], str(start) if start else None)
+
+    @override
+    async def turn(self, turn_id: str) -> Turn:
+        record = self._record
+        return record.seen(record.find(turn_id))
 
     @override
     async def rename(self, title: str) -> None:
-        record = self._record()
+        record = self._record
         record.title, record.updated_at = title, now()
 
-    def _place_of(self, turn_id: str) -> int:
-        for place, turn in enumerate(self._record().turns):
-            if turn.turn_id == turn_id:
-                return place
-        raise TurnNotFound
-
-    def _refuse_if_busy(self) -> None:
-        if self._queue in self._store.wait_queue:
-            raise SessionBusy
+    @override
+    async def feedback(self, turn_id: str, feedback: Feedback) -> None:
+        node = self._record.find(turn_id)
+        node.turn = replace(node.turn, feedback=Feedback(**feedback))
 
     @override
-    async def rewind(self, turn_id: str) -> None:
-        place = self._place_of(turn_id)
-        self._refuse_if_busy()
-        record = self._record()
-        del record.turns[place:]
-        record.chain, record.updated_at = record.turns[-1].chain if record.turns else "", now()
+    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+        record = self._record
+        node = record.shown(turn_id)
+        async with self.gate.idle(self.key):
+            record.expect(if_last)
+            line = record.line()
+            if not keep:
+                record.remove({id(gone) for gone in _below(record, line[line.index(node)])})
+            record.show(node.parent)
+            record.updated_at = now()
+
+    @override
+    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+        record = self._record
+        node = record.find(turn_id)
+        async with self.gate.idle(self.key):
+            record.expect(if_last)
+            while node.chosen is not None:
+                node = node.chosen
+            record.show(node)
+            record.updated_at = now()
+
+    @override
+    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+        record = self._record
+        node = record.find(turn_id)
+        async with self.gate.idle(self.key):
+            record.expect(if_last)
+            record.remove({id(node)})
+            record.updated_at = now()
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
-        turns = self._record().turns[: self._place_of(turn_id) + 1]
+        record = self._record
+        line = record.line()
+        turns = [record.seen(node) for node in line[: line.index(record.shown(turn_id)) + 1]]
         if turns[-1].status is TurnStatus.RUNNING:
             raise SessionBusy
         target = self._store.history(self.user_id, session_id)
-        await target.restore(turns, title=self._record().title, created_at=now())
+        await target.restore(turns, title=record.title, created_at=now())
 
     @override
     async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
         if self._key in self._store.records:
             raise SessionExists
+        if len({turn.turn_id for turn in turns}) < len(turns):
+            raise InvalidId("Two of these turns have the same turn_id.")
         updated = max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])])
-        chain = turns[-1].chain if turns else ""
-        kept = [_ended(turn) for turn in turns]
-        self._store.records[self._key] = _Record(title, created_at, updated, chain, kept)
+        record, before = _Record(title, created_at, updated), None
+        for turn in turns:
+            before = _Node(_ended(turn), before)
+            record.nodes.append(before)
+        record.show(before)
+        self._store.records[self._key] = record
 
     @override
-    async def stop(self) -> bool:
-        self._record()
-        running = self._store.running.get(self._key)
-        if running is not None and running[1] is not None:
-            running[1]()
-        return running is not None
+    async def _ask_stop(self) -> bool:
+        return self._record is None
 
     @override
     async def delete(self) -> None:
-        self._record()
-        self._refuse_if_busy()
-        del self._store.records[self._key]
+        _ = self._record
+        async with self.gate.idle(self.key):
+            del self._store.records[self._key]
 
 
 class _OpenMemoryTurn(OpenTurn):
-    def __init__(self, history: MemoryHistory, new: NewTurn, past: list[BaseMessage]) -> None:
-        self._history, self._new = history, new
-        self.turn_id, self.past = new.turn_id, past
-        self._ended = False
+    """`fallback` is the end of the line that is shown again if this turn ends as nothing that is."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        history: MemoryHistory,
+        attempt: Attempt,
+        window: list[ShownTurn],
+        fallback: _Node | None,
+    ) -> None:
+        self.gate, self.key, self.turn_id, self.window = history.gate, history.key, attempt.new.turn_id, window
+        self._new, self._fallback = attempt.new, fallback
+        self._journals, self._owner = store.journals, (history.user_id, history.session_id)
+        self._record, self._book = store.records[self._owner], store.journals[self._owner]
 
     @override
-    async def end(self, reply: Reply) -> None:
-        if self._ended:
-            raise TurnLost("This turn has ended already.")
-        self._ended = True
-        self._history.ended(self._new, reply)
+    async def _journal(self, first: int, events: Sequence[bytes]) -> None:
+        self._book.append(events)
+
+    @override
+    async def _end(self, reply: Reply) -> None:
+        record, at = self._record, now()
+        node = record.find(self.turn_id)
+        turn = replace(node.turn, status=TurnStatus.INTERRUPTED, ended_at=at)
+        try:
+            details = cast(TurnDetails, codec.undump(json.loads(codec.dump(dict(reply.details)))))
+            output = _copies(reply.output)
+            turn = replace(turn, status=reply.status, output=output, usage=reply.usage, kind=reply.kind)
+            turn = replace(turn, details=details, tokens=self._new.tokens + reply.tokens if turn.shown else 0)
+        finally:
+            node.turn, record.updated_at = turn, at
+            if not turn.shown and self._fallback is not node:
+                record.show(self._fallback)
+            self._book.close()
+            self._journals.pop(self._owner, None)
 
 
-def _window(turns: Sequence[Turn], new_tokens: int, limit: int) -> list[BaseMessage]:
-    shown = [turn for turn in turns if turn.shown]
+def _window(record: _Record, attempt: Attempt) -> list[ShownTurn]:
+    shown = [node.turn for node in record.line() if node.turn.shown]
     total = sum(turn.tokens for turn in shown)
-    floor, so_far, past = window_floor(total + new_tokens, limit), 0, list[BaseMessage]()
+    floor, so_far, window = window_floor(total + attempt.new.tokens, attempt.window_tokens), 0, list[ShownTurn]()
     for turn in shown:
         if so_far >= floor:
-            past += _copies((*turn.input, *turn.output))
+            window.append(ShownTurn(turn.turn_id, _copies((*turn.input, *turn.output))))
         so_far += turn.tokens
-    return past
+    return window
+
+
+def _below(record: _Record, top: _Node) -> list[_Node]:
+    """A node, the other versions at its place, and all that follows them."""
+    found = [node for node in record.nodes if node.parent is top.parent]
+    for node in record.nodes:
+        if node.parent is not None and any(node.parent is other for other in found):
+            found.append(node)
+    return found
+
+
+def _texts(line: Iterable[_Node]) -> list[Text[str]]:
+    return [Text(n.turn.turn_id, codec.text_of([*n.turn.input, *n.turn.output])) for n in line]
 
 
 def _copies(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
     return codec.load_messages(json.loads(codec.dump_messages(messages)))
 
 
-def _copy(turn: Turn) -> Turn:
-    return replace(turn, input=_copies(turn.input), output=_copies(turn.output))
-
-
 def _ended(turn: Turn) -> Turn:
     status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
-    kept = replace(_copy(turn), status=status, ended_at=turn.ended_at or turn.started_at)
+    kept = replace(turn, status=status, ended_at=turn.ended_at or turn.started_at, versions=())
+    kept = replace(kept, input=_copies(turn.input), output=_copies(turn.output))
     return replace(kept, tokens=kept.tokens if kept.shown else 0)
 
 
 def _entry(session_id: str, record: _Record) -> Session:
+    line = record.line()
     return Session(
         session_id=session_id,
         title=record.title,
-        chain=record.chain,
+        chain=line[-1].turn.chain if line else "",
         created_at=record.created_at,
         updated_at=record.updated_at,
-        turns=len(record.turns),
+        turns=len(line),
     )
 
 
-def _says(record: _Record, needle: str) -> bool:
-    texts = (codec.text_of([*turn.input, *turn.output]) for turn in record.turns)
-    return needle in record.title.casefold() or any(needle in text.casefold() for text in texts)
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -24,8 +24,19 @@ class WaitQueue:
     def __contains__(self, key: str) -> bool:
         return key in self._waiting
 
-    async def enter(self, key: str, wait_s: float) -> None:
-        """Returns when the key is the caller's, who must `leave` it; `TimeoutError` after `wait_s` seconds."""
+    def try_enter(self, key: str) -> bool:
+        """Whether nobody held the key, which is the caller's now."""
+        with self._guard:
+            if key in self._waiting:
+                return False
+            self._waiting[key] = deque()
+            return True
+
+    async def enter(self, key: str, wait_s: float, *, first: bool = False) -> None:
+        """Returns when the key is the caller's, who must `leave` it; `TimeoutError` after `wait_s` seconds.
+
+        Who is to be `first` goes before all who wait already.
+        """
         with self._guard:
             queue = self._waiting.get(key)
             if queue is None:
@@ -34,7 +45,7 @@ class WaitQueue:
             if wait_s <= 0:
                 raise TimeoutError
             waiter = _Waiter()
-            queue.append(waiter)
+            queue.insert(0 if first else len(queue), waiter)
         try:
             async with asyncio.timeout(wait_s):
                 await waiter.called

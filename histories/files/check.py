@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from contextlib import suppress
 from datetime import datetime
 from secrets import token_hex
@@ -16,6 +17,8 @@ from histories.files.log import Log
 from histories.files.salvage import Salvage, salvage
 
 _OPEN_TO_OTHERS: Final = 0o077
+_WAIT_S: Final = 5.0
+"""How long a session is waited for that another process writes to."""
 
 
 def check_main(path: str, repair: bool, out: TextIO, *, disk: Disk | None = None) -> int:
@@ -45,10 +48,17 @@ def check_main(path: str, repair: bool, out: TextIO, *, disk: Disk | None = None
 class _Check:
     def __init__(self, disk: Disk, repair: bool, out: TextIO) -> None:
         self._disk, self._repair, self._out = disk, repair, out
+        self._told: list[str] = []
         self._users = self._sessions = self._turns = self._damaged = self._repaired = 0
 
     def _say(self, where: str, what: str) -> None:
-        print(f"{where}: {what}", file=self._out)
+        self._told.append(f"{where}: {what}")
+
+    def _print(self) -> None:
+        """Prints what was found. Whoever reads it may take long, so no lock is held meanwhile."""
+        told, self._told = self._told, []
+        for line in told:
+            print(line, file=self._out)
 
     def _damage(self, where: str, what: str, *, repaired: str | None) -> None:
         """Says what is damaged; `repaired` is what was, or could be, done about it (None: nothing)."""
@@ -65,6 +75,7 @@ class _Check:
 
     def summary(self) -> int:
         """Says how it all came out, and gives the exit status."""
+        self._print()
         said = f"{self._users} users, {self._sessions} sessions, {self._turns} turns: "
         if self._damaged:
             hint = "" if self._repair else ", see `admin.py check --repair`"
@@ -97,6 +108,7 @@ class _Check:
             self.permissions(folder, name, 0o700)
             for file in sorted(os.listdir(folder)):
                 self._file(folder, name, file)
+                self._print()
         finally:
             os.close(folder)
 
@@ -164,10 +176,12 @@ class _Check:
             return
         else:
             try:
-                with self._disk.alone(log.descriptor):
-                    self.permissions(log.descriptor, where, 0o600)
-                    found = salvage(self._disk.read(log.descriptor, log.size(), 0), user, session)
-                    self._report(folder, session, where, found, mine)
+                if not _is_ours(log):
+                    self._say(where, "another process writes to it, and does not get on: it was not looked at.")
+                    return
+                self.permissions(log.descriptor, where, 0o600)
+                found = salvage(self._disk.read(log.descriptor, log.size(), 0), user, session)
+                self._report(folder, session, where, found, mine)
             finally:
                 log.close()
         finally:
@@ -206,3 +220,13 @@ class _Check:
             finally:
                 os.close(descriptor)
         self._disk.sync(folder)
+
+
+def _is_ours(log: Log) -> bool:
+    """Whether nobody else writes to the log until it is closed; soon, unless another process was stopped meanwhile."""
+    deadline = time.monotonic() + _WAIT_S
+    while not log.try_alone():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True

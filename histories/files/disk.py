@@ -5,12 +5,14 @@ Every call names files relative to an open folder and follows no symbolic link. 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+
+from histories.files import flock
+from histories.files.flock import NotNow
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -119,19 +121,16 @@ class Disk:
 
     def try_alone(self, descriptor: int) -> bool:
         """Whether the file is now held against every other holder, as by `alone`: does not wait, nor ask the disk."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return flock.try_lock(descriptor)
 
     def not_alone(self, descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        flock.unlock(descriptor)
 
     @contextmanager
     def alone(self, descriptor: int) -> Iterator[None]:
-        """Holds the file against every other holder for a moment: waits, so keep what is inside short."""
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        """Holds the file against every other holder; raises `NotNow`, and never waits, while another one has it."""
+        if not self.try_alone(descriptor):
+            raise NotNow
         try:
             yield
         finally:

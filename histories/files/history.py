@@ -70,13 +70,16 @@ class FileHistory(SessionHistory):
 
         def read() -> T:
             with self._log() as (folder, log):
-                try:
-                    return look(folder, log)
-                except HistoryDamaged:
-                    with self._store.disk.alone(log.descriptor):
-                        return look(folder, log)
+                return look(folder, log)
 
-        return await self._store.call(read)
+        def read_alone() -> T:
+            with self._log() as (folder, log), self._store.disk.alone(log.descriptor):
+                return look(folder, log)
+
+        try:
+            return await self._store.call(read)
+        except HistoryDamaged:
+            return await self._store.write(self._place.key, read_alone)
 
     @contextmanager
     def _writing(self) -> Iterator[Log]:
@@ -93,6 +96,7 @@ class FileHistory(SessionHistory):
         wait_s: float = 60.0,
         window_tokens: int = 0,
         on_stop: Callable[[], None] | None = None,
+        if_last: str | None = None,
     ) -> OpenTurn | Turn:
         turn = FileTurn(self._store, self, self._place, new, on_stop)
         return await begin_turn(turn, wait_s=wait_s, window_tokens=window_tokens)
@@ -138,10 +142,10 @@ class FileHistory(SessionHistory):
                 at = now()
                 log.append(sums_line("title", log.sums(), at, title=title), at=at, sync=self._store.fsync)
 
-        await self._store.call(write)
+        await self._store.write(self._place.key, write)
 
     @override
-    async def rewind(self, turn_id: str) -> None:
+    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
         def write(_: int) -> None:
             with self._writing() as log:
                 at, title, entry = now(), log.sums().title, log.find(turn_id)
@@ -266,7 +270,7 @@ async def while_idle(store: FileStore, place: Place, work: Callable[[int], None]
         kept = store.open_sessions.take(place.key)
         if kept is not None:
             kept.close()
-        await store.call(locked)
+        await store.write(place.key, locked)
     finally:
         store.wait_queue.leave(place.key)
 

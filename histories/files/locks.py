@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from contextlib import suppress
 from secrets import token_hex
+from typing import Final
 
+from histories.files import flock
 from histories.files.disk import Disk
+
+_LOOKS: Final = 5
+"""How often a lock that nobody holds is tried: who just looks at it is soon done, unless it was stopped meanwhile."""
 
 
 class FileLock:
@@ -27,31 +31,28 @@ class FileLock:
 
     def try_acquire(self, folder: int) -> bool:
         """Whether the lock is now the caller's."""
-        while True:
+        for _ in range(_LOOKS):
             descriptor = self._disk.open(folder, self.name, os.O_RDWR | os.O_CREAT)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._disk.is_at(folder, self.name, descriptor):
-                    self._descriptor = os.dup(descriptor)  # the lock goes with it
-                    self.held = True
-                    return True
-            except BlockingIOError:
-                if _has_holder(descriptor):
+                if flock.try_lock(descriptor):
+                    if self._disk.is_at(folder, self.name, descriptor):
+                        self._descriptor, descriptor, self.held = descriptor, -1, True
+                        return True
+                elif flock.is_locked(descriptor):
                     return False
-                # Somebody only looked whether it is held.
             finally:
-                os.close(descriptor)
+                if descriptor >= 0:
+                    flock.close(descriptor)
+        return False
 
     def rest(self) -> None:
         """Frees the lock and keeps its file."""
         self.held = False
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        flock.unlock(self._descriptor)
 
     def try_again(self) -> bool:
         """Whether a lock that rested is the caller's again. No look at the disk: False if that would be needed."""
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not flock.try_lock(self._descriptor):
             return False
         file = os.fstat(self._descriptor)
         self.held = file.st_nlink > 0 and file.st_size == 0  # neither gone nor wanted
@@ -90,7 +91,7 @@ class FileLock:
         with suppress(OSError):
             if held and folder is not None and self._disk.is_at(folder, self.name, descriptor):
                 self._disk.unlink(folder, self.name)
-        os.close(descriptor)
+        flock.close(descriptor)
 
 
 def is_held(disk: Disk, folder: int, name: str) -> bool:
@@ -100,18 +101,9 @@ def is_held(disk: Disk, folder: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return _has_holder(descriptor)
+        return flock.is_locked(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _has_holder(descriptor: int) -> bool:
-    """Whether somebody holds the lock, and does not just look, as this does."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 class Line:

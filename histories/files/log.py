@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from histories.files import flock
 from histories.files.disk import Disk
 from histories.files.records import START, Entry, Sums, damaged, decode, is_whole
 
@@ -29,7 +30,7 @@ class Log:
         self.disk, self.descriptor = disk, descriptor
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        flock.close(self.descriptor)
 
     def try_alone(self) -> bool:
         """Whether nobody else writes to it from now on, until `not_alone`."""

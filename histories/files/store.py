@@ -32,6 +32,7 @@ from histories.base import (
 )
 from histories.blocking import undisturbed
 from histories.files.disk import Disk
+from histories.files.flock import NotNow
 from histories.files.folders import Folders, log_names
 from histories.files.history import FileHistory, present, remove_leftovers, remove_session, while_idle
 from histories.files.listing import find_sessions, find_user, parse_cursor
@@ -48,6 +49,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STOPS = ".stops"
 _STOP_POLL_S = 0.2
 _STOP_EXPIRES_S = 60
+WRITE_WAIT_S = 20.0
+"""How long a write to a session's log waits for others: longer than disks stall, and not for ever."""
+_SOONEST_S, _LATEST_S = 0.001, 0.05
 
 
 class FileStore(HistoryStore):
@@ -60,7 +64,8 @@ class FileStore(HistoryStore):
 
     def __init__(self, folder: str | Path, *, fsync: bool = True, disk: Disk | None = None) -> None:
         self.path, self.fsync, self.disk = os.path.abspath(folder), fsync, disk or Disk()
-        self.wait_queue = WaitQueue()
+        self.wait_queue, self.writers = WaitQueue(), WaitQueue()
+        """Who has a session for a turn or for what no turn may see, and who writes to its log in this moment."""
         self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
         """The turns that run in this process: key of the session -> turn_id, how to stop it."""
         self.turn_ids, self.open_sessions, self.folders = TurnIds(), OpenSessions(), Folders()
@@ -134,6 +139,33 @@ class FileStore(HistoryStore):
         if cancelled:
             raise asyncio.CancelledError
         return result
+
+    async def write(self, key: str, work: Callable[[], T]) -> T:
+        """The same, for work on a session's log that holds it against others, and raises `NotNow` while they have it.
+
+        In this process one at a time does so. Nobody waits in a thread: such a one can't be told to give up.
+        """
+        deadline = asyncio.get_running_loop().time() + WRITE_WAIT_S
+        try:
+            await self.writers.enter(key, WRITE_WAIT_S)
+        except TimeoutError:
+            raise _stuck() from None
+        try:
+            return await self.when_free(work, deadline)
+        finally:
+            self.writers.leave(key)
+
+    async def when_free(self, work: Callable[[], T], deadline: float) -> T:
+        """Tries the work again and again, as long as it raises `NotNow`, until the deadline."""
+        loop, pause = asyncio.get_running_loop(), _SOONEST_S
+        while True:
+            try:
+                return await self.call(work)
+            except NotNow:
+                if loop.time() >= deadline:
+                    raise _stuck() from None
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LATEST_S)
 
     def open_folder(self, user: str, *, create: bool = False) -> int:
         """The folder of a user, or of this store's own bookkeeping. Raises `FileNotFoundError` if it is not there."""
@@ -265,6 +297,10 @@ class FileStore(HistoryStore):
         with self.folder(_STOPS, create=True) as folder:
             name = f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.stop"
             os.close(self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT))
+
+
+def _stuck() -> StoreUnavailable:
+    return StoreUnavailable("Another process writes to this session, and does not get on. Try again later.")
 
 
 def _refused(error: OSError) -> StoreUnavailable:

@@ -1,24 +1,55 @@
 """Threads for what may block: one as long as it keeps up, more when it does not.
 
 Each time a thread wakes, it has to win Python's lock from the event loop, and then the event loop from it: that costs
-more than a write to a quick disk. So one thread does what has gathered in one go and tells of it in one go. When
-nothing is done for a while, as when a disk takes long to sync, others join it, so that slow calls go side by side.
+more than a write to a quick disk. So one thread does what has gathered. When nothing is done for a while, as when a
+disk takes long to sync, others join it, so that slow calls go side by side.
+
+What comes of each piece of work is told before the next one begins, which may take long. Only the event loop is woken
+no more often than it listens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 _STALLED_S: Final = 0.02
-_QUICK_S: Final = 0.001
 
 Outcome = tuple[Any, Exception | None]
-_Job = tuple[Callable[[], Any], Callable[[Outcome], None], asyncio.AbstractEventLoop | None]
+
+
+class _Listener:
+    """The outcomes that an event loop has yet to hear of."""
+
+    def __init__(self) -> None:
+        self._outcomes = deque[tuple[asyncio.Future[Outcome], Outcome]]()
+        self._woken = False
+
+    def tell(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+        self._outcomes.append((future, outcome))
+        if not self._woken:
+            self._woken = True
+            try:
+                loop.call_soon_threadsafe(self._hear)
+            except RuntimeError:  # the loop is gone, and with it who waited
+                self._outcomes.clear()
+
+    def _hear(self) -> None:
+        self._woken = False  # first of all: what is told from now on wakes the loop again
+        while self._outcomes:
+            future, outcome = self._outcomes.popleft()
+            if not future.done():
+                future.set_result(outcome)
+
+
+_Tell = Callable[[Outcome], None]
+_Job = tuple[Callable[[], Any], _Tell]
 
 
 class Threads:
@@ -27,6 +58,7 @@ class Threads:
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name = most, name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Listener] = WeakKeyDictionary()
         self._guard = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._done = 0  # of use only to see whether it has changed
@@ -36,19 +68,14 @@ class Threads:
         """Does the work; the future has what it returned, or which exception it raised. For an event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
-
-        def tell(outcome: Outcome) -> None:
-            if not future.done():
-                future.set_result(outcome)
-
-        self._put((work, tell, loop))
+        self._put((work, partial(self._listener(loop).tell, loop, future)))
         if loop.time() >= self._watch_at:  # nobody watches, or it was on an event loop that is gone
             self._watch_later(loop)
         return future
 
     def start_unheard(self, work: Callable[[], Any]) -> None:
         """Does the work, and nobody asks what comes of it."""
-        self._put((work, lambda outcome: None, None))
+        self._put((work, lambda outcome: None))
 
     def end(self) -> None:
         """Returns when all that was started is done and the threads have ended. Nothing may be started any more."""
@@ -57,6 +84,13 @@ class Threads:
         self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+
+    def _listener(self, loop: asyncio.AbstractEventLoop) -> _Listener:
+        listener = self._listeners.get(loop)
+        if listener is None:
+            with self._guard:
+                listener = self._listeners[loop] = _Listener()
+        return listener
 
     def _put(self, job: _Job) -> None:
         self._jobs.put(job)
@@ -85,29 +119,12 @@ class Threads:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._do_some(job)
-        self._jobs.put(None)  # for the others
-
-    def _do_some(self, job: _Job) -> None:
-        """Does this job, and for a moment those that follow, then tells of all."""
-        told: dict[asyncio.AbstractEventLoop | None, list[tuple[Callable[[Outcome], None], Outcome]]] = {}
-        until = time.monotonic() + _QUICK_S
-        while True:
-            work, tell, loop = job
-            told.setdefault(loop, []).append((tell, _outcome(work)))
+            work, tell = job
+            outcome = _outcome(work)
             self._done += 1
-            if time.monotonic() > until:
-                break
-            try:
-                following = self._jobs.get_nowait()
-            except Empty:
-                break
-            if following is None:
-                self._jobs.put(None)
-                break
-            job = following
-        for loop, outcomes in told.items():
-            _tell(loop, outcomes)
+            tell(outcome)
+            del job, work, tell, outcome  # not kept for as long as nothing comes
+        self._jobs.put(None)  # for the others
 
 
 def _outcome(work: Callable[[], Any]) -> Outcome:
@@ -115,15 +132,3 @@ def _outcome(work: Callable[[], Any]) -> Outcome:
         return work(), None
     except Exception as error:  # noqa: BLE001 - whoever waits for it decides
         return None, error
-
-
-def _tell(loop: asyncio.AbstractEventLoop | None, outcomes: list[tuple[Callable[[Outcome], None], Outcome]]) -> None:
-    def tell_all() -> None:
-        for tell, outcome in outcomes:
-            tell(outcome)
-
-    if loop is not None:
-        try:
-            loop.call_soon_threadsafe(tell_all)
-        except RuntimeError:  # the loop is gone, and with it who waited
-            return

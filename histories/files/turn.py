@@ -20,12 +20,15 @@ from histories.base import (
     Reply,
     SessionBusy,
     SessionHistory,
+    ShownTurn,
     Turn,
     TurnLost,
     TurnStatus,
     now,
     title_of,
 )
+from histories.blocking import undisturbed
+from histories.files.flock import NotNow
 from histories.files.locks import FileLock, Line, is_held
 from histories.files.log import Log
 from histories.files.open_sessions import OpenSession, Shown, Tail
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 _SOONEST_S, _LATEST_S = 0.005, 0.1
 """How soon, and later how often, the first in line looks whether another process has freed the session."""
 
+
+_MOMENT_S = 0.25
+"""For so long even who is not to wait does, for a title that is written in this moment."""
 
 _LARGE = 64 * 1024
 """Bytes of a turn's records that are not kept in memory for the next turn: it reads them."""
@@ -88,15 +94,11 @@ async def begin_turn(turn: FileTurn, *, wait_s: float, window_tokens: int) -> Op
 
 async def _first_in_line(turn: FileTurn, deadline: float, window_tokens: int) -> OpenTurn | Turn:
     loop, pause, looks = asyncio.get_running_loop(), _SOONEST_S, 0
-    begun: OpenTurn | Turn | None
     try:
-        begun, cancelled = await turn.begin_at_once(window_tokens)
         while True:
             left_s = deadline - loop.time()
-            if begun is None:
-                looks += 1
-                look = partial(turn.try_begin, window_tokens, wait=left_s > 0)
-                begun, cancelled = await turn.store.in_thread(look)
+            begun, cancelled = await _look_alone(turn, window_tokens, left_s, at_once=not looks)
+            looks += 1
             if cancelled:
                 if begun is turn:
                     with suppress(HistoryError):
@@ -115,6 +117,32 @@ async def _first_in_line(turn: FileTurn, deadline: float, window_tokens: int) ->
                 raise asyncio.CancelledError
 
 
+async def _look_alone(
+    turn: FileTurn, window_tokens: int, left_s: float, *, at_once: bool
+) -> tuple[OpenTurn | Turn | None, bool]:
+    """One try to begin, while nobody else in this process writes to the log; was it cancelled?"""
+    store, key, loop = turn.store, turn.place.key, asyncio.get_running_loop()
+    deadline = loop.time() + max(left_s, _MOMENT_S)
+    try:
+        await store.writers.enter(key, deadline - loop.time(), first=True)
+    except TimeoutError:
+        raise _busy() from None
+    try:
+        if at_once:
+            begun, cancelled = await turn.begin_at_once(window_tokens)
+            if begun is not None or cancelled:
+                return begun, cancelled
+        while True:
+            try:
+                return await store.in_thread(partial(turn.try_begin, window_tokens, wait=left_s > 0))
+            except NotNow:
+                if loop.time() >= deadline:
+                    return None, False
+            await asyncio.sleep(_SOONEST_S)
+    finally:
+        store.writers.leave(key)
+
+
 class FileTurn(OpenTurn):
     """A turn that runs, or is about to: it holds the lock of its session, and the session's open log."""
 
@@ -126,7 +154,7 @@ class FileTurn(OpenTurn):
         new: NewTurn,
         on_stop: Callable[[], None] | None,
     ) -> None:
-        self.store, self.place, self.turn_id, self.past = store, place, new.turn_id, []
+        self.store, self.place, self.turn_id, self.window = store, place, new.turn_id, []
         self._history, self._new, self._on_stop = history, new, on_stop
         self._lock = FileLock(store.disk, place.lock)
         self.line = Line(store.disk, place.line)
@@ -269,7 +297,7 @@ class FileTurn(OpenTurn):
         """The line that begins the turn after this tail, and with it what is shown of the past."""
         new, floor = self._new, self._floor_of(tail.sums, window_tokens)
         if window_tokens:
-            self.past = tail.past(floor)
+            self.window = [ShownTurn("", tail.past(floor))]
         title = tail.sums.title or title_of(new.input)
         self._begun_sums = Sums(tail.sums.turns + 1, tail.sums.tokens, title, new.chain)
         self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, replaces)
@@ -294,13 +322,26 @@ class FileTurn(OpenTurn):
         self.store.running.pop(self.place.key, None)
         log = self._log
         assert log is not None  # noqa: S101 - a turn is ended only after it has begun
-        if self.store.keeps_open and log.try_alone():
-            if log.size() == self._begun_size:
-                if await self._end_at_once(log, reply):
+        if self.store.keeps_open and self.store.writers.try_enter(self.place.key):
+            try:
+                at_once = log.try_alone() and log.size() == self._begun_size
+                if at_once and await self._end_at_once(log, reply):
                     raise asyncio.CancelledError
+            finally:
+                self.store.writers.leave(self.place.key)
+            if at_once:
                 return
             log.not_alone()
-        await self.store.call(lambda: self._write_end(log, reply))
+        _, cancelled = await undisturbed(self._end_in_turn(log, reply))
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _end_in_turn(self, log: Log, reply: Reply) -> None:
+        """Writes the end as soon as nobody else writes."""
+        try:
+            await self.store.write(self.place.key, lambda: self._write_end(log, reply))
+        finally:
+            await self.store.in_thread(self._free)
 
     async def _end_at_once(self, log: Log, reply: Reply) -> bool:
         """Writes the end where nobody has written since the begin, and keeps the files open; was it cancelled?"""
@@ -322,14 +363,11 @@ class FileTurn(OpenTurn):
         return cancelled or cancelled_now
 
     def _write_end(self, log: Log, reply: Reply) -> None:
-        try:
-            with self.store.disk.alone(log.descriptor):
-                line, _, at = self._end_line(reply, self._sums(log))
-                log.append(line, at=at, sync=self.store.fsync)
-                if log.is_removed():
-                    raise _lost()
-        finally:
-            self._free()
+        with self.store.disk.alone(log.descriptor):
+            line, _, at = self._end_line(reply, self._sums(log))
+            log.append(line, at=at, sync=self.store.fsync)
+            if log.is_removed():
+                raise _lost()
 
     def _end_line(self, reply: Reply, sums: Sums) -> tuple[bytes, Sums, datetime]:
         at = now()

@@ -52,6 +52,7 @@ class PostgresHistory(SessionHistory):
         wait_s: float = 60.0,
         window_tokens: int = 0,
         on_stop: Callable[[], None] | None = None,
+        if_last: str | None = None,
     ) -> OpenTurn | Turn:
         turn = PostgresTurn(self._store, self._key, new, on_stop)
         return await turn.begin(wait_s=wait_s, window_tokens=window_tokens)
@@ -79,7 +80,7 @@ class PostgresHistory(SessionHistory):
             raise SessionNotFound
 
     @override
-    async def rewind(self, turn_id: str) -> None:
+    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
         await self._while_idle(sql.REWIND, turn_id)
 
     @override

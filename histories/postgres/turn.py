@@ -21,6 +21,7 @@ from histories.base import (
     OpenTurn,
     Reply,
     SessionBusy,
+    ShownTurn,
     StoreFull,
     StoreUnavailable,
     Turn,
@@ -48,7 +49,7 @@ class PostgresTurn(OpenTurn):
     def __init__(
         self, store: PostgresStore, key: tuple[str, str], new: NewTurn, on_stop: Callable[[], None] | None
     ) -> None:
-        self.turn_id, self.past = new.turn_id, []
+        self.turn_id, self.window = new.turn_id, []
         self._store, self._key, self._new, self._on_stop = store, key, new, on_stop
         self._link: Link = store.link()
         self._queue = store.queue_of(key)
@@ -159,7 +160,7 @@ class PostgresTurn(OpenTurn):
     async def _begun(self, rows: list[Row]) -> OpenTurn:
         try:
             stored = [text for row in rows if row[3] is not None for text in row[3:5]]
-            self.past = [message for text in stored for message in messages_from(text)]
+            self.window = [ShownTurn("", [message for text in stored for message in messages_from(text)])]
         except BaseException:
             await self._give_up()
             raise

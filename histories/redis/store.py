@@ -206,6 +206,7 @@ class RedisHistory(SessionHistory):
         wait_s: float = 60.0,
         window_tokens: int = 0,
         on_stop: Callable[[], None] | None = None,
+        if_last: str | None = None,
     ) -> OpenTurn | Turn:
         turn = RedisTurn(self._store, self._store.link(), self._keys, self.session_id, new, window_tokens, on_stop)
         return await begin_turn(turn, wait_s=wait_s)
@@ -237,7 +238,7 @@ class RedisHistory(SessionHistory):
             raise SessionNotFound
 
     @override
-    async def rewind(self, turn_id: str) -> None:
+    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
         args = (json.dumps(turn_id), self.session_id, to_micros(now()))
         _done(await self._store.link().run(REWIND, self._keys.idle, *args))
 

@@ -19,6 +19,7 @@ from histories.base import (
     OpenTurn,
     Reply,
     SessionBusy,
+    ShownTurn,
     StoreFull,
     StoreUnavailable,
     Turn,
@@ -82,7 +83,7 @@ class RedisTurn(OpenTurn):
         window_tokens: int,
         on_stop: Callable[[], None] | None,
     ) -> None:
-        self.store, self.link, self.keys, self.turn_id, self.past = store, link, keys, new.turn_id, []
+        self.store, self.link, self.keys, self.turn_id, self.window = store, link, keys, new.turn_id, []
         self._session_id, self.given, self.token = session_id, new.given, uuid4().hex
         self._tokens, self._number, self._on_stop, self._ended = new.tokens, 0, on_stop, False
         at = now()
@@ -143,7 +144,7 @@ class RedisTurn(OpenTurn):
         try:
             if cancelled:
                 raise asyncio.CancelledError
-            self.past = read_messages(answer[2])
+            self.window = [ShownTurn("", read_messages(answer[2]))]
         except BaseException:
             with suppress(StoreUnavailable):
                 await undisturbed(self._record_end(Reply(status=TurnStatus.INTERRUPTED)))

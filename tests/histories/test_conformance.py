@@ -118,6 +118,7 @@ async def test_a_look_at_the_record_makes_nobody_find_the_session_busy(stores: S
         while not done:
             await other.turns(limit=1)
             await other.stop()
+            await asyncio.sleep(0)  # a store in memory never waits by itself
 
     await talk(history, "hello")
     looking = [asyncio.create_task(look()) for _ in range(4)]

@@ -136,7 +136,7 @@ async def test_no_two_users_and_no_two_sessions_ever_meet(store: HistoryStore) -
         assert texts(await store.history("owner", name).aget_messages())[0] == f"of {name!r}"
         assert [(s.session_id, s.turns) for s in await all_sessions(store, name)] == [("s1", 1)]
     assert sorted(s.session_id for s in await all_sessions(store, "owner", limit=7)) == sorted(HOSTILE)
-    assert [s.session_id for s in await all_sessions(store, "owner", query="of '..'")] == [".."]
+    assert sorted(s.session_id for s in await all_sessions(store, "owner", query="of")) == sorted(HOSTILE)
     await store.forget("a")
     await store.history("owner", "a").delete()
     assert len(await all_sessions(store, "owner")) == len(HOSTILE) - 1

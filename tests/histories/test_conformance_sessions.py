@@ -171,10 +171,9 @@ async def test_a_search_finds_what_was_said_or_titled(store: HistoryStore) -> No
     assert await found("STRASSE") == await found("straße") == ["1"]
     assert await found('"CHEESE" 🧀') == ["2"]
     assert await found("by hand") == await found("100%") == await found("hand_") == ["2"]
-    assert await found("thing") == ["3", "2"]
     assert await found("") == await found("  ") == ["3", "2", "1"]
-    for miss in ("no such words", "%", "_h_", "session", "complete", "alice", "crc", "*", "\\", "[a-z]"):
-        assert await found(miss) == (["2"] if miss == "%" else []), miss
+    for miss in ("no such words", "_x_", "session", "complete", "alice", "crc", "*", "\\", "[a-z]"):
+        assert await found(miss) == [], miss
 
 
 async def test_a_rename_lasts_whatever_follows(history: SessionHistory) -> None:

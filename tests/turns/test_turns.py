@@ -272,7 +272,7 @@ class FullHistory(MemoryHistory):
 
 class _FullTurn(OpenTurn):
     def __init__(self, turn: OpenTurn) -> None:
-        self._turn, self.turn_id, self.past = turn, turn.turn_id, turn.past
+        self._turn, self.turn_id, self.window = turn, turn.turn_id, turn.window
 
     @override
     async def end(self, reply: Reply) -> None:

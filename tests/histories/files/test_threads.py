@@ -87,6 +87,24 @@ async def test_the_end_waits_for_all_that_was_started() -> None:
     assert not running()
 
 
+async def test_what_came_of_quick_work_is_told_while_slow_work_goes_on() -> None:
+    threads, begun, going = Threads(1, "few"), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        assert going.wait(10)
+
+    quick, waiting = threads.start(lambda: "quick"), threads.start(slow)
+    try:
+        await until(begun.is_set)
+        async with asyncio.timeout(5):
+            assert await quick == ("quick", None)
+    finally:
+        going.set()
+    await waiting
+    await asyncio.to_thread(threads.end)
+
+
 async def test_who_does_not_wait_any_more_is_not_told(threads: Threads) -> None:
     going = threading.Event()
     waiting, other = threads.start(lambda: going.wait(10)), threads.start(lambda: 1)
