@@ -77,8 +77,12 @@ class Settings(BaseSettings):
     window_tokens: int = Field(3000, ge=100)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
+    turn_limit_s: Seconds = 600.0
     shutdown_s: Seconds = 30.0
+    chains: str = ""
+    trace_hash_users: bool = False
     debug_prompts: bool = False
+    debug_errors: bool = False
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: WebUrl | None = Field(None, validation_alias="OPENAI_BASE_URL", repr=False)
 

@@ -1,8 +1,9 @@
-"""`/invoke` and `/stream`: LangServe's endpoints for turns, with nothing between the turn and the wire.
+"""`/invoke`, `/batch` and `/stream`: LangServe's endpoints for turns, with nothing between the turn and the wire.
 
-LangServe mounts them through FastAPI, checks a chain's own output against its schema, and makes an event of its own, a
-message and a write to the socket of each token. These two take the same requests and give the same answers, for a
-fraction of the work. All else is LangServe's: what a request means is read by its `APIHandler`.
+LangServe mounts them through FastAPI, and makes an event of its own, a message and a write to the socket of each token.
+These take the same requests and give the same answers, for a fraction of the work. Where LangServe refuses an output
+that is not of the chain's type (a 500, when the turn has been recorded), they give it. All else is LangServe's: what a
+request means is read by its `APIHandler`.
 """
 
 from __future__ import annotations
@@ -19,25 +20,37 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from api.langserve_gaps import Serializer, readable
+from api.langserve_gaps import CONFIG_KEYS, BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
 from auth.middleware import current_user
 from turns.session_config import ConfigModifier
 from turns.with_history import ChainWithHistory
 
 
 class TurnEndpoints:
-    """The two endpoints of one chain. Held against LangServe's own in a test."""
+    """The endpoints of one chain. Held against LangServe's own in a test."""
 
     def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
         self._chain, self._path, self._serializer = chain, path, serializer
-        self._handler = APIHandler(chain, path=path, per_req_config_modifier=modifier, serializer=serializer)
+        self._handler = self._handled(modifier, serializer)
+        self._fitting = OutputFilter(chain.OutputType, chain.chain_name)
+        self._batches = self._handled(modifier, FilteringSerializer(self._fitting))
+        self._batches._BatchResponse = BatchResponse  # LangServe's own is checked when all has been recorded
+
+    def _handled(self, modifier: ConfigModifier, serializer: Serializer) -> APIHandler:
+        return APIHandler(
+            self._chain,
+            path=self._path,
+            per_req_config_modifier=modifier,
+            serializer=serializer,
+            config_keys=CONFIG_KEYS,
+        )
 
     def routes(self) -> list[Route]:
         """The routes, which have to come before LangServe's of the same paths."""
         return [
             Route(f"{self._path}{config}/{name}", _Endpoint(endpoint), methods=["POST"])
             for config in ("", "/c/{config_hash}")
-            for name, endpoint in (("invoke", self.invoke), ("stream", self.stream))
+            for name, endpoint in (("invoke", self.invoke), ("batch", self.batch), ("stream", self.stream))
         ]
 
     async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
@@ -50,9 +63,17 @@ class TurnEndpoints:
     async def invoke(self, request: Request) -> Response:
         config, value = await self._read(request, "invoke")
         output = self._serializer.dumps(await self._chain.ainvoke(value, config))
+        if self._fitting.filters:
+            output = self._serializer.dumps(self._fitting(json.loads(output)))
         metadata = json.dumps({"run_id": str(config["run_id"]), "feedback_tokens": []}, separators=(",", ":"))
         body = b'{"output":%s,"metadata":%s}' % (output, metadata.encode("ascii"))
         return Response(body, media_type="application/json")
+
+    async def batch(self, request: Request) -> Response:
+        await current_user(request)
+        await readable(request)
+        response: Response = await self._batches.batch(request, config_hash=request.path_params.get("config_hash", ""))
+        return response
 
     async def stream(self, request: Request) -> Response:
         config, value = await self._read(request, "stream")

@@ -52,14 +52,17 @@ class RecalledTurn(TypedDict):
 class TurnDetails(TypedDict, total=False):
     """What is kept of a turn beside its messages: JSON, which every store writes down as it is.
 
-    `value` is the chain's output where its messages alone can't give it again in its shape.
+    `value` is the chain's output where its messages alone can't give it again in its shape; `key` is where in a
+    dictionary they stood. `reasoning` is what a model thought that is in no message.
     """
 
     finish_reason: str
     error: Failure
     sources: list[dict[str, Any]]
     value: Any
+    key: str
     recalled: list[RecalledTurn]
+    reasoning: str
 
 
 class Feedback(TypedDict):

@@ -11,13 +11,15 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Any, Final, Literal
 
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import BaseMessage
+from typing_extensions import override
 
 from histories.base import (
+    Failure,
     HistoryStore,
     NewTurn,
     OpenTurn,
@@ -25,38 +27,24 @@ from histories.base import (
     SessionHistory,
     StoreUnavailable,
     Turn,
+    TurnDetails,
     TurnStatus,
-    Usage,
 )
+from turns.errors import ChainError as ChainError
+from turns.errors import ChainFailed as ChainFailed
+from turns.errors import InvalidInput as InvalidInput
+from turns.errors import ShuttingDown as ShuttingDown
+from turns.errors import TurnStopped as TurnStopped
+from turns.errors import TurnTooLong as TurnTooLong
+from turns.errors import WrongChain as WrongChain
+from turns.failures import hashed, is_of_a_model, summary, without_secrets
+from turns.merging import merged
+from turns.outputs import Recorded, as_text
 
 log = logging.getLogger("recollect.turns")
 
 PULSE_S: Final = 15.0
 """Every so many seconds a stream shows that it is alive: sse-starlette's interval."""
-
-
-class ChainError(Exception):
-    """What keeps a chain from answering. The message is for the client; the cause, if any, is for the log."""
-
-
-class InvalidInput(ChainError, ValueError):
-    """The input is not what this chain takes."""
-
-
-class ChainFailed(ChainError):
-    """The chain, or the model behind it, raised: `__cause__` says what."""
-
-
-class ModelSilent(ChainError):
-    """The model said nothing for longer than it may."""
-
-
-class TurnStopped(ChainError):
-    """Somebody stopped the turn before it had said anything that this caller could be given."""
-
-
-class ShuttingDown(ChainError):
-    """The server is stopping."""
 
 
 class Stop(StrEnum):
@@ -100,62 +88,70 @@ class Rules:
     """How turns are run. Times are in seconds; `wait_s` 0 refuses a busy session at once."""
 
     wait_s: float = 60.0
-    silence_s: float = 120.0
+    limit_s: float = 600.0
+    """How long a whole turn may take, from the moment its session is free; 0: any time."""
     window_tokens: int = 3000
     on_disconnect: Literal["stop", "finish"] = "stop"
+    hash_users: bool = False
+    """Whether traces show users by a hash of their name."""
+
     show_prompts: bool = False
     """Whether `stream_log` and `stream_events` show clients the system prompt."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a client is told of an error, and the word for it that stays on the record."""
+
+    status_code: int
+    message: str
+    reason: str = "error"
+
+
+Explain = Callable[[BaseException], Told]
+"""Says what clients are told of an error that ended a turn."""
+
+
 class Said:
-    """What a chain has said so far, and how it is put on the record."""
+    """What a chain has said so far."""
 
     def __init__(self) -> None:
         self.chunks: list[Any] = []
 
     def output(self) -> Any:
-        """The chunks as one output: text joined, messages merged, else added up, else the last one."""
-        if len(self.chunks) < 2:
-            return self.chunks[0] if self.chunks else None
-        first, *rest = self.chunks
-        if all(isinstance(chunk, str) for chunk in self.chunks):
-            return "".join(self.chunks)
-        if all(isinstance(chunk, AIMessageChunk) for chunk in self.chunks):
-            return first.__add__(rest)  # merges them all in one pass; adding one by one is quadratic
-        total = first
-        for chunk in rest:
-            try:
-                total = total + chunk
-            except TypeError:
-                total = chunk
-        return total
+        """The chunks as one output; the only one as it is."""
+        return self.chunks[0] if len(self.chunks) == 1 else merged(self.chunks)
 
 
 class Turns:
     """Runs turns on a store, and knows all that run in this process."""
 
-    def __init__(self, store: HistoryStore, rules: Rules | None = None) -> None:
-        self.store, self.rules = store, rules or Rules()
+    def __init__(self, store: HistoryStore, rules: Rules | None = None, explain: Explain | None = None) -> None:
+        self.store, self.rules, self.explain = store, rules or Rules(), explain or _plainly
         self.running: set[TurnRun] = set()
         self._closing = False
 
     def start(
         self,
         user_id: str,
-        session_id: str,
+        session_id: str | None,
         new: NewTurn,
         generate: Callable[[Sequence[BaseMessage]], AsyncGenerator[Any, None]],
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
-        record: Callable[[Any], Recorded],
+        record: Record,
+        limit_s: float | None = None,
     ) -> TurnRun:
-        """Starts a turn: `generate` gives the output's chunks from the window, `replay` those of a turn on record.
+        """Starts a turn, which is kept if it is of a session.
 
-        `record` says how an output is put on the record.
+        `generate` gives the output's chunks from the window, `replay` those of a turn on record.
+        `record` says how an output is put on the record. The turn may take `limit_s` seconds (0: any time, None: as
+        long as the rules say).
         """
         if self._closing:
             raise ShuttingDown("The server is shutting down: try again.")
-        history = self.store.history(user_id, session_id)
-        run = TurnRun(self.rules, history, new, generate, replay, record)
+        history = None if session_id is None else self.store.history(user_id, session_id)
+        rules = self.rules if limit_s is None else replace(self.rules, limit_s=limit_s)
+        run = TurnRun(rules, history, new, generate, replay, record, self.explain)
         self.running.add(run)
         run.task.add_done_callback(lambda _: self.running.discard(run))
         return run
@@ -173,14 +169,27 @@ class Turns:
             await asyncio.wait(tasks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """An output as messages for the record, the shape it had, and what the model says it cost."""
+Record = Callable[[Any, bool], Recorded]
+"""Says how an output is put on the record, and whether it was cut off."""
 
-    messages: Sequence[BaseMessage]
-    kind: str
-    usage: Usage | None
-    tokens: int
+
+def _plainly(error: BaseException) -> Told:
+    return Told(status_code=502, message=str(error))
+
+
+class _UnrecordedTurn(OpenTurn):
+    """A turn of a chain that does not remember."""
+
+    def __init__(self, turn_id: str) -> None:
+        self.turn_id, self.window = turn_id, []
+
+    @override
+    async def journal(self, events: Sequence[bytes]) -> None:
+        return
+
+    @override
+    async def end(self, reply: Reply) -> None:
+        return
 
 
 class _Phase(Enum):
@@ -196,14 +205,15 @@ class TurnRun:
     def __init__(
         self,
         rules: Rules,
-        history: SessionHistory,
+        history: SessionHistory | None,
         new: NewTurn,
         generate: Callable[[Sequence[BaseMessage]], AsyncGenerator[Any, None]],
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
-        record: Callable[[Any], Recorded],
+        record: Record,
+        explain: Explain,
     ) -> None:
         self._rules, self._history, self._new = rules, history, new
-        self._generate, self._replay, self._record = generate, replay, record
+        self._generate, self._replay, self._record, self._explain = generate, replay, record, explain
         self._said, self._unread = Said(), list[Any]()
         self._phase = _Phase.WAITING
         self._stop: Stop | None = None
@@ -282,12 +292,7 @@ class TurnRun:
 
     async def _run(self) -> None:
         try:
-            begun = await self._history.begin(
-                self._new,
-                wait_s=self._rules.wait_s,
-                window_tokens=self._rules.window_tokens,
-                on_stop=self._stop_from_any_thread,
-            )
+            begun = await self._begin()
             if isinstance(begun, Turn):
                 await self._say(self._replay(begun))
             else:
@@ -297,6 +302,16 @@ class TurnRun:
         except Exception as error:  # noqa: BLE001 - whatever it is, those who watch are told
             self._error = error
 
+    async def _begin(self) -> OpenTurn | Turn:
+        if self._history is None:
+            return _UnrecordedTurn(self._new.turn_id)
+        return await self._history.begin(
+            self._new,
+            wait_s=self._rules.wait_s,
+            window_tokens=self._rules.window_tokens,
+            on_stop=self._stop_from_any_thread,
+        )
+
     def _over(self, task: asyncio.Task[None]) -> None:
         """Called when the task has ended, also one that was cancelled before its first step."""
         if task.cancelled():
@@ -305,29 +320,10 @@ class TurnRun:
         self._notify()
 
     async def _answer(self, turn: OpenTurn) -> None:
-        status = TurnStatus.COMPLETE
-        error: ChainError | None = None
-        try:
-            await self._say(self._generate(turn.past))
-        except asyncio.CancelledError:
-            status, error = TurnStatus.INTERRUPTED, self._stopped()
-        except ChainError as refused:
-            error = refused
-        except Exception as cause:  # noqa: BLE001 - chains raise what they like
-            error = ChainFailed("The model could not answer.")
-            error.__cause__ = cause
-        if status is TurnStatus.COMPLETE and error is not None:
-            status = TurnStatus.INTERRUPTED if self._said.chunks else TurnStatus.FAILED
+        """Generates the reply and ends the turn, whatever comes of it."""
+        error = await self._generated(turn)
         self._phase = _Phase.SAVING
-        reply = Reply(status=status)
-        if self._said.chunks:
-            try:
-                done = self._record(self._said.output())
-                reply = Reply(status=status, output=done.messages, usage=done.usage, tokens=done.tokens, kind=done.kind)
-            except (KeyError, TypeError, ValueError) as cause:
-                error = error or ChainFailed("The chain's output holds no message.")
-                error.__cause__ = error.__cause__ or cause
-                reply = Reply(status=TurnStatus.FAILED)
+        reply = self._reply(error)
         try:
             await turn.end(reply)
         except StoreUnavailable as lost:
@@ -336,24 +332,88 @@ class TurnRun:
         if error is not None and not (self._stop is Stop.ASKED and reply.output):
             raise error  # a client whose turn was stopped on purpose gets what was said, and a proper end
 
-    async def _say(self, chunks: AsyncGenerator[Any, None]) -> None:
-        self._phase, heard = _Phase.GENERATING, self._loop.time()
-        limit = self._rules.silence_s
-        slack = limit / 100
+    async def _generated(self, turn: OpenTurn) -> ChainError | None:
+        """Lets the chain speak; gives the reason why it did not come to its end, if it did not."""
         try:
-            async with asyncio.timeout(limit) as silence, aclosing(chunks) as saying:
+            await self._say(self._generate(turn.past))
+        except ChainError as refused:
+            return refused
+        except BaseException as cause:  # noqa: BLE001 - a chain may raise anything: its session is to be free again
+            if isinstance(cause, asyncio.CancelledError) and (self._stop is not None or self.task.cancelling()):
+                return self._stopped()
+            error = ChainFailed("The model could not answer.")
+            error.__cause__ = cause
+            return error
+        return None
+
+    def _reply(self, error: ChainError | None) -> Reply:
+        if not self._said.chunks:
+            status = TurnStatus.COMPLETE if error is None else TurnStatus.FAILED
+            if isinstance(error, (TurnStopped, ShuttingDown)):
+                status = TurnStatus.INTERRUPTED
+            return Reply(status=status, details=self._ending(error, TurnDetails()))
+        done = self._kept(cut=error is not None)
+        status = TurnStatus.COMPLETE if error is None else TurnStatus.INTERRUPTED
+        details = self._ending(error, done.details)
+        return Reply(
+            status=status, output=done.messages, usage=done.usage, tokens=done.tokens, kind=done.kind, details=details
+        )
+
+    def _kept(self, *, cut: bool) -> Recorded:
+        """What was said as it goes on the record; the bare text of it rather than nothing."""
+        try:
+            return self._record(merged(self._said.chunks), cut)
+        except Exception:
+            log.exception("turn %s on /%s: its output is kept as text", self._new.turn_id, self._new.chain)
+            return as_text(self._said.chunks)
+
+    def _ending(self, error: ChainError | None, details: TurnDetails) -> TurnDetails:
+        """The details with the reason why the turn ended before its reply did."""
+        if error is None:
+            return details
+        if isinstance(error, (TurnStopped, ShuttingDown)):
+            reason = {Stop.ASKED: "stopped", Stop.LEFT: "left", Stop.SHUTDOWN: "shutdown", None: "shutdown"}[self._stop]
+            return {**details, "finish_reason": reason}
+        self._log(error)
+        told = self._explain(error)
+        reason = told.reason if told.reason != "cut" or self._said.chunks else "error"
+        problem = Failure(status_code=told.status_code, message=told.message)
+        return {**details, "finish_reason": reason, "error": problem}
+
+    def _log(self, error: ChainError) -> None:
+        """Says what went wrong, and where, for the author of the chain."""
+        where = {
+            "chain": self._new.chain,
+            "session": "none" if (of := self._history) is None else hashed(of.user_id, of.session_id),
+            "turn": self._new.turn_id,
+        }
+        cause = error.__cause__
+        at = "/%(chain)s, session %(session)s, turn %(turn)s: "
+        if cause is None:
+            log.warning(at + "%(error)s", {**where, "error": error}, extra=where)
+        elif is_of_a_model(cause):
+            status = getattr(cause, "status_code", None)
+            name = f"{type(cause).__name__} ({status})" if status else type(cause).__name__
+            log.warning(at + "a chain failed: %(error)s", {**where, "error": name}, extra=where)
+            # What a server says of a refusal may hold what the operator keeps from the usual log.
+            log.info(at + "the model's server said: %(error)s", {**where, "error": summary(cause)}, extra=where)
+        else:
+            told, trace = summary(cause), without_secrets(cause)
+            log.error(at + "a chain failed: %(error)s", {**where, "error": told}, extra=where, exc_info=trace)
+
+    async def _say(self, chunks: AsyncGenerator[Any, None]) -> None:
+        self._phase = _Phase.GENERATING
+        limit = self._rules.limit_s
+        try:
+            async with asyncio.timeout(limit or None) as time_left, aclosing(chunks) as saying:
                 async for chunk in saying:
-                    now = self._loop.time()
-                    if now > heard + slack:  # a timer is not set anew for each of many quick chunks
-                        heard = now
-                        silence.reschedule(now + limit + slack)
                     self._said.chunks.append(chunk)
                     self._unread.append(chunk)
                     self._notify()
         except TimeoutError:
-            if not silence.expired():
+            if not time_left.expired():
                 raise
-            raise ModelSilent(f"The model said nothing for {limit:g} seconds: try again.") from None
+            raise TurnTooLong(f"The turn took longer than {limit:g} seconds, and was ended.") from None
         self._phase = _Phase.SAVING
 
     def _stopped(self) -> ChainError:

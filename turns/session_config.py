@@ -13,11 +13,15 @@ ConfigModifier = Callable[[dict[str, Any], Request], Awaitable[dict[str, Any]]]
 
 
 def session_config(
-    allowed: frozenset[str], implied_session: Callable[[Request], str | None] = lambda request: None
+    allowed: frozenset[str],
+    implied_session: Callable[[Request], str | None] = lambda request: None,
+    *,
+    memory: bool = True,
 ) -> ConfigModifier:
     """A modifier that lets clients set the `configurable` keys in `allowed`, and nobody the `user_id`.
 
-    `implied_session` finds the session of a request whose config has none, for clients that can't send one.
+    A chain without `memory` needs no session. `implied_session` finds the session of a request whose config has none,
+    for clients that can't send one.
 
     It raises `InvalidId` for a session_id or turn_id that is none: here, and not when the history is bound, because
     what a modifier raises becomes a proper status on every endpoint, before a stream opens.
@@ -26,8 +30,9 @@ def session_config(
     async def modify(config: dict[str, Any], request: Request) -> dict[str, Any]:
         sent = config.get("configurable") or {}
         configurable = {key: value for key, value in sent.items() if key in allowed}
-        configurable["session_id"] = check_id(sent.get("session_id") or implied_session(request))
-        if sent.get("turn_id") not in (None, ""):
+        if memory:
+            configurable["session_id"] = check_id(sent.get("session_id") or implied_session(request))
+        if memory and sent.get("turn_id") not in (None, ""):
             configurable["turn_id"] = check_id(sent["turn_id"], "turn_id")
         configurable["user_id"] = request.state.user_id
         return {**config, "configurable": configurable}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from fastapi import Path
 from langchain_core.messages import BaseMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from histories.base import InvalidId, Session, Turn, Usage, check_id, message_to_json
+from histories.base import Failure, InvalidId, Session, Turn, Usage, check_id, message_to_json
+from turns.parts import parts_of
 
 _ID_CHARACTERS = r"[^/\\\u0000-\u001f\u007f-\u009f]"
 ID_PATTERN = f"^{_ID_CHARACTERS}*[^.\\s/\\\\\\u0000-\\u001f\\u007f-\\u009f]{_ID_CHARACTERS}*$"
@@ -111,8 +112,11 @@ class SessionList(TypedDict):
     next: str | None
 
 
+_PARTS = "The reply in order, if it is more than text: `reasoning`, `text`, `tool_call`, `tool_result`, `source`."
+
+
 class TurnInfo(TypedDict):
-    """One exchange. `usage` is what the model counted, if it told."""
+    """One exchange. `usage` is what the model counted, if it told. The last three are there if there is any."""
 
     turn_id: Annotated[str, Field(examples=[_TURN_ID])]
     status: Status
@@ -122,6 +126,9 @@ class TurnInfo(TypedDict):
     input: list[Message]
     output: list[Message]
     usage: Usage | None
+    finish_reason: NotRequired[Annotated[str, Field(description="Why the reply ended.", examples=["stop", "length"])]]
+    error: NotRequired[Annotated[Failure, Field(description="What the client was told of a failure.")]]
+    parts: NotRequired[Annotated[list[dict[str, Any]], Field(description=_PARTS)]]
 
 
 class TurnList(TypedDict):
@@ -160,7 +167,7 @@ def session_info(session: Session) -> SessionInfo:
 
 
 def turn_info(turn: Turn) -> TurnInfo:
-    return TurnInfo(
+    info = TurnInfo(
         turn_id=turn.turn_id,
         status=turn.status.value,
         chain=turn.chain,
@@ -170,6 +177,14 @@ def turn_info(turn: Turn) -> TurnInfo:
         output=messages(turn.output),
         usage=turn.usage,
     )
+    if "finish_reason" in turn.details:
+        info["finish_reason"] = turn.details["finish_reason"]
+    if "error" in turn.details:
+        info["error"] = turn.details["error"]
+    parts = parts_of(turn)
+    if parts:
+        info["parts"] = parts
+    return info
 
 
 def messages(said: Sequence[BaseMessage]) -> list[Message]:

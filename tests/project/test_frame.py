@@ -132,7 +132,7 @@ def wanted(*groups: list[str]) -> list[Requirement]:
 
 
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-SERVING = wanted(PROJECT["project"]["dependencies"], EXTRAS["redis"], EXTRAS["postgres"])
+SERVING = wanted(PROJECT["project"]["dependencies"], *(EXTRAS[name] for name in ("redis", "postgres", "agents")))
 TOOLS = wanted(*EXTRAS.values(), *PROJECT["dependency-groups"].values())
 
 

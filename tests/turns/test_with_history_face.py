@@ -90,7 +90,10 @@ async def test_a_second_stop_changes_nothing() -> None:
         async for chunk in model.astream("hi"):
             yield chunk
 
-    run = turns.start("alice", "s1", NewTurn(input=[HumanMessage("hi")]), say, say, lambda _: None)  # type: ignore[arg-type, return-value]
+    def unkept(output: Any, cut: bool) -> Any:
+        return None
+
+    run = turns.start("alice", "s1", NewTurn(input=[HumanMessage("hi")]), say, say, unkept)
     await gate.reached.wait()
     run.stop(Stop.ASKED)
     run.stop(Stop.LEFT)
