@@ -25,6 +25,7 @@ from api.problems import json_response as json_response
 from histories.base import (
     HistoryDamaged,
     HistoryError,
+    HistoryMoved,
     InvalidCursor,
     InvalidId,
     SessionBusy,
@@ -45,6 +46,7 @@ STATUS: dict[type[Exception], int] = {
     InvalidCursor: 422,
     SessionNotFound: 404,
     TurnNotFound: 404,
+    HistoryMoved: 412,
     SessionExists: 409,
     SessionBusy: 409,
     TurnStopped: 409,

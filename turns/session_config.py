@@ -32,8 +32,9 @@ def session_config(
         configurable = {key: value for key, value in sent.items() if key in allowed}
         if memory:
             configurable["session_id"] = check_id(sent.get("session_id") or implied_session(request))
-        if memory and sent.get("turn_id") not in (None, ""):
-            configurable["turn_id"] = check_id(sent["turn_id"], "turn_id")
+        for name in ("turn_id", "version_of"):
+            if memory and sent.get(name) not in (None, ""):
+                configurable[name] = check_id(sent[name], name)
         configurable["user_id"] = request.state.user_id
         return {**config, "configurable": configurable}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -236,13 +236,16 @@ class ChainWithHistory(RunnableWithMessageHistory):
     def _new_turn(self, input: Any, config: RunnableConfig) -> NewTurn:
         if not self.memory:
             return NewTurn(input=[], chain=self.chain_name)
-        turn_id = config.get("configurable", {}).get("turn_id")
+        configurable = config.get("configurable", {})
+        turn_id, version_of = configurable.get("turn_id"), configurable.get("version_of")
         turn_id = check_id(turn_id, "turn_id") if turn_id else None
+        version_of = check_id(version_of, "version_of") if version_of else None
         messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
         tokens = estimate_tokens(messages)
         if turn_id is None:
-            return NewTurn(input=messages, chain=self.chain_name, tokens=tokens)
-        return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, turn_id=turn_id, given=True)
+            return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
+        named = NewTurn(input=messages, chain=self.chain_name, tokens=tokens, turn_id=turn_id, given=True)
+        return replace(named, version_of=version_of)
 
     def _prepare(self, call: Call, input: Any, past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> None:
         """What the wrapped runnable is called with: the caller's input, with the past at its place."""

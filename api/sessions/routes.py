@@ -10,14 +10,16 @@ import asyncio
 import json
 import math
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
 
 from api.sessions.exchange import Conversation, export_json
 from api.sessions.markdown import export_markdown
 from api.sessions.models import (
+    Choose,
     Fork,
+    Opinion,
     Problem,
     Rename,
     Rewind,
@@ -25,14 +27,17 @@ from api.sessions.models import (
     SessionList,
     SessionPath,
     Stopped,
+    TurnId,
     TurnList,
     session_info,
     turn_info,
 )
 from auth.middleware import current_user
-from histories.base import HistoryStore, SessionHistory, Turn, TurnStatus, UnknownMessage
+from histories.base import Feedback, HistoryStore, SessionHistory, Turn, TurnStatus, UnknownMessage
 
 User = Annotated[str, Depends(current_user)]
+TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn's name, percent-encoded.")]
+IfMatch = Annotated[str | None, Header(max_length=200, description="The last turn_id that the caller was shown.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]
 
 STOP_WAIT_S = 2.0
@@ -43,6 +48,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     403: {"model": Problem, "description": "A page of another site asked, by a browser's cookie."},
     404: {"model": Problem, "description": "The caller has no such session, or it has no such turn."},
     409: {"model": Problem, "description": "A turn is running, or the name is taken."},
+    412: {"model": Problem, "description": "The session has moved on since the turn that If-Match names."},
     413: {"model": Problem, "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES."},
     422: {"model": Problem, "description": "Malformed: the detail names the field."},
     503: {"model": Problem, "description": "The store can't be reached. `Retry-After` says when to try again."},
@@ -69,7 +75,12 @@ def router(store: HistoryStore) -> APIRouter:
     add(one, own.delete, methods=["DELETE"], status_code=204, responses=_problems(403, 404, 409))
     add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=_problems(404))
     add(one + "/fork", own.fork, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
-    add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=changed)
+    moved = _problems(403, 404, 409, 412, 413)
+    add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=moved)
+    add(one + "/choose", own.choose, methods=["POST"], response_model=SessionInfo, responses=moved)
+    turn = one + "/turns/{turn_id}"
+    add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=_problems(403, 404, 409, 412))
+    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=_problems(403, 404, 413))
     add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=_problems(403, 404))
     exported: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
     responses = exported | _problems(404)
@@ -137,11 +148,33 @@ class _Sessions:
         await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
         return await _info(self._store.history(user, body.session_id), 201)
 
-    async def rewind(self, user: User, session_id: SessionPath, body: Rewind) -> Response:
-        """The history ends before a turn: to put its question again, changed or not. 409 while a turn runs."""
+    async def rewind(self, user: User, session_id: SessionPath, body: Rewind, if_match: IfMatch = None) -> Response:
+        """The history ends before a turn. 409 while a turn runs.
+
+        With `keep`, what followed can be chosen again, once another turn stands in its place.
+        """
         history = self._store.history(user, session_id)
-        await history.rewind(body.turn_id)
+        await history.rewind(body.turn_id, keep=body.keep, if_last=_tag(if_match))
         return await _info(history)
+
+    async def choose(self, user: User, session_id: SessionPath, body: Choose, if_match: IfMatch = None) -> Response:
+        """Shows another version of a turn, with all that followed it. 409 while a turn runs."""
+        history = self._store.history(user, session_id)
+        await history.choose(body.turn_id, if_last=_tag(if_match))
+        return await _info(history)
+
+    async def delete_turn(
+        self, user: User, session_id: SessionPath, turn_id: TurnPath, if_match: IfMatch = None
+    ) -> Response:
+        """Forgets one turn, for good; those around it stay. 409 while a turn runs."""
+        await self._store.history(user, session_id).delete_turn(turn_id, if_last=_tag(if_match))
+        return Response(status_code=204)
+
+    async def feedback(self, user: User, session_id: SessionPath, turn_id: TurnPath, body: Opinion) -> Response:
+        """Puts on the record what the caller thinks of a reply."""
+        told = Feedback(score=body.score, comment=body.comment)
+        await self._store.history(user, session_id).feedback(turn_id, told)
+        return Response(status_code=204)
 
     async def stop(self, user: User, session_id: SessionPath) -> Response:
         """Stops the running turn, if there is one, and keeps what was said so far.
@@ -185,6 +218,12 @@ class _Sessions:
         except UnknownMessage as error:
             raise HTTPException(422, f"turns: {error}") from error
         return await _info(history, 201)
+
+
+def _tag(if_match: str | None) -> str | None:
+    """The turn_id of an If-Match, percent-encoded in quotes, as HTTP wants it, or bare. `*` matches all."""
+    tag = unquote((if_match or "").strip().strip('"'))
+    return None if tag in ("", "*") else tag
 
 
 async def _info(history: SessionHistory, status: int = 200) -> Response:
