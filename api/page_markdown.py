@@ -39,8 +39,12 @@ class Rendered(NamedTuple):
 
 async def render_within(texts: Sequence[str], *, is_open: bool = False, budget_s: float = BUDGET_S) -> list[Rendered]:
     """Renders texts in a thread, in bounded time. What stands in the way of that bound is shown as it was written."""
-    budget = Budget(budget_s)
-    return await anyio.to_thread.run_sync(lambda: [render(text, budget, is_open) for text in texts], limiter=_limiter())
+
+    def work() -> list[Rendered]:
+        budget = Budget(budget_s)
+        return [render(text, budget, is_open) for text in texts]
+
+    return await anyio.to_thread.run_sync(work, limiter=_limiter())
 
 
 def render(text: str, budget: Budget | None = None, is_open: bool = False) -> Rendered:

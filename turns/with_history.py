@@ -60,6 +60,14 @@ SESSION_SPECS = [
         default="",
         is_shared=True,
     ),
+    ConfigurableFieldSpec(
+        id="version_of",
+        annotation=_Id,
+        name="Version of",
+        description="The turn_id in whose place this turn is to stand: it is kept, as another version.",
+        default="",
+        is_shared=True,
+    ),
 ]
 
 

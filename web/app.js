@@ -5,7 +5,7 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { Inputs } from "./inputs.js";
 import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
-import { banner, copy, said, say } from "./notes.js";
+import { banner, copy, prompt, said, say } from "./notes.js";
 import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
 import { takeIn } from "./takein.js";
@@ -13,9 +13,11 @@ import { answered, textOfQuestion } from "./turn.js";
 import { View } from "./view.js";
 
 const POLL_MS = 1500;
+const UNDO_MS = 6000;
 const $ = (id) => document.getElementById(id);
 const api = new Recollect();
 const tabs = new BroadcastChannel("recollect");
+const leaving = new Set(); // what is still to be done when the page is left
 const running = new Map(); // conversations with a turn that runs here, also while another one is open
 const composer = new Composer({ send: (content) => run(send(content)), say });
 const inputs = new Inputs(api, () => formChanged());
@@ -131,6 +133,7 @@ async function ask(chain, content, put, given = null) {
   try {
     await asked;
   } catch (error) {
+    if (!here.live && !here.busy && !error.status) say(error.message, { ms: 8000 });
     refused(here, error);
   } finally {
     running.delete(here.id);
@@ -164,6 +167,22 @@ const actions = {
       turn.asked,
     ),
   edit: (turn, content) => ask(turn.chain, content, (here, input) => here.askAgain(turn.turn_id, turn.chain, input, content)),
+  choose: (_, version) => open.choose(version),
+  rate: async (turn, score) => {
+    const why = score < 0 ? await prompt("What was wrong? Leave it empty if you like.", "", { optional: true }) : "";
+    await open.rate(turn.turn_id, score, why ?? "");
+  },
+  remove: (turn) => {
+    const [here, id] = [open, turn.turn_id];
+    here.leaving.add(id);
+    changed(here);
+    leaving.add(() => here.remove(id, true));
+    say("The turn is deleted.", {
+      ms: UNDO_MS,
+      undo: () => (here.leaving.delete(id), changed(here)),
+      done: () => run(here.remove(id).then(() => changedHere(here.id))),
+    });
+  },
   branch: async (turn) => {
     const { session_id: id, title } = await api.sessions.fork(open.id, turn.turn_id);
     await api.sessions.rename(id, `Branch of ${title}`.slice(0, 200));
@@ -204,6 +223,8 @@ async function run(work) {
     location.assign(`login?next=${encodeURIComponent(location.pathname)}`);
   }
 }
+
+addEventListener("pagehide", () => leaving.forEach((now) => now()));
 
 // The controls.
 

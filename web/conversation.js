@@ -13,6 +13,7 @@ export class Conversation {
   live = null; // the turn that this page asked for, until the record has it
   troubles = new Map(); // turn_id -> why it failed, as it was told here
   stopping = false;
+  leaving = new Set(); // turns that are deleted unless a person takes it back
   known = false; // whether the server has this session
   #loads = 0;
 
@@ -23,8 +24,11 @@ export class Conversation {
 
   /** All that is to be shown, oldest first. */
   get turns() {
-    if (this.live === null) return this.recorded;
-    return [...this.recorded.filter((turn) => turn.turn_id !== this.live.turn_id), this.live];
+    const shown = this.leaving.size ? this.recorded.filter(({ turn_id: id }) => !this.leaving.has(id)) : this.recorded;
+    if (this.live === null) return shown;
+    const { turn_id: live, versionOf } = this.live;
+    const place = shown.findIndex(({ turn_id: id }) => id === versionOf);
+    return [...shown.slice(0, place < 0 ? undefined : place).filter(({ turn_id: id }) => id !== live), this.live];
   }
 
   get busy() {
@@ -94,12 +98,12 @@ export class Conversation {
   }
 
   /** Puts a question. The same `turnId` again replaces a turn that failed, and never asks twice what was answered. */
-  async ask(chain, input, content, turnId = newId()) {
+  async ask(chain, input, content, turnId = newId(), versionOf = undefined) {
     if (this.busy) return;
-    const turn = { turn_id: turnId, status: "running", chain, input: [human(content)], output: [], live: new Parts(), usage: null, asked: input };
+    const turn = { turn_id: turnId, status: "running", chain, input: [human(content)], output: [], live: new Parts(), usage: null, asked: input, versionOf };
     this.live = turn;
     this.troubles.delete(turnId);
-    this.#keep(turn);
+    if (!versionOf) this.#keep(turn);
     this.changed();
     const error = await this.#answer(turn, input);
     if (error !== null && !this.stopping) this.troubles.set(turnId, error.message);
@@ -114,7 +118,7 @@ export class Conversation {
     } catch (failed) {
       this.troubles.set(turn.turn_id, failed.message);
     }
-    const sent = this.#has(turn.turn_id);
+    const sent = this.#has(turn.turn_id) || turn.versionOf !== undefined;
     if (sent) this.kept.set("unsent", this.id, null);
     else this.#keep(turn, error?.message);
     this.live = sent ? null : { ...turn, status: "unsent" };
@@ -135,14 +139,44 @@ export class Conversation {
     return content;
   }
 
-  /** Asks at the place of an earlier turn: it, and all after it, are forgotten. */
+  /** Asks at the place of an earlier turn, which stays as another version. If no answer comes, that one is shown again. */
   async askAgain(turnId, chain, input, content) {
-    if (this.live?.turn_id !== turnId) {
-      await this.api.sessions.rewind(this.id, turnId);
-      this.recorded = this.recorded.slice(0, this.recorded.findIndex((turn) => turn.turn_id === turnId));
+    const id = newId();
+    await this.ask(chain, input, content, id, turnId);
+    if (!this.#has(id)) throw new Error(`${this.troubles.get(id) ?? "No answer came."} What was there is shown again.`);
+  }
+
+  /** Shows another version of a turn, as it was seen here; if there is more by now, that is shown instead. */
+  choose(turnId) {
+    return this.#change(() => this.api.sessions.choose(this.id, turnId, { last: this.#last }));
+  }
+
+  /** Deletes a turn that is hidden already. */
+  async remove(turnId, keepalive = false) {
+    if (!this.leaving.has(turnId)) return;
+    const last = this.#last;
+    try {
+      await this.#change(() => this.api.sessions.deleteTurn(this.id, turnId, { last, keepalive }));
+    } finally {
+      this.leaving.delete(turnId);
+      this.changed();
     }
-    this.live = null;
-    await this.ask(chain, input, content);
+  }
+
+  async rate(turnId, score, comment) {
+    await this.#change(() => this.api.sessions.feedback(this.id, turnId, score, comment));
+  }
+
+  get #last() {
+    return this.recorded.at(-1)?.turn_id;
+  }
+
+  async #change(change) {
+    try {
+      await change();
+    } finally {
+      await this.load();
+    }
   }
 
   async stop() {
@@ -180,7 +214,7 @@ export class Conversation {
 
   async #hear(turn, input) {
     turn.live = new Parts();
-    for await (const chunk of this.api.stream(turn.chain, input, { session: this.id, turn: turn.turn_id })) {
+    for await (const chunk of this.api.stream(turn.chain, input, { session: this.id, turn: turn.turn_id, versionOf: turn.versionOf })) {
       this.trouble(null);
       turn.live.add(chunk);
       this.changed();

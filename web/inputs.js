@@ -2,6 +2,7 @@
 
 import { Form } from "./form.js";
 
+const FIRST = "chat"; // what a conversation begins with, if nothing else was used before
 const $ = (id) => document.getElementById(id);
 
 export class Inputs {
@@ -43,7 +44,7 @@ export class Inputs {
   /** Shows what was last used in a session: its chain, and what that chain was told. */
   async open(session, chain) {
     this.#session = session;
-    const wanted = chain || this.kept.get("inputs", session)?.chain || this.kept.get("inputs", null)?.chain;
+    const wanted = chain || this.kept.get("inputs", session)?.chain || this.kept.get("inputs", null)?.chain || FIRST;
     if (this.#chains.some(({ name }) => name === wanted)) $("chain").value = wanted;
     await (this.#ready = this.#show(this.chain));
   }

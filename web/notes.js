@@ -36,9 +36,9 @@ export function say(text, { ms = 4000, undo = null, done = () => {} } = {}) {
 }
 
 /** Asks for a text, or, without one, whether to go on. Gives null for no. */
-export function prompt(question, text = null) {
+export function prompt(question, text = null, { optional = false } = {}) {
   $("question").textContent = question;
-  Object.assign($("answer"), { value: text ?? "", hidden: text === null, required: text !== null });
+  Object.assign($("answer"), { value: text ?? "", hidden: text === null, required: text !== null && !optional });
   $("ask").returnValue = "";
   $("ask").showModal();
   $("answer").select();

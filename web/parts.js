@@ -13,6 +13,22 @@ export class Parts {
     return this;
   }
 
+  /** The parts as the server gives them. */
+  static of(parts) {
+    const made = new Parts();
+    const sources = parts.filter(({ type }) => type === "source");
+    for (const part of parts) made.#given(part);
+    if (sources.length) made.list.push({ kind: "sources", sources });
+    return made;
+  }
+
+  #given({ type, id, name, args, text, status }) {
+    this.#of = {};
+    if (type === "text" || type === "reasoning") this.#grow(type === "text" ? "words" : type, text);
+    else if (type === "tool_call") this.#tool(id, { name, args });
+    else if (type === "tool_result") this.#result({ tool_call_id: id, name, content: text, status });
+  }
+
   get text() {
     return this.list.filter(({ kind }) => kind === "words").map(({ text }) => text).join("\n\n");
   }
@@ -149,7 +165,7 @@ function labelled() {
 }
 
 /** A document that an answer was drawn from: its name, a link if it has one, and what it says. */
-function source({ metadata = {}, page_content: text, title: name, url, ...rest }) {
+function source({ metadata = {}, text, title: name, url, ...rest }) {
   const where = url ?? metadata.url ?? metadata.source ?? rest.source ?? "";
   const item = make("li");
   const label = String(name ?? metadata.title ?? (where || "Source"));

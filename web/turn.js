@@ -3,6 +3,7 @@
 import { Parts, draw, make, shown } from "./parts.js";
 
 const MARKS = { interrupted: "Interrupted", failed: "Failed", unsent: "Not sent", running: "Writing…" };
+const ACTS = { up: "rate", down: "rate" };
 const ENDS = {
   length: "Cut off: the model reached its limit.",
   content_filter: "Held back by the model's filter.",
@@ -12,10 +13,7 @@ const ENDS = {
 /** What a turn's reply is made of. */
 export function partsOf(turn) {
   if (turn.live) return turn.live;
-  const parts = new Parts().add(turn.output);
-  const sources = turn.sources ?? turn.parts?.sources;
-  if (sources?.length) parts.list.push({ kind: "sources", sources });
-  return parts;
+  return turn.parts ? Parts.of(turn.parts) : new Parts().add(turn.output);
 }
 
 /** What has come of the reply so far, as text. */
@@ -44,6 +42,8 @@ export function fill(item, turn, { busy, last, trouble, words, act }) {
   const mark = MARKS[turn.status] ?? ENDS[turn.finish_reason] ?? (parts.empty ? "The model said nothing." : "");
   Object.assign(part(".mark"), { textContent: mark, className: `mark ${turn.status}` });
   part(".meta").replaceChildren(...meta(turn));
+  versions(part(".versions"), turn, busy, act);
+  recalled(part(".recalled"), turn.recalled);
   offer(item, turn, { busy, last, running, said: parts.text, act });
 }
 
@@ -64,12 +64,18 @@ function offer(item, turn, { busy, last, running, said, act }) {
     retry: again && (last || turn.status === "complete"),
     change: again && typeof content === "string",
     branch: turn.started_at,
+    up: turn.ended_at && said,
+    down: turn.ended_at && said,
+    remove: turn.ended_at && !busy,
   };
-  const does = { copy: said, retry: content };
+  const score = turn.feedback?.score ?? 0;
+  const does = { copy: said, retry: content, up: score === 1 ? 0 : 1, down: score === -1 ? 0 : -1 };
+  item.querySelector(".up").setAttribute("aria-pressed", score === 1);
+  item.querySelector(".down").setAttribute("aria-pressed", score === -1);
   for (const [name, offered] of Object.entries(offers)) {
     const button = item.querySelector(`.${name}`);
     button.hidden = running || !offered;
-    button.onclick = () => (name === "change" ? edit(item, turn, content, act) : act(name, turn, does[name]));
+    button.onclick = () => (name === "change" ? edit(item, turn, content, act) : act(ACTS[name] ?? name, turn, does[name]));
   }
   item.querySelector(".retry").textContent = turn.status === "complete" ? "Regenerate" : "Try again";
 }
@@ -78,7 +84,7 @@ function edit(item, turn, content, act) {
   const form = item.querySelector(".edit");
   const box = form.querySelector("textarea");
   const after = item.parentNode.children.length - 1 - [...item.parentNode.children].indexOf(item);
-  form.querySelector(".note").textContent = after ? `The ${after === 1 ? "turn" : `${after} turns`} after this will be forgotten. Branch first to keep them.` : "";
+  form.querySelector(".note").textContent = `What is there now stays${after ? `, with the ${after === 1 ? "turn" : `${after} turns`} after it` : ""}: the arrows below lead back to it.`;
   box.value = content;
   const close = () => {
     form.hidden = true;
@@ -95,6 +101,32 @@ function edit(item, turn, content, act) {
     close();
     act("edit", turn, box.value);
   };
+}
+
+/** The way to the other versions of a turn: ‹ 2 / 3 ›. */
+function versions(box, { turn_id: id, versions: all = [] }, busy, act) {
+  box.hidden = all.length < 2;
+  if (box.hidden) return;
+  const at = all.indexOf(id);
+  const [before, count, after] = box.children;
+  count.textContent = `${at + 1} / ${all.length}`;
+  for (const [button, to] of [[before, all[at - 1]], [after, all[at + 1]]]) {
+    button.disabled = busy || to === undefined;
+    button.onclick = () => act("choose", null, to);
+  }
+}
+
+/** Which earlier turns the model was shown because they bear on the question. */
+function recalled(box, found) {
+  box.hidden = !found?.length;
+  if (box.hidden) return;
+  const links = found.map(({ session_id: id, turn_id: turn, at }) => {
+    const link = Object.assign(make("a"), { href: `#/${encodeURIComponent(id)}/${encodeURIComponent(turn)}` });
+    link.textContent = new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    return link;
+  });
+  box.querySelector("summary").textContent = found.length === 1 ? "1 earlier turn was recalled" : `${found.length} earlier turns were recalled`;
+  box.querySelector("span").replaceChildren(...links.flatMap((link, place) => (place ? [" · ", link] : [link])));
 }
 
 /** What a person said: text as it is, and what else was sent with it. */

@@ -11,6 +11,7 @@ export class View {
   #drawn = new WeakMap(); // an element -> what it shows
   #conversation = null;
   #frame = 0;
+  #all = []; // what was drawn last
   #follows = true; // whether the end is in sight, and is to stay there
 
   /** `act(what, turn, value)` is called for each thing that a person does with a turn. */
@@ -58,6 +59,7 @@ export class View {
   #open(conversation) {
     this.#conversation = conversation;
     this.#items.clear();
+    this.#all = [];
     this.#follows = true;
     $("turns").replaceChildren();
     $("log").scrollTop = 0;
@@ -76,7 +78,14 @@ export class View {
   }
 
   #draw() {
-    const { turns, older } = this.#conversation;
+    const { turns, older, live, recorded, busy, troubles, leaving } = this.#conversation;
+    const all = [recorded, live?.turn_id, busy, troubles.size, leaving.size, older];
+    if (live && all.every((one, place) => one === this.#all[place])) {
+      this.#item(live, true); // a piece of a reply: of a thousand turns, one changed
+      if (this.#follows) this.#toEnd();
+      return;
+    }
+    this.#all = all;
     const log = $("log");
     const first = $("turns").firstElementChild;
     const items = turns.map((turn, place) => this.#item(turn, place === turns.length - 1));

@@ -54,7 +54,7 @@ class Asked(BaseModel):
 
 
 AGENT = Chain(
-    name="agent",
+    name="looker",
     build=lambda _: RunnableGenerator(agent),
     input_type=Asked,
     output_type=list[Any],
@@ -100,11 +100,12 @@ def test_a_block_that_has_ended_is_shown_as_it_stays_while_the_next_one_is_writt
     page: Page, stub: OpenAIStub
 ) -> None:
     stub.reply = lambda _: LONG
-    stub.delay_s = 0.004
+    gate = stub.pause_after(80)
     page.evaluate(WATCH)
     ask(page, "go", wait=False)
     page.locator(".words > h2").nth(2).wait_for()
     expect(page.locator(".words > .open")).to_have_count(1)
+    gate.release()
     page.locator(".rendered").wait_for()
     expect(page.locator(".words > h2")).to_have_count(12)
     expect(page.locator(".words .open")).to_have_count(0)
@@ -144,7 +145,7 @@ def test_a_reply_of_any_length_is_rendered(page: Page, server: Here) -> None:
 
 
 def test_an_agents_steps_are_shown_in_order_live_and_from_the_record(page: Page) -> None:
-    ask(page, "go", chain="agent")
+    ask(page, "go", chain="looker")
     for _ in ("live", "from the record"):
         expect(page.locator(".parts > *")).to_have_count(3)
         expect(page.locator(".parts > .step summary")).to_have_text(["Reasoning", "weather · done"])
