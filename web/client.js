@@ -222,6 +222,11 @@ class Sessions {
     return this.client.json("POST", "sessions/import", { body: conversation });
   }
 
+  /** A conversation of another program, as `import` takes it: `{conversation, left_out}`. */
+  convert(foreign) {
+    return this.client.json("POST", "sessions/import/convert", { body: foreign });
+  }
+
   #one(method, session, rest = "", options = {}) {
     return this.client.json(method, `sessions/${path(session)}${rest}`, options);
   }

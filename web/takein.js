@@ -1,20 +1,63 @@
-// Conversations that come in from a file.
+// Conversations that come in from files: of this server, of ChatGPT, open-webui, LibreChat, LangChain.
 
 import { newId } from "./client.js";
 import { say } from "./notes.js";
 
-/** Takes files in; `done(id)` is told the last conversation that came. */
+/** Takes files in, with a word on how far it is; `done(id)` is told the last conversation that came. */
 export async function takeIn(api, files, done) {
+  const found = (await Promise.all(files.map(conversationsIn))).flat();
+  const report = { here: 0, failed: 0, leftOut: 0, why: "" };
   let last = null;
-  for (const file of files) {
-    let conversation;
+  for (const [place, conversation] of found.entries()) {
+    if (found.length > 1) say(`Importing: ${place + 1} of ${found.length}`, { ms: 60_000 });
     try {
-      conversation = JSON.parse(await file.text());
-    } catch {
-      throw new Error("This file is not a conversation that was exported as JSON.");
+      last = await one(api, conversation, report);
+      report.here++;
+    } catch (error) {
+      if (error.status !== 422 && error.status !== 413) throw error;
+      report.failed++;
+      report.why = error.message;
     }
-    ({ session_id: last } = await api.sessions.import({ ...conversation, session_id: newId() }));
   }
-  if (last) say(files.length === 1 ? "The conversation is here." : `${files.length} conversations are here.`);
+  if (report.here === 0) throw new Error(report.why || "There is no conversation in this file.");
+  say(told(report), { ms: 10_000 });
   await done(last);
+}
+
+async function one(api, given, report) {
+  let conversation = given;
+  if (given.version === undefined) {
+    const { conversation: own, left_out: leftOut } = await api.sessions.convert(given);
+    report.leftOut += leftOut;
+    conversation = own;
+  }
+  return (await api.sessions.import({ ...conversation, session_id: newId() })).session_id;
+}
+
+function told({ here, failed, leftOut, why }) {
+  const parts = [here === 1 ? "The conversation is here." : `${here} conversations are here.`];
+  if (leftOut) parts.push(`${leftOut} messages that hold no text stayed behind.`);
+  if (failed) parts.push(`${failed} could not come along: ${why}`);
+  return parts.join(" ");
+}
+
+/** The conversations of a file: one, a list of them, or one on each line. */
+async function conversationsIn(file) {
+  const text = await file.text();
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = lines(text, file.name);
+  }
+  const isOne = !Array.isArray(value) || (value[0]?.type !== undefined && value[0]?.data !== undefined); // a list of messages is one
+  return isOne ? [value] : value;
+}
+
+function lines(text, name) {
+  try {
+    return text.split("\n").filter((line) => line.trim()).map((line) => JSON.parse(line));
+  } catch {
+    throw new Error(`${name} is not a file of conversations.`);
+  }
 }

@@ -12,9 +12,11 @@ import math
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Response
+from pydantic import BaseModel
 
 from api.sessions.exchange import Conversation, export_json
+from api.sessions.foreign import Unreadable, converted
 from api.sessions.markdown import export_markdown
 from api.sessions.models import (
     Choose,
@@ -70,6 +72,7 @@ def router(store: HistoryStore) -> APIRouter:
     for slashes in ("/", "//"):  # or Starlette takes a missing id for the list: a client's slip would delete it all
         add(slashes, _absent, methods=["GET", "PATCH", "DELETE", "POST", "PUT"], include_in_schema=False)
     add("/import", own.import_, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
+    add("/import/convert", convert, methods=["POST"], response_model=Converted, responses=_problems(403, 413))
     add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=_problems(404))
     add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=_problems(403, 404, 413))
     add(one, own.delete, methods=["DELETE"], status_code=204, responses=_problems(403, 404, 409))
@@ -90,6 +93,21 @@ def router(store: HistoryStore) -> APIRouter:
 
 async def _absent() -> Response:
     raise HTTPException(404, "A session's name has at least one character.")
+
+
+class Converted(BaseModel):
+    """What `import` takes, and how many messages could not come along."""
+
+    conversation: dict[str, Any]
+    left_out: int
+
+
+def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"content": "Hi!"}}]])]) -> Response:
+    """A conversation of ChatGPT, open-webui, LibreChat, or LangChain's FileChatMessageHistory, as `import` takes it."""
+    try:
+        return _json(converted(body))
+    except Unreadable as error:
+        raise HTTPException(422, str(error)) from error
 
 
 class _Sessions:

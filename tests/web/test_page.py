@@ -300,6 +300,17 @@ def test_what_is_exported_can_be_imported(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#turns > li")).to_have_count(1)
 
 
+def test_many_conversations_of_another_program_come_in_from_one_file(page: Page, tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    chats = [{"chat": {"title": f"Chat {n}", "messages": said}} for n in range(3)]
+    (tmp_path / "chats.json").write_text(json.dumps([*chats, {"chat": {"title": "Nothing", "messages": []}}]))
+    page.locator("#account").evaluate("one => { one.open = true; }")
+    page.get_by_label("Import conversations").set_input_files(tmp_path / "chats.json")
+    expect(page.locator("#what")).to_contain_text("3 conversations are here. 1 could not come along")
+    expect(page.locator("#list li")).to_have_count(3)
+    expect(page.locator(".reply .rendered")).to_have_text("Because.")
+
+
 def test_two_tabs_on_one_conversation_agree(page: Page, alice: Person, stub: OpenAIStub) -> None:
     ask(page, "one")
     other = alice.open(page.url)
