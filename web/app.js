@@ -8,7 +8,7 @@ import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
 import { banner, copy, prompt, said, say } from "./notes.js";
 import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
-import { takeIn } from "./takein.js";
+import { giveOut, takeIn } from "./takein.js";
 import { answered, textOfQuestion } from "./turn.js";
 import { View } from "./view.js";
 
@@ -307,6 +307,7 @@ $("import").addEventListener("change", async () => {
     if (id) location.hash = place(id);
   }));
 });
+$("give-out").addEventListener("click", () => run(giveOut(api)));
 $("forget").addEventListener("click", () => run(sidebar.deleteAll()));
 $("theme").value = document.documentElement.dataset.theme;
 $("theme").addEventListener("change", () => theme($("theme").value));

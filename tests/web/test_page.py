@@ -300,7 +300,20 @@ def test_what_is_exported_can_be_imported(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#turns > li")).to_have_count(1)
 
 
-def test_many_conversations_of_another_program_come_in_from_one_file(page: Page, tmp_path: Path) -> None:
+def test_all_conversations_go_out_in_one_file_and_come_in_again(page: Page, tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        ask(page, text)
+        page.get_by_role("link", name="New").click()
+    page.locator("#account").evaluate("one => { one.open = true; }")
+    with page.expect_download() as exported:
+        page.get_by_role("button", name="Export all conversations").click()
+    exported.value.save_as(tmp_path / "all.jsonl")
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2
+    page.get_by_label("Import conversations").set_input_files(tmp_path / "all.jsonl")
+    expect(page.locator("#list li")).to_have_count(4)
+
+
+def test_many_conversations_of_another_program_come_in_from_one_file(page: Page, alice: Person, tmp_path: Path) -> None:
     said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
     chats = [{"chat": {"title": f"Chat {n}", "messages": said}} for n in range(3)]
     (tmp_path / "chats.json").write_text(json.dumps([*chats, {"chat": {"title": "Nothing", "messages": []}}]))
@@ -309,6 +322,7 @@ def test_many_conversations_of_another_program_come_in_from_one_file(page: Page,
     expect(page.locator("#what")).to_contain_text("3 conversations are here. 1 could not come along")
     expect(page.locator("#list li")).to_have_count(3)
     expect(page.locator(".reply .rendered")).to_have_text("Because.")
+    assert "422" in alice.errors.pop()
 
 
 def test_two_tabs_on_one_conversation_agree(page: Page, alice: Person, stub: OpenAIStub) -> None:
