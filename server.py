@@ -31,6 +31,7 @@ from api import page
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, Serializer, readable
 from api.sessions import routes as session_routes
+from api.sessions import turn_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
 from auth.files import KeyFileError
@@ -73,7 +74,7 @@ def create_app(
     histories = store or open_store(
         settings.history_url, default_dir=str(settings.data_dir / "histories"), fsync=settings.history_fsync
     )
-    turns = Turns(histories, _rules(settings), told_of)
+    turns = Turns(histories, _rules(settings), told_of, Serializer().dumps)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -109,6 +110,7 @@ def create_app(
         login.router(auth),
         _ops(histories),
         session_routes.router(histories),
+        turn_routes.router(turns),
         page.router(cards),
         playground_routes.router([chain.name for chain in chains]),
     ):
@@ -137,6 +139,7 @@ def _rules(settings: Settings) -> Rules:
         limit_s=settings.turn_limit_s,
         window_tokens=settings.window_tokens,
         on_disconnect=settings.on_disconnect,
+        grace_s=settings.grace_s,
         hash_users=settings.trace_hash_users,
         show_prompts=settings.debug_prompts,
     )
@@ -260,7 +263,11 @@ def _run(settings: Settings, sock: socket, endpoint: Endpoint, started: Callable
     shared = {"openai_base_url": endpoint.base_url, "openai_api_key": endpoint.api_key, "model": endpoint.model}
     app = create_app(settings.model_copy(update=shared))
     logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.fault is None)  # its traceback tells no more
-    run(app, sock, shutdown_s=settings.shutdown_s, started=started)
+    try:
+        run(app, sock, shutdown_s=settings.shutdown_s, started=started)
+    except SystemExit:  # uvicorn's, when the start fails
+        if app.state.fault is None:
+            raise
     return 0 if app.state.fault is None else _complain(app.state.fault)
 
 

@@ -73,13 +73,14 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     turn_conflict: Literal["queue", "reject"] = "queue"
     turn_wait_s: Seconds = 60.0
-    on_disconnect: Literal["stop", "finish"] = "stop"
+    on_disconnect: Literal["grace", "finish", "stop"] = "grace"
+    grace_s: Seconds = 30.0
     window_tokens: int = Field(3000, ge=100)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     turn_limit_s: Seconds = 600.0
     shutdown_s: Seconds = 30.0
-    chains: str = ""
+    chains: str | None = None
     trace_hash_users: bool = False
     debug_prompts: bool = False
     debug_errors: bool = False

@@ -24,7 +24,6 @@ from api.problems import Problem, with_retry
 from api.problems import json_response as json_response
 from histories.base import (
     HistoryDamaged,
-    HistoryError,
     HistoryMoved,
     InvalidCursor,
     InvalidId,
@@ -35,12 +34,21 @@ from histories.base import (
     StoreUnavailable,
     TurnNotFound,
 )
-from turns.errors import ChainFailed, InvalidInput, ShuttingDown, TurnStopped, TurnTooLong, WrongChain
+from turns.errors import (
+    ChainFailed,
+    InvalidInput,
+    OwnerDied,
+    RecordedFailure,
+    ShuttingDown,
+    TurnStopped,
+    TurnTooLong,
+    WrongChain,
+)
 from turns.run import Connection, Told, connection
 
 log = logging.getLogger("recollect.errors")
 
-STATUS: dict[type[Exception], int] = {
+STATUS: dict[type[BaseException], int] = {
     InvalidId: 422,
     InvalidInput: 422,
     InvalidCursor: 422,
@@ -56,9 +64,16 @@ STATUS: dict[type[Exception], int] = {
     HistoryDamaged: 503,
     StoreFull: 507,
     StoreUnavailable: 503,
-    HistoryError: 503,
+    OwnerDied: 503,
 }
-"""The first class that fits counts; its message is for the client."""
+"""Of an error the status of its own class, or of the nearest of its bases. Its message is for the client."""
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status of an error whose message was written for clients; None for any other one."""
+    if isinstance(error, RecordedFailure):
+        return error.status_code
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
 
 
 def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
@@ -67,13 +82,15 @@ def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
         return Problem(error.status_code, error.detail, dict(error.headers or {}))
     if isinstance(error, ChainFailed):
         return problem_of_chain(error, debug=debug)
-    for kind, status in STATUS.items():
-        if isinstance(error, kind):
-            return with_retry(status, str(error))
+    status = status_of(error)
+    if status is not None:
+        return with_retry(status, str(error))
     if isinstance(error, ValidationError):
         return Problem(422, _fields(error.errors(include_url=False, include_context=False, include_input=False)))
     if isinstance(error, (UnicodeDecodeError, RecursionError)) or _is_huge_number(error):
         return Problem(422, "The body is not JSON in UTF-8 that this server reads.")
+    if _is_no_message(error):
+        return Problem(422, 'The input holds what is no message: send a text, or {"type": "human", "content": …}.')
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return Problem(500, "The server made a mistake, which is in its log. Nothing that was acknowledged is lost.")
 
@@ -82,12 +99,18 @@ def _is_huge_number(error: BaseException) -> bool:
     return type(error) is ValueError and "integer string conversion" in str(error)
 
 
+def _is_no_message(error: BaseException) -> bool:
+    """LangChain's type of any message raises a TypeError, which pydantic lets through."""
+    return type(error) is TypeError and str(error).startswith("Expected either a dictionary with a 'type' key")
+
+
 def told_of(error: BaseException) -> Told:
     """The same for the record of a turn."""
     if not isinstance(error, ChainFailed):
-        status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 502)
         return Told(
-            status_code=status, message=str(error), reason="limit" if isinstance(error, TurnTooLong) else "error"
+            status_code=status_of(error) or 502,
+            message=str(error),
+            reason="limit" if isinstance(error, TurnTooLong) else "error",
         )
     problem = problem_of_chain(error)
     reason = "cut" if is_lost_connection(error.__cause__) else "error"

@@ -16,13 +16,13 @@ from chains.chain import BadChain, Chain
 _HERE = Path(__file__).parent
 
 
-def load_chains(others: str = "") -> list[Chain]:
+def load_chains(others: str | None = None) -> list[Chain]:
     """All chains of this folder, and of `others` (modules, files and folders, with commas between), by name.
 
     Raises `BadChain` for one that can't be served.
     """
     found: dict[str, Chain] = {}
-    for where, module in _modules(others):
+    for where, module in _modules(others or ""):
         chain = _chain_of(where, module)
         if chain is not None:
             if chain.name in found:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
+import langchain_openai
 import openai
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from chat_models import embedded_model
 from chat_models.embedded_model import ModelUnavailable
+from chat_models.habits import Habits, as_a_stream
 
 __all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
 
@@ -29,6 +30,10 @@ DEFAULT_MODEL = "gpt-5.4-mini"
 
 _NO_KEY = "none"
 """Sent where no key is needed: the client won't go without."""
+
+
+class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
+    """LangChain's, for servers of all habits. It has the same name, as clients read it in the events of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,11 @@ async def connect(endpoint: Endpoint, *, timeout_s: float) -> AsyncIterator[Chat
     trust_env = not endpoint.is_loopback  # no proxy leads to this machine
     tls = httpx2.create_ssl_context(trust_env=trust_env)  # one for both: to read all authorities takes a while
     async with openai.DefaultAsyncHttpxClient(
-        timeout=timeout, limits=limits, trust_env=trust_env, verify=tls
+        timeout=timeout,
+        limits=limits,
+        trust_env=trust_env,
+        verify=tls,
+        event_hooks={"response": [as_a_stream]},
     ) as http_async:
         with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env, verify=tls) as http:
             yield ChatOpenAI(

@@ -23,7 +23,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.blocking import run_blocking as run_blocking
-from histories.blocking import see_through
+from histories.blocking import see_through as see_through
 from histories.codec import UnknownMessage as UnknownMessage
 from histories.codec import dump as dump
 from histories.codec import jsonable as jsonable
@@ -90,8 +90,8 @@ class OpenTurn(ABC):
     async def journal(self, events: Sequence[bytes]) -> None:
         """Puts what the turn has said meanwhile where every process that shares the store can read it.
 
-        * Each event is JSON in ASCII on one line: a text, a message or a part of one as pydantic dumps it, or any
-          other value. They are numbered in the order in which they come, from 0.
+        * Each event is JSON in UTF-8 on one line, with no NUL: a text, a message or a part of one as pydantic dumps it,
+          or any other value. They are numbered in the order in which they come, from 0.
         * On return they survive the death of this process. A power cut may cost them; never the reply once it ended.
         * They are gone when the turn has ended: its record is the truth then.
         * Calls of one turn come one after the other.
@@ -157,7 +157,7 @@ class SessionHistory(BaseChatMessageHistory, ABC):
           ends as nothing that a model is shown, the line that was shown before is shown again.
         * `window_tokens` bounds the window (0: no past is read). `on_stop` is called, from any thread, when somebody
           asks for this turn to be stopped.
-        * What a dead owner left running is ended first, as interrupted, with what its journal holds.
+        * What a dead owner left running is ended first, as its journal says: see `histories.journal.settled`.
         * Cancelled, it leaves either nothing, or a turn that is interrupted.
 
         Raises: `SessionBusy` when the wait ran out, `TurnRunning` (one of its kinds) for a given turn_id that runs,

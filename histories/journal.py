@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.messages import (
     AIMessage,
@@ -20,7 +20,8 @@ from langchain_core.messages import (
 )
 
 from histories.codec import MESSAGE_TYPES, whole
-from histories.model import Event
+from histories.model import Event, Reply, TurnDetails, TurnStatus
+from histories.window import estimate_tokens
 
 _CHUNKS: dict[str, type[BaseMessageChunk]] = {
     "AIMessageChunk": AIMessageChunk,
@@ -76,6 +77,40 @@ class Journal:
                     await news.wait()
         finally:
             self._readers.discard(reader)
+
+
+CRASHED: Final = "crashed"
+"""The finish_reason of a turn whose owner died."""
+
+
+def settled(events: Sequence[bytes]) -> Reply:
+    """How a turn whose owner died is ended by whoever finds it: interrupted, with what its journal came to."""
+    output = recovered(events)
+    details = TurnDetails(finish_reason=CRASHED, events=len(events))
+    lengths = text_lengths(events)
+    if lengths is not None:
+        details["lengths"] = lengths
+    status = TurnStatus.INTERRUPTED
+    return Reply(status=status, output=output, tokens=estimate_tokens(output), kind=_kind(events), details=details)
+
+
+def _kind(events: Sequence[bytes]) -> str:
+    return "text" if all(event.startswith(b'"') for event in events) else "message"
+
+
+def text_lengths(events: Iterable[bytes]) -> list[int] | None:
+    """How many characters of the reply's text each event brought; None if it brought anything but text.
+
+    So the rest of a reply can be told to who has heard some of its events, when only the record is left.
+    """
+    lengths = list[int]()
+    for event in events:
+        value = json.loads(event)
+        text = value.get("content") if isinstance(value, dict) and value.get("type") == "AIMessageChunk" else value
+        if not isinstance(text, str) or (isinstance(value, dict) and value.get("tool_call_chunks")):
+            return None
+        lengths.append(len(text))
+    return lengths
 
 
 def recovered(events: Sequence[bytes]) -> list[BaseMessage]:

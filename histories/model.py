@@ -53,7 +53,8 @@ class TurnDetails(TypedDict, total=False):
     """What is kept of a turn beside its messages: JSON, which every store writes down as it is.
 
     `value` is the chain's output where its messages alone can't give it again in its shape; `key` is where in a
-    dictionary they stood. `reasoning` is what a model thought that is in no message.
+    dictionary they stood. `reasoning` is what a model thought that is in no message. `events` tells in how many events
+    it was said, `lengths` how much of its text each of them brought (see `histories.journal`).
     """
 
     finish_reason: str
@@ -61,6 +62,8 @@ class TurnDetails(TypedDict, total=False):
     sources: list[dict[str, Any]]
     value: Any
     key: str
+    events: int
+    lengths: list[int]
     recalled: list[RecalledTurn]
     reasoning: str
 

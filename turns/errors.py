@@ -29,3 +29,15 @@ class TurnStopped(ChainError):
 
 class ShuttingDown(ChainError):
     """The server is stopping."""
+
+
+class RecordedFailure(ChainError):
+    """The turn had failed before it was asked about: with this status, as its own client was told."""
+
+    def __init__(self, status_code: int, message: str) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class OwnerDied(ChainError):
+    """The server that ran the turn died in the midst of it."""

@@ -25,6 +25,8 @@ def summary(error: BaseException) -> str:
     """An error in one line: its class, and what it says, without secrets."""
     try:
         said = " ".join(str(error).split())
+        body = getattr(error, "body", None)  # what a model's server answered
+        said += f" {body}" if isinstance(body, dict) and str(body) not in said else ""
     except Exception:  # noqa: BLE001 - an exception of others, whose text may be code
         said = ""
     return _SECRETS.sub("…", f"{type(error).__name__}: {said}" if said else type(error).__name__)[:_LONGEST]

@@ -95,7 +95,27 @@ def _is_pair(value: Any) -> bool:
 
 def _is_part(value: Any) -> bool:
     """Whether it is a part of a message's content: text, an image, a file."""
-    return isinstance(value, dict) and isinstance(value.get("type"), str) and not _is_message(value)
+    kind = value.get("type") if isinstance(value, dict) else None
+    return isinstance(kind, str) and kind not in _ROLES and not _is_message(value)
+
+
+_TYPES: Final = {"user": "human", "assistant": "ai", "developer": "system"}
+
+
+def as_typed(value: Any) -> Any:
+    """Messages as `{"type": …, "content": …}`, from any other form that `convert_to_messages` takes; else as it is."""
+    if isinstance(value, dict):
+        if isinstance(value.get("role"), str) and "content" in value and "type" not in value:
+            rest = {name: item for name, item in value.items() if name != "role"}
+            return {"type": _TYPES.get(value["role"], value["role"]), **rest}
+        return value
+    if _is_pair(value):
+        return as_typed({"role": value[0], "content": value[1]})
+    if isinstance(value, list):
+        if value and all(_is_part(part) and "content" not in part for part in value):
+            return [{"type": "human", "content": value}]
+        return [{"type": "human", "content": one} if isinstance(one, str) else as_typed(one) for one in value]
+    return value
 
 
 def _checked(messages: list[BaseMessage]) -> list[BaseMessage]:

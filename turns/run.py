@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.base import (
+    Event,
     Failure,
     HistoryStore,
     NewTurn,
@@ -29,7 +29,10 @@ from histories.base import (
     Turn,
     TurnDetails,
     TurnStatus,
+    see_through,
 )
+from turns.connection import Connection as Connection
+from turns.connection import connection as connection
 from turns.errors import ChainError as ChainError
 from turns.errors import ChainFailed as ChainFailed
 from turns.errors import InvalidInput as InvalidInput
@@ -37,14 +40,17 @@ from turns.errors import ShuttingDown as ShuttingDown
 from turns.errors import TurnStopped as TurnStopped
 from turns.errors import TurnTooLong as TurnTooLong
 from turns.errors import WrongChain as WrongChain
+from turns.exits import contain_exits, in_a_chain
 from turns.failures import hashed, is_of_a_model, summary, without_secrets
 from turns.merging import merged
 from turns.outputs import Recorded, as_text
+from turns.voice import Encode, Voice, encode, events_of
 
 log = logging.getLogger("recollect.turns")
 
-PULSE_S: Final = 15.0
-"""Every so many seconds a stream shows that it is alive: sse-starlette's interval."""
+OnDisconnect = Literal["grace", "finish", "stop"]
+ON_DISCONNECT: Final = get_args(OnDisconnect)
+"""What becomes of a turn that nobody listens to any more: it goes on for a while, to its end, or not at all."""
 
 
 class Stop(StrEnum):
@@ -55,34 +61,6 @@ class Stop(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-class Connection:
-    """A client's connection, which may end before its turns do."""
-
-    def __init__(self) -> None:
-        self._watchers: set[Callable[[], None]] = set()
-        self.lost = False
-
-    def watch(self, left: Callable[[], None]) -> None:
-        """`left` is called when the client is gone, at once if it is gone already."""
-        if self.lost:
-            left()
-        else:
-            self._watchers.add(left)
-
-    def unwatch(self, left: Callable[[], None]) -> None:
-        self._watchers.discard(left)
-
-    def lose(self) -> None:
-        """The client is gone, or has been answered."""
-        self.lost = True
-        while self._watchers:
-            self._watchers.pop()()
-
-
-connection: ContextVar[Connection | None] = ContextVar("connection", default=None)
-"""The connection on behalf of which a chain is called; None outside of a server."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How turns are run. Times are in seconds; `wait_s` 0 refuses a busy session at once."""
@@ -91,7 +69,10 @@ class Rules:
     limit_s: float = 600.0
     """How long a whole turn may take, from the moment its session is free; 0: any time."""
     window_tokens: int = 3000
-    on_disconnect: Literal["stop", "finish"] = "stop"
+    on_disconnect: OnDisconnect = "grace"
+    grace_s: float = 30.0
+    """How long a turn goes on when nobody listens to it, with `grace`."""
+
     hash_users: bool = False
     """Whether traces show users by a hash of their name."""
 
@@ -112,24 +93,21 @@ Explain = Callable[[BaseException], Told]
 """Says what clients are told of an error that ended a turn."""
 
 
-class Said:
-    """What a chain has said so far."""
-
-    def __init__(self) -> None:
-        self.chunks: list[Any] = []
-
-    def output(self) -> Any:
-        """The chunks as one output; the only one as it is."""
-        return self.chunks[0] if len(self.chunks) == 1 else merged(self.chunks)
-
-
 class Turns:
     """Runs turns on a store, and knows all that run in this process."""
 
-    def __init__(self, store: HistoryStore, rules: Rules | None = None, explain: Explain | None = None) -> None:
-        self.store, self.rules, self.explain = store, rules or Rules(), explain or _plainly
+    def __init__(
+        self,
+        store: HistoryStore,
+        rules: Rules | None = None,
+        explain: Explain | None = None,
+        encode: Encode = encode,
+    ) -> None:
+        self.store, self.rules, self.explain, self.encode = store, rules or Rules(), explain or _plainly, encode
         self.running: set[TurnRun] = set()
-        self._closing = False
+        self._named: dict[tuple[str, str, str], TurnRun] = {}
+        self.closing = asyncio.Event()
+        """Set when this server is about to end: who watches a turn of another one is told to go there."""
 
     def start(
         self,
@@ -140,25 +118,52 @@ class Turns:
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
         record: Record,
         limit_s: float | None = None,
+        *,
+        streaming: bool = False,
+        on_disconnect: OnDisconnect | None = None,
+        if_last: str | None = None,
     ) -> TurnRun:
         """Starts a turn, which is kept if it is of a session.
 
         `generate` gives the output's chunks from the window, `replay` those of a turn on record.
         `record` says how an output is put on the record. The turn may take `limit_s` seconds (0: any time, None: as
-        long as the rules say).
+        long as the rules say). `streaming` tells that it says its output in pieces. It begins only if the last turn of
+        the session is `if_last`.
         """
-        if self._closing:
+        if self.closing.is_set():
             raise ShuttingDown("The server is shutting down: try again.")
         history = None if session_id is None else self.store.history(user_id, session_id)
         rules = self.rules if limit_s is None else replace(self.rules, limit_s=limit_s)
-        run = TurnRun(rules, history, new, generate, replay, record, self.explain)
+        rules = rules if on_disconnect is None else replace(rules, on_disconnect=on_disconnect)
+        voice = Voice(self.encode, journals=streaming)
+        run = TurnRun(rules, history, new, generate, replay, record, self.explain, voice, if_last)
         self.running.add(run)
         run.task.add_done_callback(lambda _: self.running.discard(run))
+        if session_id is not None:
+            self._name((user_id, session_id, new.turn_id), run)
         return run
+
+    def _name(self, name: tuple[str, str, str], run: TurnRun) -> None:
+        """From when it owns its session until it ends, the run is found by its turn's name."""
+
+        def begun(_: object) -> None:
+            if not run.task.done() and run.owns_session:
+                self._named[name] = run
+
+        def over(_: object) -> None:
+            if self._named.get(name) is run:
+                del self._named[name]
+
+        run.begun.add_done_callback(begun)
+        run.task.add_done_callback(over)
+
+    def find(self, user_id: str, session_id: str, turn_id: str) -> TurnRun | None:
+        """The turn of that name, if it runs in this process."""
+        return self._named.get((user_id, session_id, turn_id))
 
     async def drain(self, limit_s: float) -> None:
         """Begins no more turns, gives the running ones `limit_s` to end, then stops them and keeps what they said."""
-        self._closing = True
+        self.closing.set()
         tasks = {run.task for run in self.running}
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)
@@ -171,6 +176,12 @@ class Turns:
 
 Record = Callable[[Any, bool], Recorded]
 """Says how an output is put on the record, and whether it was cut off."""
+
+
+def _failed(cause: BaseException) -> ChainFailed:
+    error = ChainFailed("The model could not answer.")
+    error.__cause__ = cause
+    return error
 
 
 def _plainly(error: BaseException) -> Told:
@@ -211,73 +222,91 @@ class TurnRun:
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
         record: Record,
         explain: Explain,
+        voice: Voice,
+        if_last: str | None = None,
     ) -> None:
+        self._if_last = if_last
         self._rules, self._history, self._new = rules, history, new
         self._generate, self._replay, self._record, self._explain = generate, replay, record, explain
-        self._said, self._unread = Said(), list[Any]()
+        self._voice, self.turn_id, self.chain = voice, new.turn_id, new.chain
         self._phase = _Phase.WAITING
         self._stop: Stop | None = None
         self._error: BaseException | None = None
         self._loop = asyncio.get_running_loop()
-        self._wake: asyncio.Future[None] | None = None
-        self._pulse: asyncio.TimerHandle | None = None
+        self._listeners: set[object] = set()
+        self._grace: asyncio.TimerHandle | None = None
+        self.owns_session = False
+        self.begun: asyncio.Future[None] = self._loop.create_future()
+        """Done when the user's words are durable, or when they won't be: `refusal` says why."""
         self.task = asyncio.create_task(self._run(), name="recollect-turn")
         self.task.add_done_callback(self._over)
 
-    # For those who watch.
+    # For those who listen.
 
     async def chunks(self) -> AsyncGenerator[Any, None]:
         """What the chain says, as it says it; ends when the reply is durable, or raises why there is none.
 
-        A consumer that goes away before the end has left.
+        A listener that goes away before the end has left.
         """
-        async with aclosing(self.bursts()) as bursts:
-            async for burst in bursts:
-                for chunk in burst:
+        async with aclosing(self._heard()) as heard:
+            async for start, end in heard:
+                for chunk in self._voice.chunks[start:end]:
                     yield chunk
 
-    async def bursts(self) -> AsyncGenerator[Sequence[Any], None]:
-        """The same, with all chunks that came since the last look in one list: what is sent together costs less.
-
-        An empty one comes every PULSE_S, for who has to show that the connection lives.
+    async def events(self, after: int = -1) -> AsyncGenerator[Sequence[Event], None]:
+        """The same as events, those after that number, with all that are there in one list: what is sent together
+        costs less. An empty list comes now and then, for who has to show that the connection lives.
         """
-        client = connection.get()
-        if client is not None:
-            client.watch(self.left)
-        self._beat()
-        try:
-            while True:
-                if self._unread:
-                    burst, self._unread = self._unread, []
-                    yield burst
-                    continue
-                if self._phase is _Phase.DONE:
-                    break
-                self._wake = self._loop.create_future()
-                await self._wake
-                if not self._unread and not self.task.done():
-                    yield ()
-            if self._error is not None:
-                raise self._error
-        finally:
-            if self._pulse is not None:
-                self._pulse.cancel()
-            if client is not None:
-                client.unwatch(self.left)
-            if self._phase is not _Phase.DONE:
-                self.left()
+        async with aclosing(self._heard(after)) as heard:
+            async for start, end in heard:
+                yield events_of(self._voice, start, end)
 
     async def output(self) -> Any:
         """The whole output, once it is durable."""
-        async with aclosing(self.bursts()) as bursts:
-            async for _ in bursts:
+        async with aclosing(self._heard()) as heard:
+            async for _ in heard:
                 pass
-        return self._said.output()
+        return self._voice.output()
 
-    def left(self) -> None:
-        """The client is gone."""
+    async def _heard(self, after: int = -1) -> AsyncGenerator[tuple[int, int], None]:
+        with self._listening():
+            async with aclosing(self._voice.read(after)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if self._error is not None:
+                raise self._error
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Somebody listens, as long as this lasts and their connection does."""
+        client, listener = connection.get(), object()
+        self._listeners.add(listener)
+        if self._grace is not None:
+            self._grace.cancel()
+
+        def left() -> None:
+            self._listeners.discard(listener)
+            self._leave()
+
+        if client is not None:
+            client.watch(left)
+        try:
+            yield
+        finally:
+            if client is not None:
+                client.unwatch(left)
+            left()
+
+    def _leave(self) -> None:
+        """Somebody has left: if it was the last one, the turn goes on, for a while, or not, as the rules say."""
+        if self._listeners or self._phase is _Phase.DONE:
+            return
         if self._rules.on_disconnect == "stop":
             self.stop(Stop.LEFT)
+        elif self._rules.on_disconnect == "grace":
+            if self._grace is not None:
+                self._grace.cancel()
+            self._grace = self._loop.call_later(self._rules.grace_s, self.stop, Stop.LEFT)
 
     def stop(self, why: Stop) -> None:
         """Cancels the wait for the session, or the model; a turn that is being saved is saved."""
@@ -291,16 +320,34 @@ class TurnRun:
     # The turn itself.
 
     async def _run(self) -> None:
+        begun: OpenTurn | Turn | None = None
         try:
             begun = await self._begin()
             if isinstance(begun, Turn):
+                self._set_begun()
                 await self._say(self._replay(begun))
             else:
-                await self._answer(begun)
+                self.owns_session = self._history is not None
+                self._set_begun()
+                if self.owns_session:
+                    self._voice.journal_to(begun)
+                await self._end(begun, await self._generated(begun))
         except asyncio.CancelledError:
             self._error = self._stopped()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who watch are told
             self._error = error
+        except BaseException as error:  # noqa: BLE001 - a chain's GeneratorExit, say
+            self._error = _failed(error)
+        if self._phase is _Phase.GENERATING and isinstance(begun, OpenTurn):
+            await self._end_broken(begun)
+
+    async def _end_broken(self, turn: OpenTurn) -> None:
+        """Ends a turn whose coroutines a chain's exception has closed: asyncio does that for a GeneratorExit."""
+        error = self._error if isinstance(self._error, ChainError) else _failed(self._error or RuntimeError())
+        try:
+            await self._end(turn, error)
+        except Exception as told:  # noqa: BLE001 - see above
+            self._error = told
 
     async def _begin(self) -> OpenTurn | Turn:
         if self._history is None:
@@ -310,6 +357,7 @@ class TurnRun:
             wait_s=self._rules.wait_s,
             window_tokens=self._rules.window_tokens,
             on_stop=self._stop_from_any_thread,
+            if_last=self._if_last,
         )
 
     def _over(self, task: asyncio.Task[None]) -> None:
@@ -317,12 +365,26 @@ class TurnRun:
         if task.cancelled():
             self._error = self._stopped()
         self._phase = _Phase.DONE
-        self._notify()
+        self._set_begun()
+        if self._grace is not None:
+            self._grace.cancel()
+        # What a store could not keep is not said, beyond what it has.
+        self._voice.finish(kept=not isinstance(self._error, StoreUnavailable))
 
-    async def _answer(self, turn: OpenTurn) -> None:
-        """Generates the reply and ends the turn, whatever comes of it."""
-        error = await self._generated(turn)
+    def _set_begun(self) -> None:
+        if not self.begun.done():
+            self.begun.set_result(None)
+
+    @property
+    def refusal(self) -> BaseException | None:
+        """Why the turn did not begin, if it did not."""
+        return None if self.owns_session else self._error
+
+    async def _end(self, turn: OpenTurn, error: ChainError | None) -> None:
+        """Ends the turn, whatever came of it."""
         self._phase = _Phase.SAVING
+        with suppress(asyncio.CancelledError):  # whoever cancels this task: the turn is ended
+            await see_through(self._voice.close())
         reply = self._reply(error)
         try:
             await turn.end(reply)
@@ -334,27 +396,29 @@ class TurnRun:
 
     async def _generated(self, turn: OpenTurn) -> ChainError | None:
         """Lets the chain speak; gives the reason why it did not come to its end, if it did not."""
+        contain_exits(self._loop)
+        in_a_chain.set(True)
         try:
             await self._say(self._generate(turn.past))
+        except GeneratorExit:
+            raise  # it closes this coroutine, too, which may not wait for anything any more
         except ChainError as refused:
             return refused
         except BaseException as cause:  # noqa: BLE001 - a chain may raise anything: its session is to be free again
             if isinstance(cause, asyncio.CancelledError) and (self._stop is not None or self.task.cancelling()):
                 return self._stopped()
-            error = ChainFailed("The model could not answer.")
-            error.__cause__ = cause
-            return error
+            return _failed(cause)
         return None
 
     def _reply(self, error: ChainError | None) -> Reply:
-        if not self._said.chunks:
+        if not self._voice.chunks:
             status = TurnStatus.COMPLETE if error is None else TurnStatus.FAILED
             if isinstance(error, (TurnStopped, ShuttingDown)):
                 status = TurnStatus.INTERRUPTED
             return Reply(status=status, details=self._ending(error, TurnDetails()))
         done = self._kept(cut=error is not None)
         status = TurnStatus.COMPLETE if error is None else TurnStatus.INTERRUPTED
-        details = self._ending(error, done.details)
+        details = self._ending(error, {**done.details, **self._voice.details()})
         return Reply(
             status=status, output=done.messages, usage=done.usage, tokens=done.tokens, kind=done.kind, details=details
         )
@@ -362,10 +426,10 @@ class TurnRun:
     def _kept(self, *, cut: bool) -> Recorded:
         """What was said as it goes on the record; the bare text of it rather than nothing."""
         try:
-            return self._record(merged(self._said.chunks), cut)
+            return self._record(merged(self._voice.chunks), cut)
         except Exception:
             log.exception("turn %s on /%s: its output is kept as text", self._new.turn_id, self._new.chain)
-            return as_text(self._said.chunks)
+            return as_text(self._voice.chunks)
 
     def _ending(self, error: ChainError | None, details: TurnDetails) -> TurnDetails:
         """The details with the reason why the turn ended before its reply did."""
@@ -376,7 +440,7 @@ class TurnRun:
             return {**details, "finish_reason": reason}
         self._log(error)
         told = self._explain(error)
-        reason = told.reason if told.reason != "cut" or self._said.chunks else "error"
+        reason = told.reason if told.reason != "cut" or self._voice.chunks else "error"
         problem = Failure(status_code=told.status_code, message=told.message)
         return {**details, "finish_reason": reason, "error": problem}
 
@@ -407,9 +471,7 @@ class TurnRun:
         try:
             async with asyncio.timeout(limit or None) as time_left, aclosing(chunks) as saying:
                 async for chunk in saying:
-                    self._said.chunks.append(chunk)
-                    self._unread.append(chunk)
-                    self._notify()
+                    self._voice.say(chunk)
         except TimeoutError:
             if not time_left.expired():
                 raise
@@ -420,11 +482,3 @@ class TurnRun:
         if self._stop is Stop.SHUTDOWN:
             return ShuttingDown("The server is shutting down. What was said so far is kept: try again.")
         return TurnStopped("The turn was stopped. What was said so far is kept.")
-
-    def _beat(self) -> None:
-        self._notify()
-        self._pulse = self._loop.call_later(PULSE_S, self._beat)
-
-    def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)

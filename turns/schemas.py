@@ -7,10 +7,13 @@ be held to the schema of one of them.
 from __future__ import annotations
 
 import json
-from typing import Any
+import typing
+from typing import Annotated, Any
 
 from langchain_core.utils.pydantic import create_model_v2
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, BeforeValidator, create_model, model_validator
+
+from turns.inputs import as_typed
 
 _TAKEN: dict[str, str] = {}
 """The names given so far, and the schemas that have them."""
@@ -29,6 +32,24 @@ def named_schema(kind: Any, chain: str, role: str) -> type[BaseModel]:
     name = f"{_camel(chain)}{role}"
     text = json.dumps(create_model_v2(name, root=kind).model_json_schema(), sort_keys=True)
     return _free(name, text, lambda free: create_model_v2(free, root=kind))
+
+
+def taking_messages(kind: Any, key: str | None) -> Any:
+    """An input's type that takes messages in every form that LangChain documents, where it takes messages."""
+
+    def before(value: Any) -> Any:
+        if key is None:
+            return as_typed(value)
+        return {**value, key: as_typed(value[key])} if isinstance(value, dict) and key in value else value
+
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(key or "")
+        if field is None or "Message" not in repr(field.annotation):
+            return kind
+        validators: dict[str, Any] = {"as_typed": model_validator(mode="before")(lambda cls, value: before(value))}
+        return create_model(kind.__name__, __base__=kind, __validators__=validators)
+    inner = typing.get_type_hints(kind).get(key or "") if typing.is_typeddict(kind) else kind
+    return Annotated[kind, BeforeValidator(before)] if "Message" in repr(inner) else kind
 
 
 def _free(name: str, text: str, make: Any) -> type[BaseModel]:

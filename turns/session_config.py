@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import Request
 
 from histories.base import check_id
+from turns.run import ON_DISCONNECT, InvalidInput
 
 ConfigModifier = Callable[[dict[str, Any], Request], Awaitable[dict[str, Any]]]
+
+
+def if_last_of(request: Request) -> str | None:
+    """The turn with which the caller believes the session to end, by `If-Match`; None if anything will do."""
+    wanted = request.headers.get("if-match", "*").strip()
+    return None if wanted == "*" else unquote(wanted.removeprefix("W/").strip('"'))
 
 
 def session_config(
@@ -32,9 +40,14 @@ def session_config(
         configurable = {key: value for key, value in sent.items() if key in allowed}
         if memory:
             configurable["session_id"] = check_id(sent.get("session_id") or implied_session(request))
-        for name in ("turn_id", "version_of"):
-            if memory and sent.get(name) not in (None, ""):
-                configurable[name] = check_id(sent[name], name)
+        if memory and sent.get("turn_id") not in (None, ""):
+            configurable["turn_id"] = check_id(sent["turn_id"], "turn_id")
+        if memory and sent.get("version_of") not in (None, ""):
+            configurable["version_of"] = check_id(sent["version_of"], "version_of")
+        if memory and sent.get("on_disconnect") not in (None, "", *ON_DISCONNECT):
+            raise InvalidInput(f"on_disconnect is one of {', '.join(ON_DISCONNECT)}.")
+        if memory and "if-match" in request.headers:
+            configurable["if_last"] = if_last_of(request)
         configurable["user_id"] = request.state.user_id
         return {**config, "configurable": configurable}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -24,6 +24,8 @@ from histories.base import (
     NewTurn,
     SessionHistory,
     Turn,
+    TurnRunning,
+    TurnStatus,
     check_id,
     estimate_tokens,
     run_blocking,
@@ -35,10 +37,11 @@ from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
-from turns.run import InvalidInput, TurnRun, Turns, WrongChain
-from turns.schemas import named_schema
+from turns.run import ON_DISCONNECT, InvalidInput, TurnRun, Turns, TurnStopped, WrongChain
+from turns.schemas import named_schema, taking_messages
 from turns.shown import Redaction, well_formed
 from turns.usage import ModelNotes
+from turns.watch import ended, raise_failure
 
 # A string, as the schemas say. But whatever is sent is let through to `check_id`, which says best what is wrong.
 _Id = Annotated[Any, WithJsonSchema({"type": "string"})]
@@ -64,7 +67,15 @@ SESSION_SPECS = [
         id="version_of",
         annotation=_Id,
         name="Version of",
-        description="The turn_id in whose place this turn is to stand: it is kept, as another version.",
+        description="The turn in whose place this one is to stand, as another version of it; the old one is kept.",
+        default="",
+        is_shared=True,
+    ),
+    ConfigurableFieldSpec(
+        id="on_disconnect",
+        annotation=Annotated[Any, WithJsonSchema({"enum": ["", *ON_DISCONNECT]})],
+        name="On disconnect",
+        description="What becomes of the turn when nobody listens any more; the server's own setting if it is empty.",
         default="",
         is_shared=True,
     ),
@@ -173,9 +184,13 @@ class ChainWithHistory(RunnableWithMessageHistory):
         """The schema of the input type, built once: LangServe asks for it with every request."""
         if self._input_schema is None:
             kind = self.custom_input_type
-            if kind is None and self.memory:
+            if kind is not None:
+                kind = taking_messages(kind, self.input_messages_key) if self.memory else kind
+            elif self.memory:
                 kind = RunnableWithMessageHistory.get_input_schema(self, config)
-            self._input_schema = named_schema(self.bound.InputType if kind is None else kind, self.chain_name, "Input")
+            else:
+                kind = self.bound.InputType
+            self._input_schema = named_schema(kind, self.chain_name, "Input")
         return self._input_schema
 
     @override
@@ -228,7 +243,17 @@ class ChainWithHistory(RunnableWithMessageHistory):
             output = output if cut or call.state is None else call.state
             return noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
 
-        return self.turns.start(*place, new, generate, replay, record, self.limit_s)
+        return self.turns.start(
+            *place,
+            new,
+            generate,
+            replay,
+            record,
+            self.limit_s,
+            streaming=streaming,
+            on_disconnect=config.get("configurable", {}).get("on_disconnect") or None,
+            if_last=config.get("configurable", {}).get("if_last"),
+        )
 
     def _place(self, config: RunnableConfig) -> tuple[str, str | None]:
         """Whose turn it is, and in which session; in none, if the chain does not remember."""
@@ -245,15 +270,19 @@ class ChainWithHistory(RunnableWithMessageHistory):
         if not self.memory:
             return NewTurn(input=[], chain=self.chain_name)
         configurable = config.get("configurable", {})
-        turn_id, version_of = configurable.get("turn_id"), configurable.get("version_of")
-        turn_id = check_id(turn_id, "turn_id") if turn_id else None
-        version_of = check_id(version_of, "version_of") if version_of else None
+        turn_id, version_of = (_id_or_none(configurable, name) for name in ("turn_id", "version_of"))
         messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
         tokens = estimate_tokens(messages)
         if turn_id is None:
             return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
-        named = NewTurn(input=messages, chain=self.chain_name, tokens=tokens, turn_id=turn_id, given=True)
-        return replace(named, version_of=version_of)
+        return NewTurn(
+            input=messages,
+            chain=self.chain_name,
+            tokens=tokens,
+            turn_id=turn_id,
+            given=True,
+            version_of=version_of,
+        )
 
     def _prepare(self, call: Call, input: Any, past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> None:
         """What the wrapped runnable is called with: the caller's input, with the past at its place."""
@@ -335,23 +364,46 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
     @override
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        try:
+            return await self._invoking(input, config, kwargs).output()
+        except TurnRunning:
+            await self._joined(config)
+        return await self._invoking(input, config, kwargs).output()  # now from the record
+
+    def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             output = await quiet.invoke(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
             yield call.given.without_past(output)
 
-        return await self._start(input, config, run).output()
+        return self._start(input, config, run)
+
+    async def _joined(self, config: RunnableConfig | None) -> None:
+        """Waits for the end of a turn that somebody else has started. Raises what kept it from being answered."""
+        configurable = merge_configs(self.config, config)["configurable"]
+        place = (configurable["user_id"], configurable["session_id"], configurable["turn_id"])
+        turn = await ended(self.turns, *place)
+        if turn.status is not TurnStatus.COMPLETE:
+            raise_failure(turn)
+            raise TurnStopped("The turn was stopped. What was said so far is kept.")
 
     @override
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, *, redaction: Redaction | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        except TurnRunning:
+            await self._joined(config)
         async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    def astream_bursts(self, input: Any, config: RunnableConfig | None = None) -> AsyncGenerator[Sequence[Any], None]:
-        """What `astream` gives, in lists of all that came at once; an empty one after a while of silence."""
-        return self._streaming(input, config, None, {}).bursts()
+    def start(self, input: Any, config: RunnableConfig | None = None, *, streaming: bool) -> TurnRun:
+        """Starts a turn, and gives it to who wants to listen to it, or not."""
+        return self._streaming(input, config, None, {}) if streaming else self._invoking(input, config, {})
 
     def _streaming(
         self, input: Any, config: RunnableConfig | None, redaction: Redaction | None, kwargs: dict[str, Any]
@@ -475,6 +527,10 @@ class ChainWithHistory(RunnableWithMessageHistory):
     @override
     def stream_events(self, *args: Any, **kwargs: Any) -> Any:
         return Runnable.stream_events(self, *args, **kwargs)
+
+
+def _id_or_none(configurable: dict[str, Any], name: str) -> str | None:
+    return check_id(configurable[name], name) if configurable.get(name) else None
 
 
 def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:

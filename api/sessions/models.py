@@ -59,6 +59,7 @@ def _id_schema(example: str) -> WithJsonSchema:
 Id = Annotated[str, AfterValidator(_proper_id), _id_schema("physics")]
 TurnId = Annotated[str, AfterValidator(_proper_id), _id_schema(_TURN_ID)]
 SessionPath = Annotated[Id, Path(alias="session_id", description="The session's name, percent-encoded.")]
+TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn, percent-encoded.")]
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=TITLE_PATTERN), AfterValidator(_proper_title)]
 
 
@@ -135,6 +136,7 @@ class SessionInfo(TypedDict):
     updated_at: Time
     turns: Annotated[int, Field(ge=0, examples=[1])]
     hits: NotRequired[Annotated[list[HitInfo], Field(description="Of a search: where its words stand.")]]
+    running: NotRequired[Annotated[str | None, Field(description="The turn_id of the turn that runs, if one does.")]]
 
 
 class SessionList(TypedDict):
@@ -191,6 +193,7 @@ def time_of(at: datetime) -> str:
 
 
 def session_info(session: Session) -> SessionInfo:
+    """The session as a list shows it."""
     info = SessionInfo(
         session_id=session.session_id,
         title=session.title,
@@ -202,6 +205,11 @@ def session_info(session: Session) -> SessionInfo:
     if session.hits:
         info["hits"] = [HitInfo(turn_id=hit.turn_id, snippet=hit.snippet) for hit in session.hits]
     return info
+
+
+def one_session_info(session: Session) -> SessionInfo:
+    """The session by itself: with the turn that runs."""
+    return SessionInfo(**session_info(session), running=session.running)
 
 
 def turn_info(turn: Turn) -> TurnInfo:

@@ -31,6 +31,7 @@ from api.sessions.models import (
     Stopped,
     TurnId,
     TurnList,
+    one_session_info,
     session_info,
     turn_info,
 )
@@ -39,7 +40,7 @@ from histories.base import Feedback, HistoryStore, SessionHistory, Turn, TurnSta
 
 User = Annotated[str, Depends(current_user)]
 TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn's name, percent-encoded.")]
-IfMatch = Annotated[str | None, Header(max_length=200, description="The last turn_id that the caller was shown.")]
+IfMatch = Annotated[str | None, Header(max_length=1600, description="The last turn_id that the caller was shown.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]
 
 STOP_WAIT_S = 2.0
@@ -57,7 +58,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _PROBLEMS[status] for status in sorted({401, 422, 503, *statuses})}
 
 
@@ -65,28 +66,28 @@ def router(store: HistoryStore) -> APIRouter:
     """`/sessions` over a store."""
     own = _Sessions(store)
     routes = APIRouter(prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)])
-    one, changed = "/{session_id}", _problems(403, 404, 409, 413)
+    one, changed = "/{session_id}", problems(403, 404, 409, 413)
     add = routes.add_api_route
-    add("", own.list, methods=["GET"], response_model=SessionList, responses=_problems())
-    add("", own.delete_all, methods=["DELETE"], status_code=204, responses=_problems(403, 409))
+    add("", own.list, methods=["GET"], response_model=SessionList, responses=problems())
+    add("", own.delete_all, methods=["DELETE"], status_code=204, responses=problems(403, 409))
     for slashes in ("/", "//"):  # or Starlette takes a missing id for the list: a client's slip would delete it all
         add(slashes, _absent, methods=["GET", "PATCH", "DELETE", "POST", "PUT"], include_in_schema=False)
     add("/import", own.import_, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
-    add("/import/convert", convert, methods=["POST"], response_model=Converted, responses=_problems(403, 413))
-    add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=_problems(404))
-    add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=_problems(403, 404, 413))
-    add(one, own.delete, methods=["DELETE"], status_code=204, responses=_problems(403, 404, 409))
-    add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=_problems(404))
+    add("/import/convert", convert, methods=["POST"], response_model=Converted, responses=problems(403, 413))
+    add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=problems(404))
+    add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 413))
+    add(one, own.delete, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409))
+    add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=problems(404))
     add(one + "/fork", own.fork, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
-    moved = _problems(403, 404, 409, 412, 413)
+    moved = problems(403, 404, 409, 412, 413)
     add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=moved)
     add(one + "/choose", own.choose, methods=["POST"], response_model=SessionInfo, responses=moved)
     turn = one + "/turns/{turn_id}"
-    add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=_problems(403, 404, 409, 412))
-    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=_problems(403, 404, 413))
-    add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=_problems(403, 404))
+    add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409, 412))
+    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=problems(403, 404, 413))
+    add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=problems(403, 404))
     exported: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
-    responses = exported | _problems(404)
+    responses = exported | problems(404)
     add(one + "/export", own.export, methods=["GET"], response_model=Conversation, responses=responses)
     return routes
 
@@ -105,7 +106,7 @@ class Converted(BaseModel):
 def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"content": "Hi!"}}]])]) -> Response:
     """A conversation of ChatGPT, open-webui, LibreChat, or LangChain's FileChatMessageHistory, as `import` takes it."""
     try:
-        return _json(converted(body))
+        return json_of(converted(body))
     except Unreadable as error:
         raise HTTPException(422, str(error)) from error
 
@@ -125,7 +126,7 @@ class _Sessions:
     ) -> Response:
         """The caller's sessions, newest first."""
         page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
-        return _json(SessionList(sessions=[session_info(session) for session in page.items], next=page.next))
+        return json_of(SessionList(sessions=[session_info(session) for session in page.items], next=page.next))
 
     async def delete_all(self, user: User) -> Response:
         """Forgets all of the caller's sessions. 409 if a turn runs in one: that one is kept."""
@@ -159,7 +160,7 @@ class _Sessions:
         page = await history.turns(limit=limit, before=before or None)
         if not page.items:
             await history.info()  # raises for a session that is not there
-        return _json(TurnList(turns=[turn_info(turn) for turn in page.items], next=page.next))
+        return json_of(TurnList(turns=[turn_info(turn) for turn in page.items], next=page.next))
 
     async def fork(self, user: User, session_id: SessionPath, body: Fork) -> Response:
         """A new session that shares the past up to and with a turn. 409 if its name is taken."""
@@ -204,7 +205,7 @@ class _Sessions:
         stopped = await history.stop()
         if stopped:
             await _until_it_ended(history)
-        return _json(Stopped(stopped=stopped))
+        return json_of(Stopped(stopped=stopped))
 
     async def export(
         self,
@@ -218,7 +219,7 @@ class _Sessions:
         if format == "markdown":
             response = Response(export_markdown(session, turns), media_type="text/markdown; charset=utf-8")
         else:
-            response = _json(export_json(session, turns))
+            response = json_of(export_json(session, turns))
         name = quote(session_id + (".md" if format == "markdown" else ".json"), safe="")
         response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
         return response
@@ -245,7 +246,7 @@ def _tag(if_match: str | None) -> str | None:
 
 
 async def _info(history: SessionHistory, status: int = 200) -> Response:
-    return _json(session_info(await history.info()), status)
+    return json_of(one_session_info(await history.info()), status)
 
 
 async def _all_turns(history: SessionHistory) -> list[Turn]:
@@ -268,7 +269,7 @@ async def _until_it_ended(history: SessionHistory) -> None:
         pause = min(pause * 2, 0.2)
 
 
-def _json(content: Any, status: int = 200) -> Response:
+def json_of(content: Any, status: int = 200) -> Response:
     """JSON in ASCII: messages may hold lone surrogates, which UTF-8 has not. What JSON has no number for is null."""
     try:
         body = json.dumps(content, allow_nan=False)

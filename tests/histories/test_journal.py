@@ -6,7 +6,8 @@ import json
 
 from langchain_core.messages import AIMessage
 
-from histories.journal import recovered
+from histories.base import TurnStatus
+from histories.journal import CRASHED, recovered, settled, text_lengths
 
 
 def words(*said: str) -> list[bytes]:
@@ -31,3 +32,17 @@ def test_a_journal_comes_to_the_messages_that_it_says() -> None:
         ("ai", "a"),
     ]
     assert recovered([]) == []
+
+
+def test_a_turn_whose_owner_died_is_interrupted_with_what_it_said() -> None:
+    reply = settled(words("Hel", "lo"))
+    assert (reply.status, reply.output, reply.kind) == (TurnStatus.INTERRUPTED, [AIMessage("Hello")], "text")
+    assert reply.details == {"finish_reason": CRASHED, "events": 2, "lengths": [3, 2]}
+    assert settled([]).output == []
+
+
+def test_only_of_text_is_it_known_how_much_each_event_brought() -> None:
+    chunk = {"type": "AIMessageChunk", "content": "ab"}
+    assert text_lengths([json.dumps(chunk).encode(), b'"c"']) == [2, 1]
+    assert text_lengths([json.dumps({**chunk, "tool_call_chunks": [{}]}).encode()]) is None
+    assert text_lengths([b"1"]) is None

@@ -13,12 +13,15 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableLambda
 from typing_extensions import override
 
-from histories.base import NewTurn, OpenTurn, Reply, SessionBusy, SessionHistory, StoreFull, Turn, TurnStatus
+from histories.base import NewTurn, OpenTurn, Reply, SessionHistory, StoreFull, Turn, TurnStatus
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
-from turns.run import ChainFailed, Connection, Rules, Said, ShuttingDown, Turns, TurnStopped, TurnTooLong, connection
+from turns.run import ChainFailed, Connection, Rules, ShuttingDown, Turns, TurnStopped, TurnTooLong, connection
+from turns.voice import Voice, encode
 from turns.with_history import ChainWithHistory
+
+STOPS = Rules(on_disconnect="stop")
 
 
 class Gate:
@@ -70,7 +73,7 @@ quiet_log = pytest.mark.filterwarnings("ignore:astream_log is deprecated")  # La
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_client_that_leaves_stops_the_model_and_keeps_the_partial_reply(way: str) -> None:
     store, gate = MemoryStore(), Gate(0 if way == "invoke" else 2)
-    model, turns, client = EchoModel(prompts=[], pause=gate), Turns(store), Connection()
+    model, turns, client = EchoModel(prompts=[], pause=gate), Turns(store, STOPS), Connection()
     connection.set(client)
     reading = asyncio.create_task(read_all(chain_on(model, turns), "one two three four", way))
     await gate.reached.wait()
@@ -105,7 +108,7 @@ async def test_where_turns_finish_a_client_that_leaves_keeps_the_whole_reply(way
 @pytest.mark.parametrize("way", ["invoke", "stream", "stream_events"])
 async def test_a_request_that_is_cancelled_has_left(way: str) -> None:
     store, gate = MemoryStore(), Gate(0 if way == "invoke" else 2)
-    model, turns = EchoModel(prompts=[], pause=gate), Turns(store)
+    model, turns = EchoModel(prompts=[], pause=gate), Turns(store, STOPS)
     reading = asyncio.create_task(read_all(chain_on(model, turns), "one two three four", way))
     await gate.reached.wait()
     reading.cancel()
@@ -116,7 +119,7 @@ async def test_a_request_that_is_cancelled_has_left(way: str) -> None:
 
 async def test_a_generator_that_is_closed_has_left() -> None:
     store, model = MemoryStore(), EchoModel(prompts=[])
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     chain: Any = chain_on(model, turns)
     async with aclosing(chain.astream(question("one two three"), config())) as chunks:
         assert text_of(await anext(chunks)) == "one"
@@ -126,7 +129,7 @@ async def test_a_generator_that_is_closed_has_left() -> None:
 
 async def test_a_client_that_leaves_while_it_waits_leaves_nothing() -> None:
     store, gate = MemoryStore(), Gate(0)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     chain = chain_on(EchoModel(prompts=[], pause=gate), turns)
     first = asyncio.create_task(chain.ainvoke(question("one"), config()))
     await gate.reached.wait()
@@ -145,7 +148,7 @@ async def test_a_client_that_is_gone_already_starts_nothing() -> None:
     client.lose()
     connection.set(client)
     with pytest.raises(TurnStopped):
-        await chain_on(model, Turns(store)).ainvoke(question("one"), config())
+        await chain_on(model, Turns(store, STOPS)).ainvoke(question("one"), config())
     assert model.prompts == []
 
 
@@ -153,7 +156,7 @@ async def test_a_client_that_is_gone_already_starts_nothing() -> None:
 @pytest.mark.parametrize("way", WAYS[1:])
 async def test_a_stop_on_purpose_ends_the_stream_well_and_keeps_what_was_said(way: str) -> None:
     store, gate = MemoryStore(), Gate(2)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     reading = asyncio.create_task(read_all(chain_on(EchoModel(prompts=[], pause=gate), turns), "one two three", way))
     await gate.reached.wait()
     assert await store.history("alice", "s1").stop()
@@ -165,7 +168,7 @@ async def test_a_stop_on_purpose_ends_the_stream_well_and_keeps_what_was_said(wa
 async def test_what_was_said_before_a_stop_is_shown_to_the_model_later() -> None:
     store, gate = MemoryStore(), Gate(2)
     model = EchoModel(prompts=[], pause=gate)
-    chain = chain_on(model, Turns(store))
+    chain = chain_on(model, Turns(store, STOPS))
     reading = asyncio.create_task(read_all(chain, "one two three", "stream"))
     await gate.reached.wait()
     await store.history("alice", "s1").stop()
@@ -177,7 +180,7 @@ async def test_what_was_said_before_a_stop_is_shown_to_the_model_later() -> None
 
 async def test_a_stop_before_the_first_word_is_told_as_such() -> None:
     store, gate = MemoryStore(), Gate(0)
-    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store))
+    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store, STOPS))
     reading = asyncio.create_task(read_all(chain, "one two three", "stream"))
     await gate.reached.wait()
     await store.history("alice", "s1").stop()
@@ -192,7 +195,7 @@ async def test_a_failed_turn_keeps_the_words_and_is_not_shown_to_the_model(word:
             raise ConnectionResetError("the secret address")
 
     store, model = MemoryStore(), EchoModel(prompts=[], pause=fail)
-    chain = chain_on(model, Turns(store))
+    chain = chain_on(model, Turns(store, STOPS))
     with pytest.raises(ChainFailed) as told:
         await read_all(chain, "one two", "stream")
     assert "secret" not in str(told.value)
@@ -234,7 +237,7 @@ async def test_a_time_out_of_the_chains_own_is_an_error_of_the_chain() -> None:
 
 async def test_running_turns_may_end_when_the_server_shuts_down() -> None:
     store, gate = MemoryStore(), Gate(1)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     chain = chain_on(EchoModel(pause=gate), turns)
     reading = asyncio.create_task(read_all(chain, "one two", "stream"))
     await gate.reached.wait()
@@ -250,7 +253,7 @@ async def test_running_turns_may_end_when_the_server_shuts_down() -> None:
 
 async def test_turns_that_do_not_end_in_time_are_interrupted_and_keep_what_they_said() -> None:
     store, gate = MemoryStore(), Gate(1)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     reading = asyncio.create_task(read_all(chain_on(EchoModel(pause=gate), turns), "one two", "stream"))
     await gate.reached.wait()
     await turns.drain(0.01)
@@ -301,27 +304,16 @@ async def test_an_output_without_messages_is_kept_as_json() -> None:
     outputs: list[Any] = [3, {"a": 1, "b": 2}, None]
     for output in outputs:
         said: Runnable[Any, Any] = RunnableLambda(partial(lambda output, _: output, output))
-        assert await ChainWithHistory(said, Turns(store)).ainvoke("hi", config()) == output
+        assert await ChainWithHistory(said, Turns(store, STOPS)).ainvoke("hi", config()) == output
     assert [text_of(list(t.output)) for t in await turns_of(store)] == ["3", '{"a": 1, "b": 2}', "null"]
     assert {t.status for t in await turns_of(store)} == {TurnStatus.COMPLETE}
 
 
-async def test_a_retry_of_a_running_turn_is_refused_at_once() -> None:
-    store, gate = MemoryStore(), Gate(0)
-    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store))
-    first = asyncio.create_task(chain.ainvoke(question("one"), config(turn_id="t")))
-    await gate.reached.wait()
-    with pytest.raises(SessionBusy):
-        await chain.ainvoke(question("one"), config(turn_id="t"))
-    gate.opened.set()
-    await first
-
-
 def test_what_was_said_is_put_together_by_its_kind() -> None:
     def said(*chunks: Any) -> Any:
-        one = Said()
-        one.chunks.extend(chunks)
-        return one.output()
+        voice = Voice(encode, journals=True)
+        voice.chunks.extend(chunks)
+        return voice.output()
 
     assert said() is None
     assert said("a", "b", "c") == "abc"
