@@ -37,15 +37,17 @@ from auth import login
 from auth.files import KeyFileError
 from auth.links import login_url, server_url
 from auth.middleware import Auth, AuthMiddleware, current_user
+from auth.refusals import Refusal
 from chains import BadChain, Chain, load_chains
 from chains.checks import doubt_about
 from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
 from playground_config import routes as playground_routes
-from serving import BAD_SETTINGS, allow_many_files, bind, end_with_parent, run, supervise
+from serving import BAD_SETTINGS, allow_many_files, bind, door_rules, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings
-from turns.run import Rules, Turns
+from turns.rules import Rules
+from turns.run import Turns
 from turns.session_config import session_config
 from turns.with_history import ChainWithHistory
 
@@ -56,6 +58,13 @@ log = logging.getLogger("recollect.chains")
 
 # sse-starlette 1.8 cuts all streams at SIGTERM. Ours end by themselves: see serving.py.
 unpatch_uvicorn_signal_handler()  # type: ignore[no-untyped-call]  # sse-starlette 1.8 has few types
+
+
+TURNS = 1000
+"""How many turns run at once on a model of which nothing is known."""
+
+_THREADS, _THREADS_A_USER = 32, 8
+"""For the blocking functions of chains."""
 
 
 def create_app(
@@ -79,6 +88,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            threads = FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains")
+            asyncio.get_running_loop().set_default_executor(threads)
+            stack.callback(rates.close)
             if store is None:
                 await histories.open()
                 stack.push_async_callback(histories.close)
@@ -90,6 +102,8 @@ def create_app(
                 if chain not in at_once:
                     _add_chain(app, chain, await stack.enter_async_context(_opened(app, chain, talks, turns)))
             stack.push_async_callback(turns.drain, 0)
+            watch.start()  # not before: a start takes as long as it takes
+            stack.callback(watch.stop)
             yield
 
     app = FastAPI(
@@ -107,7 +121,7 @@ def create_app(
     app.add_middleware(AuthMiddleware, auth=auth)
     cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in chains if one.memory]
     for router in (
-        login.router(auth),
+        login.router(auth, rates.left),
         _ops(histories),
         session_routes.router(histories),
         turn_routes.router(turns),
@@ -134,7 +148,14 @@ def _auth(settings: Settings) -> Auth:
 
 
 def _rules(settings: Settings) -> Rules:
+    shares = ShareRules(
+        at_once=max(1, (settings.turns or TURNS) // settings.workers),
+        each=settings.turns_per_user,
+        line=settings.turns_in_line,
+    )
     return Rules(
+        shares=shares,
+        max_batch=settings.max_batch,
         wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,
         limit_s=settings.turn_limit_s,
         window_tokens=settings.window_tokens,

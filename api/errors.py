@@ -34,6 +34,7 @@ from histories.base import (
     StoreUnavailable,
     TurnNotFound,
 )
+from turns.connection import Connection, connection
 from turns.errors import (
     ChainFailed,
     InvalidInput,
@@ -44,7 +45,8 @@ from turns.errors import (
     TurnTooLong,
     WrongChain,
 )
-from turns.run import Connection, Told, connection
+from turns.rules import Told
+from turns.shares import LineFull, OverBudget
 
 log = logging.getLogger("recollect.errors")
 
@@ -61,6 +63,7 @@ STATUS: dict[type[BaseException], int] = {
     WrongChain: 409,
     TurnTooLong: 503,
     ShuttingDown: 503,
+    LineFull: 429,
     HistoryDamaged: 503,
     StoreFull: 507,
     StoreUnavailable: 503,
@@ -82,6 +85,8 @@ def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
         return Problem(error.status_code, error.detail, dict(error.headers or {}))
     if isinstance(error, ChainFailed):
         return problem_of_chain(error, debug=debug)
+    if isinstance(error, OverBudget):
+        return with_retry(429, str(error), str(error.retry_after_s))
     status = status_of(error)
     if status is not None:
         return with_retry(status, str(error))

@@ -11,7 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from api.page_markdown import render_within
+from api.page_markdown import render_all
+from api.slow_lane import SlowLane
 from auth.middleware import current_user
 
 PAGE_HEADERS = {
@@ -92,6 +93,7 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
     page = _Asset(_WEB / "index.html", "text/html; charset=utf-8")
     assets = {path.name: _Asset(path, _TYPES[path.suffix]) for path in _WEB.iterdir() if path.suffix in _TYPES}
     assets.pop("login.css", None)
+    lane = SlowLane("texts to render")
 
     @routes.get("/", include_in_schema=False)
     async def open_page(request: Request) -> Response:
@@ -108,8 +110,8 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
         return list(chains)
 
     @routes.post("/render", tags=["page"], summary="Markdown as HTML that is safe to show")
-    async def render_texts(body: Texts) -> Rendered:
-        rendered = await render_within(body.texts, is_open=body.open)
+    async def render_texts(user: Annotated[str, Depends(current_user)], body: Texts) -> Rendered:
+        rendered = await lane.do(user, lambda: render_all(body.texts, is_open=body.open))
         return Rendered(html=[one.html for one in rendered], lines=[one.lines for one in rendered])
 
     return routes

@@ -15,6 +15,12 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self._end = thread_time() + seconds
 
+    def part(self, seconds: float) -> Budget:
+        """So many seconds of what is left."""
+        part = Budget(seconds)
+        part._end = min(part._end, self._end)
+        return part
+
     @property
     def spent(self) -> bool:
         return thread_time() > self._end

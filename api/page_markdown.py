@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-import anyio
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline.balance_pairs import link_pairs
 from markdown_it.token import Token
 
 from api.page_budget import Budget, TooSlow
 from api.page_code import highlight
 from api.page_math import math
 
-BUDGET_S = 1.0
-"""For one call: what is not rendered by then is given as plain text."""
+_MOST_DELIMITERS: Final = 2000
+"""More `*`, `_` and `~` in one paragraph than these stay what they are."""
 
-AT_ONCE = 2
-"""Threads that render, whoever asks: they share the processor with turns."""
+_CALL_S: Final = 1.0
+_TEXT_S: Final = 0.3
+"""How much of a processor's time all texts of a call may take, and one of them. A long reply takes a twentieth."""
 
 _BLOCKS = frozenset(
     f"{name}_open"
@@ -37,22 +39,18 @@ class Rendered(NamedTuple):
     lines: int
 
 
-async def render_within(texts: Sequence[str], *, is_open: bool = False, budget_s: float = BUDGET_S) -> list[Rendered]:
-    """Renders texts in a thread, in bounded time. What stands in the way of that bound is shown as it was written."""
-
-    def work() -> list[Rendered]:
-        budget = Budget(budget_s)
-        return [render(text, budget, is_open) for text in texts]
-
-    return await anyio.to_thread.run_sync(work, limiter=_limiter())
+def render_all(texts: Sequence[str], *, is_open: bool = False) -> list[Rendered]:
+    """Renders texts, in bounded time. One that takes too long, as texts made for that do, is shown as it is."""
+    call = Budget(_CALL_S)
+    return [render(text, call.part(_TEXT_S), is_open) for text in texts]
 
 
-def render(text: str, budget: Budget | None = None, is_open: bool = False) -> Rendered:
+def render(text: str, budget: Budget, is_open: bool = False) -> Rendered:
     """HTML without raw HTML, scripts, images, styles, or links to anything but the web and mail.
 
     Of a text that is still being written (`is_open`), only the blocks that nothing can change any more.
     """
-    budget, text = budget or Budget(BUDGET_S), text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     env: dict[str, Any] = {"open": is_open, "budget": budget}
     lines = text.count("\n") if is_open else text.count("\n") + 1
     source = "\n".join(text.split("\n")[:lines]) if is_open else text
@@ -65,11 +63,6 @@ def render(text: str, budget: Budget | None = None, is_open: bool = False) -> Re
     except (TooSlow, RecursionError):
         return Rendered(_plain(source), lines)
     return Rendered(html, lines)
-
-
-@cache
-def _limiter() -> anyio.CapacityLimiter:
-    return anyio.CapacityLimiter(AT_ONCE)
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[list[Token]]:
@@ -160,6 +153,14 @@ def _on_time(state: Any, *_: Any) -> bool:
     return False
 
 
+def _pair_delimiters(state: StateInline) -> None:
+    """markdown-it's own rule takes a time that grows with the square of their number where they don't match."""
+    _on_time(state)
+    if len(state.delimiters) > _MOST_DELIMITERS:
+        state.delimiters.clear()
+    link_pairs(state)
+
+
 @cache
 def _markdown() -> MarkdownIt:
     markdown = MarkdownIt(
@@ -173,6 +174,7 @@ def _markdown() -> MarkdownIt:
     markdown.use(math)
     markdown.block.ruler.before("table", "on_time", _on_time, {"alt": []})
     markdown.inline.ruler.before("text", "on_time", _on_time)
+    markdown.inline.ruler2.at("balance_pairs", _pair_delimiters)
     markdown.core.ruler.push("tasks", _tasks)
     markdown.core.ruler.push("harmless", _harmless)
     markdown.add_render_rule("fence", _fence)

@@ -46,7 +46,7 @@ class Endpoint:
 
     def __str__(self) -> str:
         """Which model answers, for the operator: one line, without secrets."""
-        if self.model == embedded_model.NAME and self.is_loopback:
+        if self.is_embedded:
             return f"{self.model}, embedded (a demonstration: set OPENAI_API_KEY for a better model)"
         parts = urlsplit(self.base_url)
         return f"{self.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -55,6 +55,15 @@ class Endpoint:
     def is_loopback(self) -> bool:
         """Whether it is on this machine."""
         return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.model == embedded_model.NAME and self.is_loopback
+
+    @property
+    def at_once(self) -> int | None:
+        """How many replies it gives at one time, where that is known."""
+        return embedded_model.PARALLEL if self.is_embedded else None
 
 
 @contextmanager

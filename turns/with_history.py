@@ -22,6 +22,7 @@ from typing_extensions import override
 from histories.base import (
     InvalidId,
     NewTurn,
+    OpenTurn,
     SessionHistory,
     Turn,
     TurnRunning,
@@ -32,14 +33,17 @@ from histories.base import (
 )
 from turns import quiet
 from turns.calls import fit_to_show
+from turns.errors import InvalidInput, TurnStopped, WrongChain
 from turns.failures import hashed
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
-from turns.run import ON_DISCONNECT, InvalidInput, TurnRun, Turns, TurnStopped, WrongChain
+from turns.rules import ON_DISCONNECT, Speech
+from turns.run import Turns
 from turns.schemas import named_schema, taking_messages
 from turns.shown import Redaction, well_formed
+from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
 
@@ -230,8 +234,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
         config, notes, note = self._with_callbacks(self._with_traces(config, place))
         call = Call(None, config, note)
 
-        def generate(past: Sequence[BaseMessage]) -> AsyncGenerator[Any, None]:
-            self._prepare(call, input, past, new.input)
+        def generate(turn: OpenTurn) -> AsyncGenerator[Any, None]:
+            self._prepare(call, input, turn.past, new.input)
             if redaction is not None:
                 redaction.hide(call.given.past)
             return run(call)
@@ -243,16 +247,15 @@ class ChainWithHistory(RunnableWithMessageHistory):
             output = output if cut or call.state is None else call.state
             return noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
 
+        configurable = config.get("configurable", {})
         return self.turns.start(
             *place,
             new,
-            generate,
-            replay,
-            record,
-            self.limit_s,
+            Speech(generate, replay, record),
+            limit_s=self.limit_s,
             streaming=streaming,
-            on_disconnect=config.get("configurable", {}).get("on_disconnect") or None,
-            if_last=config.get("configurable", {}).get("if_last"),
+            on_disconnect=configurable.get("on_disconnect") or None,
+            if_last=configurable.get("if_last"),
         )
 
     def _place(self, config: RunnableConfig) -> tuple[str, str | None]:
@@ -434,6 +437,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
         All of them are run, whatever comes of one; then the first exception is raised, unless they are to be returned.
         """
+        check_batch(len(inputs), self.turns.rules.max_batch)
         configs = get_config_list(config, len(inputs)) if inputs else []
         outcomes: list[Any] = [None] * len(inputs)
 
@@ -445,7 +449,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
                     outcomes[place] = error
 
         sessions = _by_session([merge_configs(self.config, one) for one in configs])
-        limit = configs[0].get("max_concurrency") if configs else None
+        each = self.turns.shares.rules.each  # more of them would only wait, and fill the user's line
+        limit = min(each, configs[0].get("max_concurrency") or each) if configs else None
         await gather_with_concurrency(limit, *(run_session(places) for places in sessions))
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
         if failed is not None and not return_exceptions:
@@ -531,6 +536,12 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
 def _id_or_none(configurable: dict[str, Any], name: str) -> str | None:
     return check_id(configurable[name], name) if configurable.get(name) else None
+
+
+def check_batch(size: int, most: int) -> None:
+    """Raises `InvalidInput` for a batch that is too large."""
+    if size > most:
+        raise InvalidInput(f"A batch has at most {most} inputs (RECOLLECT_MAX_BATCH): send several of them.")
 
 
 def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:

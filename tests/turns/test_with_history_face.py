@@ -16,7 +16,8 @@ from histories.memory import MemoryStore
 from tests.echo_model import USAGE, EchoModel
 from tests.turns.test_turns import Gate, chain_on
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
-from turns.run import Stop, Turns
+from turns.rules import Stop
+from turns.run import Turns
 from turns.shown import Redaction
 from turns.with_history import ChainWithHistory
 
