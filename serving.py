@@ -75,6 +75,7 @@ def configured(app: FastAPI, *, shutdown_s: float, door: DoorRules | None = None
         app,
         http=cast(type[asyncio.Protocol], Doorkeeper(door).protocol),
         ws="none",
+        proxy_headers=False,  # the app itself knows whom to believe
         access_log=False,  # it would write one-time links down
         timeout_graceful_shutdown=int(shutdown_s + _GRACE_S) + 1,
         **more,
@@ -93,7 +94,7 @@ def run(
 
     A second signal ends them at once. Returns in either case: the exit status is 0.
     """
-    config = configured(app, shutdown_s=shutdown_s, door=door, log_level="warning")
+    config = configured(app, shutdown_s=shutdown_s, door=door, log_level="warning", log_config=None)
     _Server(config, app.state.turns, shutdown_s, started).run(sockets=[sock])
 
 
@@ -158,17 +159,19 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, name="recollect-parent", daemon=True).start()
 
 
-def supervise(work: Callable[[], None], workers: int) -> int:
+def supervise(work: Callable[[], None], workers: int, *, on_death: Callable[[int], None] = lambda pid: None) -> int:
     """Runs `work` in so many processes until SIGTERM or SIGINT, which it passes on; gives the exit status.
 
     A worker that dies is replaced. One that can't start ends the server: it would fail the same way again.
+    `on_death` is told the process id of each that died.
     """
-    supervisor = _Supervisor(work)
+    supervisor = _Supervisor(work, on_death)
     return supervisor.run(workers)
 
 
 class _Supervisor:
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], on_death: Callable[[int], None]) -> None:
+        self._on_death = on_death
         self._context = multiprocessing.get_context("spawn")
         self._work, self._workers, self._signals = work, list[BaseProcess](), 0
 
@@ -184,6 +187,7 @@ class _Supervisor:
                 if worker.exitcode in (STARTUP_FAILURE, BAD_SETTINGS):
                     self._pass_on(signal.SIGTERM, None)
                     break
+                self._on_death(worker.pid or 0)
                 log.warning("a worker died (exit status %s) and is replaced", worker.exitcode)
                 self._workers[place] = self._start()
         for worker in self._workers:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
@@ -138,9 +139,18 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """The handler for statuses that routes raise. LangServe's 400 is a malformed config hash: 422, as all of them."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
-    return json_response(
-        {"detail": error.detail}, 422 if error.status_code == 400 else error.status_code, {**(error.headers or {})}
-    )
+    status = 422 if error.status_code == 400 else error.status_code
+    headers = {"Allow": ", ".join(sorted(_allowed(request)))} if status == 405 else {}
+    return json_response({"detail": error.detail}, status, {**(error.headers or {}), **headers})
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of all routes of a path. Starlette names those of the first alone; HEAD is wherever GET is."""
+    methods = set[str]()
+    for route in request.app.router.routes:
+        if route.matches(dict(request.scope))[0] is not Match.NONE:
+            methods |= set(getattr(route, "methods", None) or ())
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 class Edge:

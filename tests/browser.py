@@ -56,6 +56,7 @@ class Person:
         self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
         self.context.on("request", self._on_request)
         self.page = self.open(f"/login?token={Links(server.data_dir).create(user)}")
+        self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_selector(f"#who:has-text('{user}')", state="attached")
 
     def open(self, path: str = "/") -> Page:

@@ -260,7 +260,10 @@ def test_a_machine_without_a_fitting_python_is_told_so_in_one_line(tmp_path: Pat
     assert end.startswith("make: ***")
 
 
-@pytest.mark.parametrize("target", ["serve", "install", "test", "check", "bench", "torture", "abuse", "lock", "clean"])
+COMMANDS = ["serve", "install", "test", "check", "bench", "torture", "abuse", "simulate", "lock", "clean"]
+
+
+@pytest.mark.parametrize("target", COMMANDS)
 def test_every_command_is_there(target: str, tmp_path: Path) -> None:
     (tmp_path / "requirements-dev.lock").touch()
     result = make(tmp_path, "--dry-run", target, path="")
