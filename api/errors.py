@@ -57,6 +57,7 @@ STATUS: dict[type[BaseException], int] = {
     InvalidCursor: 422,
     SessionNotFound: 404,
     TurnNotFound: 404,
+    HistoryMoved: 412,
     SessionExists: 409,
     SessionBusy: 409,
     TurnStopped: 409,
@@ -67,7 +68,6 @@ STATUS: dict[type[BaseException], int] = {
     HistoryDamaged: 503,
     StoreFull: 507,
     StoreUnavailable: 503,
-    HistoryMoved: 412,
     OwnerDied: 503,
 }
 """Of an error the status of its own class, or of the nearest of its bases. Its message is for the client."""

@@ -10,18 +10,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Body, Depends, HTTPException, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from api.rates import Rates
 from api.sessions.exchange import Conversation, ExchangedTurn, Unread, conversation_of, read_conversation
+from api.sessions.foreign import Unreadable, converted
 from api.sessions.markdown import title_as_markdown, turn_as_markdown
 from api.sessions.models import (
+    Choose,
     Fork,
+    Opinion,
     Problem,
     Rename,
     Rewind,
@@ -29,6 +32,7 @@ from api.sessions.models import (
     SessionList,
     SessionPath,
     Stopped,
+    TurnId,
     TurnList,
     one_session_info,
     session_info,
@@ -36,9 +40,11 @@ from api.sessions.models import (
 from api.sessions.pages import Spool, page_of_turns, to_json
 from api.slow_lane import LargeBodyRoute, SlowLane
 from auth.middleware import current_user
-from histories.base import HistoryStore, Session, SessionHistory, Turn, TurnStatus, UnknownMessage
+from histories.base import Feedback, HistoryStore, Session, SessionHistory, Turn, TurnStatus, UnknownMessage
 
 User = Annotated[str, Depends(current_user)]
+TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn's name, percent-encoded.")]
+IfMatch = Annotated[str | None, Header(max_length=1600, description="The last turn_id that the caller was shown.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]
 
 STOP_WAIT_S = 2.0
@@ -48,6 +54,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     403: {"model": Problem, "description": "A page of another site asked, by a browser's cookie."},
     404: {"model": Problem, "description": "The caller has no such session, or it has no such turn."},
     409: {"model": Problem, "description": "A turn is running, or the name is taken."},
+    412: {"model": Problem, "description": "The session has moved on since the turn that If-Match names."},
     413: {"model": Problem, "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES."},
     422: {"model": Problem, "description": "Malformed: the detail names the field."},
     429: {
@@ -75,12 +82,18 @@ def router(store: HistoryStore, rates: Rates) -> APIRouter:
     for slashes in ("/", "//"):  # or Starlette takes a missing id for the list: a client's slip would delete it all
         add(slashes, _absent, methods=["GET", "PATCH", "DELETE", "POST", "PUT"], include_in_schema=False)
     add("/import", own.import_, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
+    add("/import/convert", convert, methods=["POST"], response_model=Converted, responses=problems(403, 413))
     add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=problems(404))
     add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 413))
     add(one, own.delete, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409))
     add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=problems(404))
     add(one + "/fork", own.fork, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
-    add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=changed)
+    moved = problems(403, 404, 409, 412, 413)
+    add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=moved)
+    add(one + "/choose", own.choose, methods=["POST"], response_model=SessionInfo, responses=moved)
+    turn = one + "/turns/{turn_id}"
+    add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409, 412))
+    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=problems(403, 404, 413))
     add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=problems(403, 404))
     exported: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
     responses = exported | problems(404)
@@ -90,6 +103,21 @@ def router(store: HistoryStore, rates: Rates) -> APIRouter:
 
 async def _absent() -> Response:
     raise HTTPException(404, "A session's name has at least one character.")
+
+
+class Converted(BaseModel):
+    """What `import` takes, and how many messages could not come along."""
+
+    conversation: dict[str, Any]
+    left_out: int
+
+
+def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"content": "Hi!"}}]])]) -> Response:
+    """A conversation of ChatGPT, open-webui, LibreChat, or LangChain's FileChatMessageHistory, as `import` takes it."""
+    try:
+        return json_of(converted(body))
+    except Unreadable as error:
+        raise HTTPException(422, str(error)) from error
 
 
 class _Sessions:
@@ -155,11 +183,33 @@ class _Sessions:
             await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
         return await _info(self._store.history(user, body.session_id), 201)
 
-    async def rewind(self, user: User, session_id: SessionPath, body: Rewind) -> Response:
-        """The history ends before a turn: to put its question again, changed or not. 409 while a turn runs."""
+    async def rewind(self, user: User, session_id: SessionPath, body: Rewind, if_match: IfMatch = None) -> Response:
+        """The history ends before a turn. 409 while a turn runs.
+
+        With `keep`, what followed can be chosen again, once another turn stands in its place.
+        """
         history = self._store.history(user, session_id)
-        await history.rewind(body.turn_id)
+        await history.rewind(body.turn_id, keep=body.keep, if_last=_tag(if_match))
         return await _info(history)
+
+    async def choose(self, user: User, session_id: SessionPath, body: Choose, if_match: IfMatch = None) -> Response:
+        """Shows another version of a turn, with all that followed it. 409 while a turn runs."""
+        history = self._store.history(user, session_id)
+        await history.choose(body.turn_id, if_last=_tag(if_match))
+        return await _info(history)
+
+    async def delete_turn(
+        self, user: User, session_id: SessionPath, turn_id: TurnPath, if_match: IfMatch = None
+    ) -> Response:
+        """Forgets one turn, for good; those around it stay. 409 while a turn runs."""
+        await self._store.history(user, session_id).delete_turn(turn_id, if_last=_tag(if_match))
+        return Response(status_code=204)
+
+    async def feedback(self, user: User, session_id: SessionPath, turn_id: TurnPath, body: Opinion) -> Response:
+        """Puts on the record what the caller thinks of a reply."""
+        told = Feedback(score=body.score, comment=body.comment)
+        await self._store.history(user, session_id).feedback(turn_id, told)
+        return Response(status_code=204)
 
     async def stop(self, user: User, session_id: SessionPath) -> Response:
         """Stops the running turn, if there is one, and keeps what was said so far.
@@ -211,6 +261,12 @@ class _Sessions:
             except UnknownMessage as error:
                 raise HTTPException(422, f"turns: {error}") from error
         return await _info(history, 201)
+
+
+def _tag(if_match: str | None) -> str | None:
+    """The turn_id of an If-Match, percent-encoded in quotes, as HTTP wants it, or bare. `*` matches all."""
+    tag = unquote((if_match or "").strip().strip('"'))
+    return None if tag in ("", "*") else tag
 
 
 async def _info(history: SessionHistory, status: int = 200) -> Response:
