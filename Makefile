@@ -47,7 +47,7 @@ simulate: $(VENV)/dev.ok
 # Keeps what is pinned as far as pyproject.toml admits it. The second lock is the first and the tools.
 lock: $(VENV)/made.ok
 	@$(PY) -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
-	$(UV_COMPILE) --extra redis --extra postgres -o requirements.lock $(ARGS)
+	$(UV_COMPILE) --extra redis --extra postgres --extra agents -o requirements.lock $(ARGS)
 	$(UV_COMPILE) --all-extras --group test --group check -c requirements.lock -o requirements-dev.lock $(ARGS)
 
 # Never touches data/.
