@@ -4,13 +4,13 @@
 WITH query AS (
     SELECT q.word, q.nth FROM unnest(%(queries)s::tsquery[]) WITH ORDINALITY AS q (word, nth)
 ), found AS (
-    SELECT query.nth, some.session_id, some.seq
+    SELECT query.nth, near.session_id, near.seq
     FROM query, LATERAL (
         SELECT t.session_id, t.seq FROM recollect_turns t
         WHERE t.words @@ query.word AND t.user_id = %(user)s AND t.hidden = 0 AND t.status = 'complete'
         AND (%(session)s::text IS NULL OR t.session_id = %(session)s::text)
         LIMIT %(most)s
-    ) some
+    ) near
 ), number AS (
     SELECT coalesce(sum(turns), 0) AS of_all FROM recollect_sessions
     WHERE user_id = %(user)s AND (%(session)s::text IS NULL OR session_id = %(session)s::text)
