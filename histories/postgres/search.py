@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final, ParamSpec, TypeVar
 
 from histories import codec
-from histories.base import Hit, Page, Recalled, Session, StoreUnavailable
+from histories.base import HistoryDamaged, Hit, Page, Recalled, Session, StoreUnavailable
 from histories.postgres import statements
 from histories.postgres.driver import Row
 from histories.postgres.link import Link
@@ -115,24 +115,28 @@ class Search:
 
 async def _index(link: Link, user_id: str) -> None:
     """Brings what this user's index lacks into it: imports, what an earlier version wrote, what a dead owner left."""
-    user = {"user": pack(user_id)}
-    while True:
-        rows = await link.fetch(statements.UNREAD, {**user, "limit": _PART})
-        for row in rows:
-            session_id, turn_id, _, _ = row
-            found = await _in_time([row], _words, user_id, row)
-            if turn_id is None:
-                await link.fetch(statements.INDEX_TITLE, {**user, "session": session_id, "words": found})
-            else:
-                params = {**user, "session": session_id, "turn": turn_id, "words": found}
-                await link.fetch(statements.INDEX_TURN, params)
-        if len(rows) < _PART:
-            return
+    user = {"user": pack(user_id), "limit": _PART}
+    while rows := await link.fetch(statements.UNREAD, user):
+        found = await _in_time(rows, _words_of_turns, user_id, rows)
+        sessions, turns = [row[0] for row in rows], [row[1] for row in rows]
+        await link.fetch(statements.INDEX_TURNS, {**user, "sessions": sessions, "turns": turns, "words": found})
+    while rows := await link.fetch(statements.UNREAD_TITLES, user):
+        found = _words(user_id, [unpack(title) for _, title in rows])
+        await link.fetch(statements.INDEX_TITLES, {**user, "sessions": [row[0] for row in rows], "words": found})
 
 
-def _words(user_id: str, row: Row) -> list[str]:
-    _, turn_id, first, second = row
-    return words_of(user_id, unpack(first) if turn_id is None else _text(first, second))
+def _words_of_turns(user_id: str, rows: Sequence[Row]) -> list[str]:
+    texts = list[str]()
+    for _, _, given, output in rows:
+        try:
+            texts.append(_text(given, output))
+        except HistoryDamaged:  # what can't be read is found by nobody, and hides nothing else
+            texts.append("")
+    return _words(user_id, texts)
+
+
+def _words(user_id: str, texts: Sequence[str]) -> list[str]:
+    return [" ".join(words_of(user_id, text)) for text in texts]
 
 
 def _text(given: str, output: str) -> str:

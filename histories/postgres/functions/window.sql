@@ -13,7 +13,8 @@ BEGIN
         RETURN;
     END IF;
     SELECT t.seq INTO first FROM recollect_turns t
-    WHERE t.user_id = p_user AND t.session_id = p_session AND t.hidden = 0 AND t.tokens_before < floor
+    WHERE t.user_id = p_user AND t.session_id = p_session AND t.hidden = 0
+    AND t.seq < p_seq AND t.tokens_before < floor
     ORDER BY t.seq DESC LIMIT 1;
     RETURN QUERY
     SELECT t.seq, t.turn_id, t.input, t.output FROM recollect_turns t

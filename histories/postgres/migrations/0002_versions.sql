@@ -25,17 +25,24 @@ WHERE t.user_id = before.user_id AND t.session_id = before.session_id AND t.turn
 AND before.parent > 0;
 ALTER TABLE recollect_turns DROP COLUMN said;
 
--- What is not shown must not be in the way of who reads the shown line. A partitioned table's key has another name.
+-- What is not shown must not be in the way of who reads the shown line. The other constraint is made anew because the
+-- planner takes the younger of two indexes (see 0001), and a turn is to be found by its turn_id. A partitioned table's
+-- constraints have names of their own.
 DO $$
 DECLARE
-    key text := (SELECT conname FROM pg_constraint WHERE conrelid = 'recollect_turns'::regclass AND contype = 'p');
+    name text;
 BEGIN
-    EXECUTE format('ALTER TABLE recollect_turns DROP CONSTRAINT %I', key);
+    FOR name IN
+        SELECT conname FROM pg_constraint WHERE conrelid = 'recollect_turns'::regclass AND contype IN ('p', 'u')
+    LOOP
+        EXECUTE format('ALTER TABLE recollect_turns DROP CONSTRAINT %I', name);
+    END LOOP;
 END $$;
-ALTER TABLE recollect_turns ADD PRIMARY KEY (user_id, session_id, hidden, seq);
 CREATE INDEX recollect_turns_hidden ON recollect_turns (user_id, session_id, parent) WHERE hidden <> 0;
 CREATE INDEX recollect_turns_unread ON recollect_turns (user_id) WHERE words IS NULL;
 CREATE INDEX recollect_turns_words ON recollect_turns USING gin (words);
+ALTER TABLE recollect_turns ADD PRIMARY KEY (user_id, session_id, hidden, seq);
+ALTER TABLE recollect_turns ADD UNIQUE (turn_id, session_id, user_id);
 
 ALTER TABLE recollect_waiters RENAME COLUMN fence TO token;
 ALTER TABLE recollect_stops RENAME COLUMN fence TO token;

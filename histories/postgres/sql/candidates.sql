@@ -28,7 +28,6 @@ WITH query AS (
     WHERE (found.session_id, found.seq) NOT IN (SELECT session_id, seq FROM but)
     GROUP BY found.session_id, found.seq ORDER BY sum(rarity.weight) DESC, found.seq DESC LIMIT %(limit)s
 )
-SELECT t.session_id, t.seq, t.is_lost, t.turn_id, t.status, t.chain, t.started_at, t.ended_at, t.input, t.output,
+SELECT best.session_id, t.seq, t.is_lost, t.turn_id, t.status, t.chain, t.started_at, t.ended_at, t.input, t.output,
     t.usage, t.kind, t.tokens, t.details, t.feedback, t.versions, ARRAY(SELECT weight FROM rarity ORDER BY nth)
-FROM best JOIN recollect_told_turns t
-ON t.user_id = %(user)s AND t.session_id = best.session_id AND t.hidden = 0 AND t.seq = best.seq
+FROM best JOIN LATERAL recollect_told_turns(%(user)s, best.session_id) t ON t.hidden = 0 AND t.seq = best.seq

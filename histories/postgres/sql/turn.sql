@@ -2,5 +2,5 @@
 SELECT t.seq, t.is_lost, t.turn_id, t.status, t.chain, t.started_at, t.ended_at, t.input, t.output, t.usage, t.kind,
     t.tokens, t.details, t.feedback, t.versions
 FROM recollect_sessions s
-LEFT JOIN recollect_told_turns t ON t.user_id = %(user)s AND t.session_id = %(session)s AND t.turn_id = %(turn)s
+LEFT JOIN recollect_told_turns(%(user)s, %(session)s) t ON t.turn_id = %(turn)s
 WHERE s.user_id = %(user)s AND s.session_id = %(session)s

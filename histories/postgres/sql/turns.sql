@@ -12,7 +12,6 @@ FROM (
     ) newest
     WINDOW down AS (ORDER BY newest.seq DESC)
 ) page
-JOIN recollect_told_turns t
-ON t.user_id = %(user)s AND t.session_id = %(session)s AND t.hidden = 0 AND t.seq = page.seq
+JOIN recollect_told_turns(%(user)s, %(session)s) t ON t.hidden = 0 AND t.seq = page.seq
 WHERE page.nth <= %(limit)s AND page.bytes_before < %(bytes)s
 ORDER BY t.seq DESC

@@ -18,6 +18,7 @@ from histories.base import (
 )
 from histories.memory import MemoryStore
 from histories.postgres import statements
+from histories.postgres.driver import Connection
 from histories.postgres.store import PostgresStore
 from histories.window import window_floor
 from tests.histories.postgres.steps import REPLY, begun
@@ -94,10 +95,15 @@ async def turns_read(store: PostgresStore) -> int:
     }  # fmt: skip
     async with store.link().connection() as conn, conn.transaction(force_rollback=True):
         await conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        before = await counted(conn)
         rows = await (await conn.execute(statements.BEGIN, params)).fetchall()
         assert rows[0][0] == "begun"
-        counted = await conn.execute(
-            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
-            " WHERE relid = 'recollect_turns'::regclass"
-        )
-        return int((await counted.fetchall())[0][0])
+        return await counted(conn) - before
+
+
+async def counted(conn: Connection) -> int:
+    """How many turns this connection has read of late."""
+    asked = await conn.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'recollect_turns'::regclass"
+    )
+    return int((await asked.fetchall())[0][0])
