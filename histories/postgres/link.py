@@ -38,6 +38,8 @@ _RECONNECT_S: Final = (0.1, 1.0)
 _TIDY_EVERY: Final = 60
 """Heartbeats between two searches for what dead servers left behind."""
 _MIGRATE_S: Final = 600.0
+_CALL_S: Final = 3.0
+"""How long the server's call to itself may take at its start: less than a lease, for no heart beats meanwhile."""
 _SEARCHES: Final = 2
 """How many connections searches may have at once, and recalls: the rest of the pool is for turns."""
 
@@ -214,7 +216,7 @@ class Link:
             return
         async with await AsyncConnection.connect(**self._options.params) as other:
             await other.execute("SELECT pg_notify(%s, 'hello')", [f"recollect_{self.server_id}"])
-        async for notice in conn.notifies(timeout=self._options.lease_s / 2, stop_after=1):
+        async for notice in conn.notifies(timeout=_CALL_S, stop_after=1):
             self._is_checked = True
             self._call(notice.payload)
         if not self._is_checked:

@@ -14,101 +14,47 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     s recollect_sessions;
-    earlier record;
-    place record;
     busy_until timestamptz;
-    new_seq bigint;
-    replaced bigint := 0;
+    verdict text;
 BEGIN
     LOOP
         SELECT * INTO s FROM recollect_sessions r WHERE r.user_id = p_user AND r.session_id = p_session FOR UPDATE;
-        EXIT WHEN FOUND;
+        busy_until := recollect_busy_until(p_user, p_session, s.holder, p_server, p_token);
+        EXIT WHEN s.user_id IS NOT NULL OR busy_until IS NOT NULL;
         IF p_if_last <> '' OR p_version_of IS NOT NULL THEN
             RETURN QUERY SELECT CASE WHEN p_if_last <> '' THEN 'moved' ELSE 'unknown' END, 0::float8, NULL, NULL, NULL;
             RETURN;
         END IF;
-        busy_until := recollect_busy_until(p_user, p_session, NULL, p_server, p_token);
-        EXIT WHEN busy_until IS NOT NULL;
-        INSERT INTO recollect_sessions AS r
+        INSERT INTO recollect_sessions
             (user_id, session_id, title, title_words, chain, created_at, updated_at, turns, tokens, last_seq, token)
         VALUES (p_user, p_session, p_title, array_to_tsvector(p_title_words), '', clock_timestamp(), clock_timestamp(),
             0, 0, 0, '')
-        ON CONFLICT DO NOTHING;
+        ON CONFLICT DO NOTHING; -- whoever was quicker: it is found now
     END LOOP;
-
-    IF s.token = p_token AND s.holder IS NOT NULL THEN -- it has begun before, and the answer was lost
-        new_seq := s.head;
+    IF s.token = p_token AND s.holder IS NOT NULL THEN
+        verdict := 'begun'; -- before, and the answer was lost
     ELSE
-        SELECT t.seq, t.status INTO earlier FROM recollect_turns t
-        WHERE t.turn_id = p_turn AND t.session_id = p_session AND t.user_id = p_user;
-        busy_until := recollect_busy_until(p_user, p_session, s.holder, p_server, p_token);
-        IF p_given AND earlier.status = 'complete' THEN
-            RETURN QUERY SELECT 'complete', 0::float8, NULL, NULL, NULL;
-            RETURN;
-        ELSIF busy_until IS NOT NULL THEN
-            IF p_given AND earlier.status = 'running' THEN
-                RETURN QUERY SELECT 'running', 0::float8, NULL, NULL, NULL;
-                RETURN;
-            END IF;
-            IF p_patient THEN
-                INSERT INTO recollect_waiters (user_id, session_id, token, server_id, since)
-                VALUES (p_user, p_session, p_token, p_server, clock_timestamp())
-                ON CONFLICT DO NOTHING;
-            END IF;
-            RETURN QUERY SELECT 'wait', extract(epoch FROM busy_until - clock_timestamp())::float8, NULL, NULL, NULL;
-            RETURN;
-        ELSIF s.holder IS NOT NULL THEN
-            RETURN QUERY SELECT 'lost', 0::float8, NULL, NULL, NULL;
-            RETURN;
-        END IF;
-        IF p_if_last <> coalesce((
-            SELECT t.turn_id FROM recollect_turns t
-            WHERE t.user_id = p_user AND t.session_id = p_session AND t.hidden = 0 AND t.seq = s.head), '') THEN
-            RETURN QUERY SELECT 'moved', 0::float8, NULL, NULL, NULL;
-            RETURN;
-        END IF;
-
-        IF p_version_of IS NOT NULL THEN
-            SELECT t.seq, t.parent, t.tokens_before INTO place FROM recollect_turns t
-            WHERE t.turn_id = p_version_of AND t.session_id = p_session AND t.user_id = p_user AND t.hidden = 0;
-            IF NOT FOUND THEN
-                RETURN QUERY SELECT 'unknown', 0::float8, NULL, NULL, NULL;
-                RETURN;
-            END IF;
-        END IF;
-        IF earlier.seq IS NOT NULL THEN -- a retry takes the place of what did not complete
-            PERFORM recollect_remove_turn(p_user, p_session, p_turn);
-            SELECT * INTO s FROM recollect_sessions r WHERE r.user_id = p_user AND r.session_id = p_session;
-            IF p_version_of IS NOT NULL AND p_version_of <> p_turn THEN
-                SELECT t.seq, t.parent, t.tokens_before INTO place FROM recollect_turns t
-                WHERE t.turn_id = p_version_of AND t.session_id = p_session AND t.user_id = p_user;
-            END IF;
-        END IF;
-        new_seq := s.last_seq + 1;
-        IF p_version_of IS NOT NULL THEN
-            UPDATE recollect_turns t SET hidden = new_seq
-            WHERE t.user_id = p_user AND t.session_id = p_session AND t.hidden = 0 AND t.seq >= place.seq;
-            GET DIAGNOSTICS replaced = ROW_COUNT;
-            s.head := place.parent;
-            s.tokens := place.tokens_before;
-        END IF;
-
-        UPDATE recollect_sessions r
-        SET chain = p_chain, updated_at = clock_timestamp(), turns = r.turns + 1 - replaced, tokens = s.tokens,
-            last_seq = new_seq, head = new_seq, holder = p_server, token = p_token
-        WHERE r.user_id = p_user AND r.session_id = p_session
-        RETURNING r.updated_at INTO s.updated_at;
-        INSERT INTO recollect_turns (user_id, session_id, seq, turn_id, token, status, chain, kind, started_at,
-            input, output, tokens, tokens_before, parent)
-        VALUES (p_user, p_session, new_seq, p_turn, p_token, 'running', p_chain, '', s.updated_at,
-            p_input, '[]', 0, s.tokens, s.head);
-        DELETE FROM recollect_waiters w
-        WHERE w.user_id = p_user AND w.session_id = p_session AND w.token = p_token;
+        verdict := recollect_verdict(
+            p_user, p_session, s.holder, s.head, p_turn, p_given, p_version_of, p_if_last, busy_until IS NOT NULL);
     END IF;
-
+    IF verdict = 'wait' AND p_patient THEN
+        INSERT INTO recollect_waiters (user_id, session_id, token, server_id, since)
+        VALUES (p_user, p_session, p_token, p_server, clock_timestamp())
+        ON CONFLICT DO NOTHING;
+    ELSIF verdict = 'free' THEN
+        PERFORM recollect_start_turn(
+            p_user, p_session, p_server, p_token, p_turn, p_version_of, p_chain, p_input);
+        verdict := 'begun';
+    END IF;
+    IF verdict <> 'begun' THEN
+        RETURN QUERY
+        SELECT verdict, coalesce(extract(epoch FROM busy_until - clock_timestamp()), 0)::float8, NULL, NULL, NULL;
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT 'begun', 0::float8, past.turn_id, past.input, past.output
-    FROM (VALUES (1)) one LEFT JOIN recollect_window(p_user, p_session, new_seq, s.tokens, p_tokens, p_half) past
+    FROM recollect_sessions r LEFT JOIN recollect_window(p_user, p_session, r.head, r.tokens, p_tokens, p_half) past
     ON true
+    WHERE r.user_id = p_user AND r.session_id = p_session
     ORDER BY past.seq;
 END $$;
