@@ -10,7 +10,7 @@ UV_COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 
 ARGS ?=
 
 .DEFAULT_GOAL := serve
-.PHONY: serve install test check format bench torture lock clean FORCE
+.PHONY: serve install test check format bench torture abuse lock clean FORCE
 
 serve: install
 	@exec $(PY) server.py
@@ -37,6 +37,9 @@ bench: $(VENV)/dev.ok
 
 torture: $(VENV)/dev.ok
 	@$(PY) -m tests.torture $(ARGS)
+
+abuse: $(VENV)/dev.ok
+	@$(PY) -m tests.abuse $(ARGS)
 
 # Keeps what is pinned as far as pyproject.toml admits it. The second lock is the first and the tools.
 lock: $(VENV)/made.ok

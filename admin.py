@@ -131,6 +131,24 @@ def migrate_schema(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def list_chains(args: argparse.Namespace, settings: Settings) -> int:
+    """Builds all chains as a server would, and prints a line for each: its path, its memory, where it is defined.
+
+    The status is 2 after one line that says what is wrong with the first that can't be served. No model is asked.
+    """
+    import asyncio
+
+    from chains import BadChain
+    from server import look_at_chains
+
+    try:
+        lines = asyncio.run(look_at_chains(settings))
+    except BadChain as fault:
+        return _fail(str(fault))
+    print(*lines, sep="\n")
+    return 0
+
+
 def serve(args: argparse.Namespace, settings: Settings) -> int:
     """Serves until it is stopped, by settings alone."""
     import server  # here, so that the other commands start in a moment
@@ -175,6 +193,9 @@ def _parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("migrate-schema", help="make PostgreSQL's tables", description=migrate_schema.__doc__)
     schema.set_defaults(run=migrate_schema)
+
+    known = commands.add_parser("chains", help="check and list the chains", description=list_chains.__doc__)
+    known.set_defaults(run=list_chains)
 
     commands.add_parser("serve", help="run the server", description=serve.__doc__).set_defaults(run=serve)
     return parser

@@ -73,12 +73,27 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     turn_conflict: Literal["queue", "reject"] = "queue"
     turn_wait_s: Seconds = 60.0
-    on_disconnect: Literal["stop", "finish"] = "stop"
+    on_disconnect: Literal["grace", "finish", "stop"] = "grace"
+    grace_s: Seconds = 30.0
     window_tokens: int = Field(3000, ge=100)
+    turns: int | None = Field(None, ge=1)
+    turns_per_user: int = Field(16, ge=1)
+    turns_in_line: int = Field(512, ge=1)
+    max_batch: int = Field(100, ge=1)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
+    turn_limit_s: Seconds = 600.0
     shutdown_s: Seconds = 30.0
+    chains: str | None = None
+    trace_hash_users: bool = False
     debug_prompts: bool = False
+    debug_errors: bool = False
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_day: int = Field(0, ge=0)
+    copies_per_minute: int = Field(60, ge=0)
+    sign_ins_per_minute: int = Field(60, ge=0)
+    max_connections: int = Field(10_000, ge=1)
+    max_connections_per_address: int | None = Field(None, ge=1)
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: WebUrl | None = Field(None, validation_alias="OPENAI_BASE_URL", repr=False)
 

@@ -10,7 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from api.page_markdown import render
+from api.page_markdown import render_all
+from api.slow_lane import SlowLane
 from auth.middleware import current_user
 
 PAGE_HEADERS = {
@@ -86,6 +87,7 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
     page = _Asset(_WEB / "index.html", "text/html; charset=utf-8")
     assets = {path.name: _Asset(path, _TYPES[path.suffix]) for path in _WEB.iterdir() if path.suffix in _TYPES}
     assets.pop("login.css", None)
+    lane = SlowLane("texts to render")
 
     @routes.get("/", include_in_schema=False)
     async def open_page(request: Request) -> Response:
@@ -102,8 +104,8 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
         return list(chains)
 
     @routes.post("/render", tags=["page"], summary="Markdown as HTML that is safe to show")
-    def render_texts(body: Texts) -> Rendered:
-        return Rendered(html=[render(text) for text in body.texts])
+    async def render_texts(user: Annotated[str, Depends(current_user)], body: Texts) -> Rendered:
+        return Rendered(html=await lane.do(user, lambda: render_all(body.texts)))
 
     return routes
 

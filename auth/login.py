@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -21,19 +22,28 @@ _WRONG = "That is not one of this server's API keys, or no longer."
 
 
 class Me(BaseModel):
-    """Who is calling."""
+    """Who is calling, and what is left of each limit that the operator has set."""
 
     user_id: str
+    limits: list[dict[str, str | int]] | None = None
 
 
-def router(auth: Auth) -> APIRouter:
+async def _no_limits(user_id: str) -> None:
+    return
+
+
+def router(auth: Auth, left: Callable[[str], Awaitable[Any]] = _no_limits) -> APIRouter:
     """`/login`, `/login.css`, `/logout` and `/me`. All but the last are public: see `auth.PUBLIC_PATHS`."""
     login, routes = _Login(auth), APIRouter()
     routes.get("/login", include_in_schema=False)(login.follow_link)
     routes.post("/login", include_in_schema=False)(login.show_key)
     routes.post("/logout", include_in_schema=False)(sign_out)
     routes.get("/login.css", include_in_schema=False)(style)
-    routes.get("/me", tags=["sign-in"], summary="Who am I?")(me)
+
+    async def me(user_id: Annotated[str, Depends(current_user)]) -> Me:
+        return Me(user_id=user_id, limits=await left(user_id))
+
+    routes.get("/me", tags=["sign-in"], summary="Who am I?", response_model_exclude_none=True)(me)
     return routes
 
 
@@ -51,7 +61,7 @@ class _Login:
         try:
             return _signed_in(request, self._auth.cookie_for_link(token), to)
         except Refusal as refusal:
-            return _not_signed_in(request, refusal, _SPENT, to)
+            return _not_signed_in(request, await self._auth.wrong(request, refusal), _SPENT, to)
 
     async def show_key(self, request: Request) -> Response:
         to = "/"
@@ -61,7 +71,7 @@ class _Login:
             to = form.get("next", to)
             return _signed_in(request, self._auth.cookie_for_key(form.get("key", "").strip()), to)
         except Refusal as refusal:
-            return _not_signed_in(request, refusal, _WRONG, to)
+            return _not_signed_in(request, await self._auth.wrong(request, refusal), _WRONG, to)
 
 
 async def sign_out(request: Request) -> Response:
@@ -76,10 +86,6 @@ async def sign_out(request: Request) -> Response:
 
 async def style() -> Response:
     return Response(STYLE, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
-
-
-async def me(user_id: Annotated[str, Depends(current_user)]) -> Me:
-    return Me(user_id=user_id)
 
 
 def safe_next(path: str) -> str:

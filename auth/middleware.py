@@ -8,7 +8,7 @@ browsers sign in and out are in `auth.login`.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,10 @@ _COOKIE_AUDIENCE = "recollect:cookie"  # so that no other token that this secret
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+async def _not_counted(address: str) -> None:
+    return
+
+
 class Auth:
     """The credentials that one server accepts. API keys and cookies always; JWTs if a secret or a URL is given.
 
@@ -54,8 +58,21 @@ class Auth:
             self.tokens = TokenVerifier(
                 secret=jwt_secret, jwks_url=jwt_jwks_url, audience=jwt_audience, issuer=jwt_issuer
             )
+        self.failed: Callable[[str], Awaitable[None]] = _not_counted
+        """Is told of each address that shows a wrong credential. It may raise a `Refusal` of its own."""
+
         self._secret = signing_secret(data_dir)
         self.keys.all()  # a damaged file is better met now than at the first request
+
+    async def wrong(self, request: HTTPConnection, refusal: Refusal) -> Refusal:
+        """How a request with a wrong credential is refused, once it is counted."""
+        if refusal.detail != INVALID:
+            return refusal
+        try:
+            await self.failed(request.client.host if request.client else "")
+        except Refusal as too_often:
+            return too_often
+        return refusal
 
     def first_link(self) -> str | None:
         """The token of a fresh one-time link, as long as nobody else can sign in: no JWTs, no key but the first one.
@@ -185,6 +202,7 @@ class AuthMiddleware:
         try:
             user = await self.auth.user_of(request)
         except Refusal as refusal:
+            refusal = await self.auth.wrong(request, refusal)
             await refused(request, refusal)(scope, receive, send)
             return
         scope["state"] = {**scope.get("state", {}), "user_id": user}

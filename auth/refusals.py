@@ -33,10 +33,15 @@ STYLE = (_WEB / "login.css").read_text(encoding="utf-8")
 class Refusal(Exception):
     """Why a caller is not let in. The sentence repeats nothing of the credential."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, retry_after_s: int = 60) -> None:
         super().__init__(detail)
         self.status, self.detail = status, detail
-        self.headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "10"}}.get(status, {})
+        headers = {
+            401: {"WWW-Authenticate": "Bearer"},
+            429: {"Retry-After": str(retry_after_s)},
+            503: {"Retry-After": "10"},
+        }
+        self.headers = headers.get(status, {})
 
 
 def refuse_foreign(headers: Headers) -> None:

@@ -41,7 +41,9 @@ def recollect(model: BaseChatModel, folder: Path, store: str = "file:") -> tuple
     from settings import Settings
 
     _, key = Auth(folder).keys.create(USER)
-    return create_app(Settings(data_dir=folder, history_url=store), model=model), {"Authorization": f"Bearer {key}"}
+    return create_app(
+        Settings(data_dir=folder, history_url=store, turns_per_user=10_000, turns_in_line=10_000), model=model
+    ), {"Authorization": f"Bearer {key}"}
 
 
 def langserve(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
+import langchain_openai
 import openai
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from chat_models import embedded_model
 from chat_models.embedded_model import ModelUnavailable
+from chat_models.habits import Habits, as_a_stream
 
 __all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
 
@@ -31,6 +32,10 @@ _NO_KEY = "none"
 """Sent where no key is needed: the client won't go without."""
 
 
+class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
+    """LangChain's, for servers of all habits. It has the same name, as clients read it in the events of a run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a model answers, and under what name. Worker processes can be given it."""
@@ -41,7 +46,7 @@ class Endpoint:
 
     def __str__(self) -> str:
         """Which model answers, for the operator: one line, without secrets."""
-        if self.model == embedded_model.NAME and self.is_loopback:
+        if self.is_embedded:
             return f"{self.model}, embedded (a demonstration: set OPENAI_API_KEY for a better model)"
         parts = urlsplit(self.base_url)
         return f"{self.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -50,6 +55,15 @@ class Endpoint:
     def is_loopback(self) -> bool:
         """Whether it is on this machine."""
         return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.model == embedded_model.NAME and self.is_loopback
+
+    @property
+    def at_once(self) -> int | None:
+        """How many replies it gives at one time, where that is known."""
+        return embedded_model.PARALLEL if self.is_embedded else None
 
 
 @contextmanager
@@ -84,7 +98,11 @@ async def connect(endpoint: Endpoint, *, timeout_s: float) -> AsyncIterator[Chat
     trust_env = not endpoint.is_loopback  # no proxy leads to this machine
     tls = httpx2.create_ssl_context(trust_env=trust_env)  # one for both: to read all authorities takes a while
     async with openai.DefaultAsyncHttpxClient(
-        timeout=timeout, limits=limits, trust_env=trust_env, verify=tls
+        timeout=timeout,
+        limits=limits,
+        trust_env=trust_env,
+        verify=tls,
+        event_hooks={"response": [as_a_stream]},
     ) as http_async:
         with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env, verify=tls) as http:
             yield ChatOpenAI(

@@ -52,17 +52,20 @@ class RecalledTurn(TypedDict):
 class TurnDetails(TypedDict, total=False):
     """What is kept of a turn beside its messages: JSON, which every store writes down as it is.
 
-    `value` is the chain's output where its messages alone can't give it again in its shape. `events` tells in how many
-    events it was said, `lengths` how much of its text each of them brought (see `histories.journal`).
+    `value` is the chain's output where its messages alone can't give it again in its shape; `key` is where in a
+    dictionary they stood. `reasoning` is what a model thought that is in no message. `events` tells in how many events
+    it was said, `lengths` how much of its text each of them brought (see `histories.journal`).
     """
 
     finish_reason: str
     error: Failure
     sources: list[dict[str, Any]]
     value: Any
+    key: str
     events: int
     lengths: list[int]
     recalled: list[RecalledTurn]
+    reasoning: str
 
 
 class Feedback(TypedDict):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from fastapi import Path
 from langchain_core.messages import BaseMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from histories.base import InvalidId, Session, Turn, Usage, check_id, message_to_json
+from histories.base import Failure, InvalidId, Session, Turn, Usage, check_id, message_to_json
+from turns.parts import parts_of
 
 _ID_CHARACTERS = r"[^/\\\u0000-\u001f\u007f-\u009f]"
 ID_PATTERN = f"^{_ID_CHARACTERS}*[^.\\s/\\\\\\u0000-\\u001f\\u007f-\\u009f]{_ID_CHARACTERS}*$"
@@ -48,6 +49,7 @@ def _id_schema(example: str) -> WithJsonSchema:
 Id = Annotated[str, AfterValidator(_proper_id), _id_schema("physics")]
 TurnId = Annotated[str, AfterValidator(_proper_id), _id_schema(_TURN_ID)]
 SessionPath = Annotated[Id, Path(alias="session_id", description="The session's name, percent-encoded.")]
+TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn, percent-encoded.")]
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=TITLE_PATTERN), AfterValidator(_proper_title)]
 
 
@@ -102,6 +104,7 @@ class SessionInfo(TypedDict):
     created_at: Time
     updated_at: Time
     turns: Annotated[int, Field(ge=0, examples=[1])]
+    running: NotRequired[Annotated[str | None, Field(description="The turn_id of the turn that runs, if one does.")]]
 
 
 class SessionList(TypedDict):
@@ -111,8 +114,11 @@ class SessionList(TypedDict):
     next: str | None
 
 
+_PARTS = "The reply in order, if it is more than text: `reasoning`, `text`, `tool_call`, `tool_result`, `source`."
+
+
 class TurnInfo(TypedDict):
-    """One exchange. `usage` is what the model counted, if it told."""
+    """One exchange. `usage` is what the model counted, if it told. The last three are there if there is any."""
 
     turn_id: Annotated[str, Field(examples=[_TURN_ID])]
     status: Status
@@ -122,6 +128,9 @@ class TurnInfo(TypedDict):
     input: list[Message]
     output: list[Message]
     usage: Usage | None
+    finish_reason: NotRequired[Annotated[str, Field(description="Why the reply ended.", examples=["stop", "length"])]]
+    error: NotRequired[Annotated[Failure, Field(description="What the client was told of a failure.")]]
+    parts: NotRequired[Annotated[list[dict[str, Any]], Field(description=_PARTS)]]
 
 
 class TurnList(TypedDict):
@@ -149,6 +158,7 @@ def time_of(at: datetime) -> str:
 
 
 def session_info(session: Session) -> SessionInfo:
+    """The session as a list shows it."""
     return SessionInfo(
         session_id=session.session_id,
         title=session.title,
@@ -159,8 +169,13 @@ def session_info(session: Session) -> SessionInfo:
     )
 
 
+def one_session_info(session: Session) -> SessionInfo:
+    """The session by itself: with the turn that runs."""
+    return SessionInfo(**session_info(session), running=session.running)
+
+
 def turn_info(turn: Turn) -> TurnInfo:
-    return TurnInfo(
+    info = TurnInfo(
         turn_id=turn.turn_id,
         status=turn.status.value,
         chain=turn.chain,
@@ -170,6 +185,14 @@ def turn_info(turn: Turn) -> TurnInfo:
         output=messages(turn.output),
         usage=turn.usage,
     )
+    if "finish_reason" in turn.details:
+        info["finish_reason"] = turn.details["finish_reason"]
+    if "error" in turn.details:
+        info["error"] = turn.details["error"]
+    parts = parts_of(turn)
+    if parts:
+        info["parts"] = parts
+    return info
 
 
 def messages(said: Sequence[BaseMessage]) -> list[Message]:
