@@ -118,11 +118,14 @@ async def _index(link: Link, user_id: str) -> None:
     user = {"user": pack(user_id), "limit": _PART}
     while rows := await link.fetch(statements.UNREAD, user):
         found = await _in_time(rows, _words_of_turns, user_id, rows)
-        sessions, turns = [row[0] for row in rows], [row[1] for row in rows]
-        await link.fetch(statements.INDEX_TURNS, {**user, "sessions": sessions, "turns": turns, "words": found})
+        params = {"sessions": [row[0] for row in rows], "turns": [row[1] for row in rows], "words": found}
+        if len(await link.fetch(statements.INDEX_TURNS, {**user, **params})) < len(rows):
+            break  # somebody else is at the others
     while rows := await link.fetch(statements.UNREAD_TITLES, user):
         found = _words(user_id, [unpack(title) for _, title in rows])
-        await link.fetch(statements.INDEX_TITLES, {**user, "sessions": [row[0] for row in rows], "words": found})
+        params = {"sessions": [row[0] for row in rows], "words": found}
+        if len(await link.fetch(statements.INDEX_TITLES, {**user, **params})) < len(rows):
+            break
 
 
 def _words_of_turns(user_id: str, rows: Sequence[Row]) -> list[str]:
