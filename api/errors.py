@@ -8,24 +8,24 @@ that gets its true status, and one after it becomes one `error` event, and a pro
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx2
-import openai
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
+from api.chain_errors import is_lost_connection, problem_of_chain
+from api.problems import Problem, with_retry
+from api.problems import json_response as json_response
 from histories.base import (
     HistoryDamaged,
-    HistoryError,
+    HistoryMoved,
     InvalidCursor,
     InvalidId,
     SessionBusy,
@@ -35,95 +35,92 @@ from histories.base import (
     StoreUnavailable,
     TurnNotFound,
 )
-from turns.run import ChainFailed, Connection, InvalidInput, ModelSilent, ShuttingDown, TurnStopped, connection
+from turns.connection import Connection, connection
+from turns.errors import (
+    ChainFailed,
+    InvalidInput,
+    OwnerDied,
+    RecordedFailure,
+    ShuttingDown,
+    TurnStopped,
+    TurnTooLong,
+    WrongChain,
+)
+from turns.rules import Told
+from turns.shares import LineFull, OverBudget
 
 log = logging.getLogger("recollect.errors")
 
-STATUS: dict[type[Exception], int] = {
+STATUS: dict[type[BaseException], int] = {
     InvalidId: 422,
     InvalidInput: 422,
     InvalidCursor: 422,
     SessionNotFound: 404,
     TurnNotFound: 404,
+    HistoryMoved: 412,
     SessionExists: 409,
     SessionBusy: 409,
     TurnStopped: 409,
-    ModelSilent: 503,
+    WrongChain: 409,
+    TurnTooLong: 503,
     ShuttingDown: 503,
+    LineFull: 429,
     HistoryDamaged: 503,
     StoreFull: 507,
     StoreUnavailable: 503,
-    HistoryError: 503,
+    OwnerDied: 503,
 }
-"""The first class that fits counts; its message is for the client."""
-
-RETRY_AFTER_S = {429: "10", 503: "5", 507: "60"}
+"""Of an error the status of its own class, or of the nearest of its bases. Its message is for the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What a client is told."""
-
-    status: int
-    message: Any
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def response(self) -> Response:
-        return json_response({"detail": self.message}, self.status, self.headers)
-
-    def event(self) -> bytes:
-        data = json.dumps({"status_code": self.status, "message": self.message})
-        return f"event: error\r\ndata: {data}\r\n\r\n".encode("ascii")
+def status_of(error: BaseException) -> int | None:
+    """The status of an error whose message was written for clients; None for any other one."""
+    if isinstance(error, RecordedFailure):
+        return error.status_code
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
 
 
-def json_response(content: Any, status: int, headers: dict[str, str] | None = None) -> Response:
-    """JSON in ASCII: whatever a client sent, lone surrogates too, can be repeated to it."""
-    return Response(json.dumps(content), status, headers, media_type="application/json")
-
-
-def problem_of(error: BaseException) -> Problem:
-    """What to tell of an error. Only messages that were written for clients are passed on."""
+def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
+    """What to tell of an error. Only messages that were written for clients are passed on, except for `debug`."""
     if isinstance(error, HTTPException):
         return Problem(error.status_code, error.detail, dict(error.headers or {}))
     if isinstance(error, ChainFailed):
-        return _model_problem(error)
-    for kind, status in STATUS.items():
-        if isinstance(error, kind):
-            return _with_retry(status, str(error))
+        return problem_of_chain(error, debug=debug)
+    if isinstance(error, OverBudget):
+        return with_retry(429, str(error), str(error.retry_after_s))
+    status = status_of(error)
+    if status is not None:
+        return with_retry(status, str(error))
     if isinstance(error, ValidationError):
         return Problem(422, _fields(error.errors(include_url=False, include_context=False, include_input=False)))
     if isinstance(error, (UnicodeDecodeError, RecursionError)) or _is_huge_number(error):
         return Problem(422, "The body is not JSON in UTF-8 that this server reads.")
+    if _is_no_message(error):
+        return Problem(422, 'The input holds what is no message: send a text, or {"type": "human", "content": …}.')
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return Problem(500, "The server made a mistake, which is in its log. Nothing that was acknowledged is lost.")
-
-
-def _with_retry(status: int, message: str, after: str | None = None) -> Problem:
-    seconds = after or RETRY_AFTER_S.get(status)
-    return Problem(status, message, {"Retry-After": seconds} if seconds else {})
 
 
 def _is_huge_number(error: BaseException) -> bool:
     return type(error) is ValueError and "integer string conversion" in str(error)
 
 
-def _model_problem(error: ChainFailed) -> Problem:
-    cause = error.__cause__
-    status = getattr(cause, "status_code", None)
-    log.warning("a chain failed: %s%s", type(cause).__name__, f" ({status})" if status else "")
-    log.debug("a chain failed", exc_info=cause)
-    if isinstance(cause, openai.RateLimitError):
-        after = cause.response.headers.get("retry-after", "")
-        return _with_retry(429, "The model has too much to do: try again later.", after if after.isdigit() else None)
-    if isinstance(cause, (openai.APIConnectionError, httpx2.TransportError, ConnectionError)) or status in (503, 504):
-        return _with_retry(503, "The model can't be reached: try again.")
-    if isinstance(cause, (openai.AuthenticationError, openai.PermissionDeniedError)):
-        return Problem(502, "The model does not accept this server's credentials: its operator has to mend that.")
-    if isinstance(cause, openai.NotFoundError):
-        return Problem(502, "There is no such model where this server asks: its operator has to mend that.")
-    if isinstance(cause, openai.BadRequestError):
-        return Problem(502, "The model refused this request: it may be too long, or of a kind that it does not take.")
-    return Problem(502, str(error))
+def _is_no_message(error: BaseException) -> bool:
+    """LangChain's type of any message raises a TypeError, which pydantic lets through."""
+    return type(error) is TypeError and str(error).startswith("Expected either a dictionary with a 'type' key")
+
+
+def told_of(error: BaseException) -> Told:
+    """The same for the record of a turn."""
+    if not isinstance(error, ChainFailed):
+        return Told(
+            status_code=status_of(error) or 502,
+            message=str(error),
+            reason="limit" if isinstance(error, TurnTooLong) else "error",
+        )
+    problem = problem_of_chain(error)
+    reason = "cut" if is_lost_connection(error.__cause__) else "error"
+    return Told(status_code=problem.status, message=str(problem.message), reason=reason)
 
 
 def _fields(errors: Any) -> list[dict[str, Any]]:
@@ -142,16 +139,28 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """The handler for statuses that routes raise. LangServe's 400 is a malformed config hash: 422, as all of them."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
-    return json_response(
-        {"detail": error.detail}, 422 if error.status_code == 400 else error.status_code, {**(error.headers or {})}
-    )
+    status = 422 if error.status_code == 400 else error.status_code
+    headers = {"Allow": ", ".join(sorted(_allowed(request)))} if status == 405 else {}
+    return json_response({"detail": error.detail}, status, {**(error.headers or {}), **headers})
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of all routes of a path. Starlette names those of the first alone; HEAD is wherever GET is."""
+    methods = set[str]()
+    for route in request.app.router.routes:
+        if route.matches(dict(request.scope))[0] is not Match.NONE:
+            methods |= set(getattr(route, "methods", None) or ())
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 class Edge:
-    """The middleware that answers for errors, and watches whether clients are still there."""
+    """The middleware that answers for errors, and watches whether clients are still there.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    With `debug_errors`, clients are told why a chain failed.
+    """
+
+    def __init__(self, app: ASGIApp, debug_errors: bool = False) -> None:
+        self.app, self._debug = app, debug_errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -163,7 +172,7 @@ class Edge:
             await self.app(scope, client.receive, answer.send)
         except Exception as error:
             if answer.can_fail:
-                await answer.fail(problem_of(_innermost(error)), scope, receive)
+                await answer.fail(problem_of(_innermost(error), debug=self._debug), scope, receive)
             else:
                 raise
         finally:

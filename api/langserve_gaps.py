@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import logging
+import typing
+from itertools import chain, islice
+from typing import Any, Final
 
 import orjson
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from langchain_core.messages import BaseMessage
+from langserve.schema import BatchResponseMetadata
 from langserve.serialization import WellKnownLCSerializer
+from langserve.validation import BatchBaseResponse
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import override
 
+from api.slow_lane import SMALL_BYTES, read_large_json
+from histories.base import jsonable
 from playground_config.routes import MAX_CONFIG_HASH
 from turns.shown import well_formed
+from turns.with_history import check_batch
+
+MAX_PARTS: Final = 20_000
+"""Values in a body, inner ones too. LangServe checks them on the event loop, so many of them in a tenth of a second."""
+
+log = logging.getLogger("recollect.chains")
+
+CONFIG_KEYS = ("configurable", "metadata", "tags", "max_concurrency")
+"""What clients may set of a chain's config."""
 
 
 async def readable(request: Request) -> None:
@@ -21,6 +39,7 @@ async def readable(request: Request) -> None:
         raise RequestValidationError(["The config hash is too long."])
     if request.method != "POST":
         return
+    await read_large_json(request)
     try:
         body = await request.json()  # kept by the request: it is not read twice
     except json.JSONDecodeError:
@@ -31,10 +50,47 @@ async def readable(request: Request) -> None:
         raise RequestValidationError(["'config' has to be an object."])
     if not isinstance(body.get("inputs", []), list):
         raise RequestValidationError(["'inputs' has to be a list."])
+    configs = body.get("config", {})
+    for config in configs if isinstance(configs, list) else [configs]:
+        if isinstance(config, dict):
+            _drop_misshapen(config)
+    if len(await request.body()) > SMALL_BYTES and _has_many_parts(body):
+        raise RequestValidationError([f"The body holds more than {MAX_PARTS} values: send less at once."])
+
+
+def _drop_misshapen(config: dict[str, Any]) -> None:
+    """Takes marks for traces out of a config that are none: a turn is not refused for them."""
+    tags, limit = config.get("tags"), config.get("max_concurrency")
+    if not isinstance(config.get("metadata"), dict):
+        config.pop("metadata", None)
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        config.pop("tags", None)
+    if type(limit) is not int or limit < 1:
+        config.pop("max_concurrency", None)
+
+
+class BatchLimit:
+    """A dependency of LangServe's routes: no batch has more inputs, which it would check one by one before any runs."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    async def __call__(self, request: Request) -> None:
+        if request.method == "POST" and request.url.path.endswith("/batch"):
+            check_batch(len((await request.json()).get("inputs", [])), self._most)
+
+
+def _has_many_parts(body: Any) -> bool:
+    level, count = [body], 0
+    while level and count <= MAX_PARTS:
+        count += len(level)
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
+        level = [*islice(chain.from_iterable(inner), MAX_PARTS + 1)]
+    return count > MAX_PARTS
 
 
 class Serializer(WellKnownLCSerializer):
-    """LangServe's, for text of any kind.
+    """LangServe's, for text and values of any kind: what JSON can't hold becomes what it can.
 
     Lone surrogates are replaced: JSON in UTF-8 has none. What Unicode takes for the end of a line is escaped, because
     LangServe's client takes it for the end of a line of a stream.
@@ -45,8 +101,65 @@ class Serializer(WellKnownLCSerializer):
         try:
             text = super().dumps(obj)
         except TypeError:
-            text = orjson.dumps(well_formed(json.loads(json.dumps(obj, default=lambda part: part.model_dump()))))
+            plain = well_formed(jsonable(obj))
+            try:
+                text = orjson.dumps(plain)
+            except TypeError:  # a number of more than 64 bits
+                text = json.dumps(plain).encode("ascii")
         if not text.isascii():
             for end in ("\u0085", "\u2028", "\u2029"):
                 text = text.replace(end.encode(), f"\\u{ord(end):04x}".encode())
         return text
+
+
+class BatchResponse(BatchBaseResponse):
+    """LangServe's response of a batch, whatever the outputs are: they have been recorded, and are not refused now."""
+
+    output: list[Any]
+    metadata: BatchResponseMetadata
+
+
+class OutputFilter:
+    """Gives clients of an output what its type names, as LangServe does. What does not fit is given as it is."""
+
+    def __init__(self, kind: Any, chain: str) -> None:
+        self._chain, self._told = chain, False
+        self._adapter: TypeAdapter[Any] | None = None if _names_nothing(kind) else TypeAdapter(kind)
+
+    @property
+    def filters(self) -> bool:
+        """Whether there is anything to do."""
+        return self._adapter is not None
+
+    def __call__(self, plain: Any) -> Any:
+        """A JSON value without what the type does not name."""
+        if self._adapter is None:
+            return plain
+        try:
+            fitting = self._adapter.validate_python(plain)
+            return jsonable(self._adapter.dump_python(fitting, mode="json", by_alias=True))
+        except (ValidationError, ValueError, TypeError) as error:
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "/%s: an output does not fit its output_type: %s", self._chain, " ".join(str(error).split())
+                )
+            return plain
+
+
+def _names_nothing(kind: Any) -> bool:
+    """Whether a type says nothing of which keys an output has."""
+    if typing.get_origin(kind) is typing.Annotated or kind in (Any, None, dict, list, str, int, float, bool, object):
+        return True
+    return isinstance(kind, type) and issubclass(kind, (BaseMessage, str))
+
+
+class FilteringSerializer(Serializer):
+    """For the batch: each of the outputs is filtered."""
+
+    def __init__(self, fitting: OutputFilter) -> None:
+        self._fitting = fitting
+
+    @override
+    def dumpd(self, obj: Any) -> Any:
+        return [self._fitting(one) for one in super().dumpd(obj)]

@@ -1,43 +1,61 @@
-"""`/invoke` and `/stream`: LangServe's endpoints for turns, with nothing between the turn and the wire.
+"""`/invoke`, `/batch` and `/stream`: LangServe's endpoints for turns, with nothing between the turn and the wire.
 
-LangServe mounts them through FastAPI, checks a chain's own output against its schema, and makes an event of its own, a
-message and a write to the socket of each token. These two take the same requests and give the same answers, for a
-fraction of the work. All else is LangServe's: what a request means is read by its `APIHandler`.
+LangServe mounts them through FastAPI, and makes an event of its own, a message and a write to the socket of each token.
+These take the same requests and give the same answers, for a fraction of the work. Where LangServe refuses an output
+that is not of the chain's type (a 500, when the turn has been recorded), they give it. All else is LangServe's: what a
+request means is read by its `APIHandler`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import quote
 
 from langserve import APIHandler
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from typing_extensions import override
 
-from api.langserve_gaps import Serializer, readable
+from api.event_stream import EventStream
+from api.langserve_gaps import CONFIG_KEYS, BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
 from auth.middleware import current_user
+from histories.base import Event, TurnRunning
 from turns.session_config import ConfigModifier
+from turns.turn_run import TurnRun
+from turns.watch import watch
 from turns.with_history import ChainWithHistory
 
 
 class TurnEndpoints:
-    """The two endpoints of one chain. Held against LangServe's own in a test."""
+    """The endpoints of one chain. Held against LangServe's own in a test."""
 
     def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
         self._chain, self._path, self._serializer = chain, path, serializer
-        self._handler = APIHandler(chain, path=path, per_req_config_modifier=modifier, serializer=serializer)
+        self._handler = self._handled(modifier, serializer)
+        self._fitting = OutputFilter(chain.OutputType, chain.chain_name)
+        self._batches = self._handled(modifier, FilteringSerializer(self._fitting))
+        self._batches._BatchResponse = BatchResponse  # LangServe's own is checked when all has been recorded
+
+    def _handled(self, modifier: ConfigModifier, serializer: Serializer) -> APIHandler:
+        return APIHandler(
+            self._chain,
+            path=self._path,
+            per_req_config_modifier=modifier,
+            serializer=serializer,
+            config_keys=CONFIG_KEYS,
+        )
 
     def routes(self) -> list[Route]:
         """The routes, which have to come before LangServe's of the same paths."""
         return [
             Route(f"{self._path}{config}/{name}", _Endpoint(endpoint), methods=["POST"])
             for config in ("", "/c/{config_hash}")
-            for name, endpoint in (("invoke", self.invoke), ("stream", self.stream))
+            for name, endpoint in (("invoke", self.invoke), ("batch", self.batch), ("stream", self.stream))
         ]
 
     async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
@@ -49,14 +67,55 @@ class TurnEndpoints:
 
     async def invoke(self, request: Request) -> Response:
         config, value = await self._read(request, "invoke")
+        if self._chain.memory and "respond-async" in preferences(request):
+            return await self._accepted(request, value, config)
         output = self._serializer.dumps(await self._chain.ainvoke(value, config))
+        if self._fitting.filters:
+            output = self._serializer.dumps(self._fitting(json.loads(output)))
         metadata = json.dumps({"run_id": str(config["run_id"]), "feedback_tokens": []}, separators=(",", ":"))
         body = b'{"output":%s,"metadata":%s}' % (output, metadata.encode("ascii"))
         return Response(body, media_type="application/json")
 
+    async def _accepted(self, request: Request, value: Any, config: Any) -> Response:
+        """Answers as soon as the user's words are durable. The turn then goes on by itself."""
+        configurable = config["configurable"] = {**config["configurable"], "on_disconnect": "finish"}
+        run = self._chain.start(value, config, streaming=True)
+        await asyncio.shield(run.begun)
+        if run.refusal is not None and not isinstance(run.refusal, TurnRunning):
+            raise run.refusal
+        session_id = configurable["session_id"]
+        place = f"/sessions/{quote(session_id, safe='')}/turns/{quote(run.turn_id, safe='')}"
+        where = request.scope.get("root_path", "") + place
+        status = {"session_id": session_id, "turn_id": run.turn_id}
+        return JSONResponse(status, 202, {"Location": where, "Preference-Applied": "respond-async"})
+
+    async def batch(self, request: Request) -> Response:
+        await current_user(request)
+        await readable(request)
+        response: Response = await self._batches.batch(request, config_hash=request.path_params.get("config_hash", ""))
+        return response
+
     async def stream(self, request: Request) -> Response:
         config, value = await self._read(request, "stream")
-        return _Events(self._chain, value, config, self._serializer)
+        run = self._chain.start(value, config, streaming=True)
+        if not self._chain.memory:
+            return EventStream({"run_id": str(config["run_id"])}, run.events())
+        session_id = config["configurable"]["session_id"]
+        metadata = {"run_id": str(config["run_id"]), "session_id": session_id, "turn_id": run.turn_id}
+        return EventStream(metadata, self._heard(run, config["configurable"]["user_id"], session_id))
+
+    async def _heard(self, run: TurnRun, user_id: str, session_id: str) -> AsyncGenerator[Sequence[Event], None]:
+        """What the turn says; if it runs already, what that one does, from its beginning."""
+        try:
+            async with aclosing(run.events()) as events:
+                async for some in events:
+                    yield some
+            return
+        except TurnRunning:
+            watching = watch(self._chain.turns, user_id, session_id, run.turn_id)
+        async with aclosing(watching) as events:
+            async for some in events:
+                yield some
 
 
 class _Endpoint:
@@ -70,26 +129,7 @@ class _Endpoint:
         await response(scope, receive, send)
 
 
-class _Events(Response):
-    """A stream of server-sent events: all tokens that came at once in one write."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, chain: ChainWithHistory, value: Any, config: Any, serializer: Serializer) -> None:
-        self.status_code, self.background = 200, None
-        self.init_headers({"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"})
-        self._chain, self._value, self._config, self._serializer = chain, value, config, serializer
-
-    @override
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends what the chain says. An error is raised: what the client is told of it is not decided here."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        head = b"event: metadata\r\ndata: %s\r\n\r\n" % json.dumps({"run_id": str(self._config["run_id"])}).encode()
-        async with aclosing(self._chain.astream_bursts(self._value, self._config)) as bursts:
-            async for burst in bursts:
-                events = [b"event: data\r\ndata: %s\r\n\r\n" % self._serializer.dumps(chunk) for chunk in burst]
-                if events:
-                    events[0], head = head + events[0], b""
-                body = b"".join(events) or b": still running\r\n\r\n"
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"event: end\r\n\r\n", "more_body": False})
+def preferences(request: Request) -> set[str]:
+    """What the client prefers, by RFC 7240, without parameters."""
+    sent = ",".join(request.headers.getlist("prefer"))
+    return {part.partition(";")[0].strip().lower() for part in sent.split(",")}

@@ -23,11 +23,13 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.blocking import run_blocking as run_blocking
-from histories.blocking import see_through
+from histories.blocking import see_through as see_through
 from histories.codec import UnknownMessage as UnknownMessage
 from histories.codec import dump as dump
+from histories.codec import jsonable as jsonable
 from histories.codec import message_from_json as message_from_json
 from histories.codec import message_to_json as message_to_json
+from histories.codec import storable as storable
 from histories.codec import text_of as text_of
 from histories.codec import undump as undump
 from histories.codec import whole as whole

@@ -25,6 +25,9 @@ from langchain_core.messages import (
     message_chunk_to_message,
 )
 
+from histories.jsonable import DEEPEST
+from histories.jsonable import jsonable as jsonable
+
 MESSAGE_TYPES: Final[dict[str, type[BaseMessage]]] = {
     "human": HumanMessage,
     "ai": AIMessage,
@@ -34,9 +37,6 @@ MESSAGE_TYPES: Final[dict[str, type[BaseMessage]]] = {
     "tool": ToolMessage,
     "remove": RemoveMessage,
 }
-
-_DEEPEST: Final = 100
-"""How far lists and dicts may be nested: what is written can then be read at any depth of the stack."""
 
 #: Two lone surrogates in a row read back from JSON's escapes as one character: such text goes in as bytes instead.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -60,7 +60,7 @@ def whole(message: BaseMessage) -> BaseMessage:
 def message_to_json(message: BaseMessage) -> dict[str, Any]:
     """LangChain's `message_to_dict` form of a message (chunks become whole messages).
 
-    Raises `UnknownMessage` for what `message_from_json` could not give back.
+    Raises `UnknownMessage` for what `message_from_json` could not give back: `storable` makes it fit.
     """
     message = whole(message)
     kind = MESSAGE_TYPES.get(message.type)
@@ -70,11 +70,47 @@ def message_to_json(message: BaseMessage) -> dict[str, Any]:
         data = message.model_dump(warnings=False)
         if type(message) is not kind:  # a subclass: only its fields can be read back
             data = kind(**data).model_dump(warnings=False)
-        _check(data, _DEEPEST)
+        _check(data, DEEPEST)
         kind(**data)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnknownMessage("a message holds something that JSON can't: use text, numbers, lists, dicts") from error
     return {"type": message.type, "data": data}
+
+
+def storable(message: BaseMessage) -> BaseMessage:
+    """The message, or the nearest one that `message_to_json` takes. Never raises.
+
+    What JSON can't hold of it (a date in an artifact, an integer as a key) becomes what it can: see `jsonable`. What is
+    no message of LangChain's is kept as the text of a reply.
+    """
+    try:
+        message = whole(message)
+        kind = MESSAGE_TYPES[message.type]
+        if type(message) is kind:
+            try:
+                _check(message.__dict__, DEEPEST)
+                _check(message.model_extra, DEEPEST)
+            except (TypeError, RecursionError):
+                message = _converted(message, kind)
+            else:
+                return message
+        message_to_json(message)
+    except Exception:  # noqa: BLE001 - of others' classes, anything may be expected
+        return AIMessage(_words(message))
+    return message
+
+
+def _converted(message: BaseMessage, kind: type[BaseMessage]) -> BaseMessage:
+    """A message with all in it made fit for JSON. A list that may hold only text and dictionaries does."""
+    fields = jsonable({name: getattr(message, name, None) for name in kind.model_fields} | (message.model_extra or {}))
+    if isinstance(fields["content"], list):
+        fields["content"] = [part if isinstance(part, str | dict) else str(part) for part in fields["content"]]
+    return kind(**fields)
+
+
+def _words(message: BaseMessage) -> str:
+    content: Any = jsonable(getattr(message, "content", ""))
+    return content if isinstance(content, str) else json.dumps(content)
 
 
 def _check(value: object, deepest: int) -> None:

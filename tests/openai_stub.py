@@ -16,6 +16,10 @@ put it as special words into the last user message, which is how tests drive a s
     [[bad 3]]        3 tokens, then no JSON               [[tool name]]    a call of that tool
     [[error 3]]      3 tokens, then an error event        [[refuse]]       a refusal
     [[stall 3]]      3 tokens, then silence               [[null]]         no content at all
+    [[finish length]] that finish_reason                  [[think why]]    that reasoning_content first
+    [[unended]]      neither finish_reason nor [DONE]     [[counts]]       the usage so far with each chunk
+    [[whole]]        a stream is one whole JSON           [[strict]]       refuses stream_options
+    [[calls 2]]      so many calls of one tool            [[processing 3]] so many comments before the reply
 
 Methods that wait block their thread for as long: from a coroutine, call them with `asyncio.to_thread`.
 """
@@ -33,7 +37,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from tests.openai_stub_wire import Reply, completion, tokens_of
+from tests.openai_stub_wire import Habits, Reply, completion, tokens_of
 from tests.stub_server import StubServer, Wire
 
 Messages = Sequence[Mapping[str, Any]]
@@ -58,6 +62,14 @@ class Behaviour:
     tool: str | None = None
     refuse: bool = False
     null: bool = False
+    finish: str | None = None
+    think: str | None = None
+    unended: bool = False
+    counts: bool = False
+    whole: bool = False
+    strict: bool = False
+    calls: int = 1
+    processing: int = 0
 
     def with_words(self, text: str) -> Behaviour:
         """This, changed by the special words in a text."""
@@ -188,17 +200,31 @@ class OpenAIStub(StubServer):
         said = user_texts(request.messages)
         return behaviour.with_words(said[-1]) if said else behaviour
 
-    async def _answer(self, wire: Wire, body: dict[str, Any], behaviour: Behaviour) -> None:
+    async def _refused(self, wire: Wire, body: dict[str, Any], behaviour: Behaviour) -> bool:
+        """Whether the request was answered with an error. It may never be."""
         if behaviour.hang:
             await asyncio.Event().wait()
         if behaviour.fail is not None:
             headers = {**behaviour.headers, **({"retry-after": behaviour.retry} if behaviour.retry else {})}
             error = {"error": {"message": "the stub was told to fail", "type": "stub", "code": None, "param": None}}
             await wire.text(behaviour.fail, behaviour.body or json.dumps(error), headers)
+            return True
+        if behaviour.strict and "stream_options" in body:
+            error = {"error": {"message": "Unrecognized argument: stream_options", "type": "x", "code": None}}
+            await wire.text(400, json.dumps(error))
+            return True
+        return False
+
+    async def _answer(self, wire: Wire, body: dict[str, Any], behaviour: Behaviour) -> None:
+        if await self._refused(wire, body, behaviour):
             return
+        if behaviour.whole:
+            body = {**body, "stream": False}
         reply = self._reply(body["messages"], behaviour)
         prompt_tokens = sum(len(tokens_of(text_of(message))) for message in body["messages"])
-        stream = completion(wire, body, reply, prompt_tokens)
+        habits = Habits(behaviour.finish, behaviour.think, behaviour.unended, behaviour.counts)
+        stream = completion(wire, body, reply, prompt_tokens, habits)
+        await stream.comments(behaviour.processing)
         for sent in range(len(reply.tokens) + 1):
             if self.gate is not None:
                 await self.gate.pass_through(sent)
@@ -218,8 +244,8 @@ class OpenAIStub(StubServer):
     def _reply(self, messages: Messages, behaviour: Behaviour) -> Reply:
         if behaviour.n is not None:
             return Reply(" ".join(f"w{i}" for i in range(behaviour.n)))
-        if behaviour.tool is not None:
-            return Reply(None, tool_calls=[(behaviour.tool, {"city": "Oslo"})])
+        if behaviour.tool is not None and messages[-1]["role"] != "tool":
+            return Reply(None, tool_calls=[(behaviour.tool, {"city": "Oslo"})] * behaviour.calls)
         if behaviour.refuse:
             return Reply(None, refusal="I can't help with that.")
         if behaviour.null:

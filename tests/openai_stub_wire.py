@@ -39,14 +39,27 @@ class Reply:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What servers do each in its own way: see the stub's special words."""
+
+    finish: str | None = None
+    think: str | None = None
+    unended: bool = False
+    counts: bool = False
+
+
 class Completion:
     """A reply that is sent when it is complete."""
 
-    def __init__(self, wire: Wire, body: Mapping[str, Any], reply: Reply, prompt_tokens: int) -> None:
-        self.wire, self.body, self.reply = wire, body, reply
+    def __init__(
+        self, wire: Wire, body: Mapping[str, Any], reply: Reply, prompt_tokens: int, habits: Habits = Habits()
+    ) -> None:
+        self.wire, self.body, self.reply, self.habits = wire, body, reply, habits
         made = len(reply.tokens)
         self.usage = {"prompt_tokens": prompt_tokens, "completion_tokens": made, "total_tokens": prompt_tokens + made}
-        self.finish = "tool_calls" if reply.tool_calls else "stop"
+        self.finish = habits.finish or ("tool_calls" if reply.tool_calls else "stop")
+        self.said = 0
 
     def envelope(self, kind: str, **rest: Any) -> dict[str, Any]:
         model = self.body.get("model", "stub")
@@ -54,6 +67,9 @@ class Completion:
 
     async def token(self, text: str) -> None:
         """One more token."""
+
+    async def comments(self, count: int) -> None:
+        """So many signs of life."""
 
     async def event(self, data: str) -> None:
         """Something else than a token, in the middle: all that is sent."""
@@ -69,6 +85,8 @@ class Completion:
     async def end(self) -> None:
         reply = self.reply
         message = {"role": "assistant", "content": reply.content, "refusal": reply.refusal}
+        if self.habits.think:
+            message["reasoning_content"] = self.habits.think
         if reply.tool_calls:
             message["tool_calls"] = reply.calls  # type: ignore[assignment]
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish}
@@ -97,9 +115,18 @@ class _Streamed(Completion):
         if not self.started:
             delta = {"role": "assistant", **delta}
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        await self.event(json.dumps(self.envelope("chat.completion.chunk", choices=[choice])))
+        so_far = {"usage": self.usage} if self.habits.counts else {}
+        await self.event(json.dumps(self.envelope("chat.completion.chunk", choices=[choice], **so_far)))
+
+    async def comments(self, count: int) -> None:
+        for _ in range(count):
+            await self.begin()
+            await self.wire.write(": PROCESSING\n\n", more=True)
 
     async def token(self, text: str) -> None:
+        if self.habits.think and not self.said:
+            await self.chunk({"reasoning_content": self.habits.think})
+        self.said += 1
         await self.chunk({"refusal" if self.reply.refusal else "content": text})
 
     async def end(self) -> None:
@@ -109,6 +136,10 @@ class _Streamed(Completion):
             await self.chunk({"tool_calls": [first]})
             for piece in re.findall(r".{1,6}", function["arguments"]):
                 await self.chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+        if self.habits.unended:
+            await self.begin()
+            await self.wire.write("", more=False)
+            return
         await self.chunk({}, self.finish)
         if (self.body.get("stream_options") or {}).get("include_usage"):
             await self.event(json.dumps(self.envelope("chat.completion.chunk", choices=[], usage=self.usage)))
@@ -116,6 +147,8 @@ class _Streamed(Completion):
         await self.wire.write("", more=False)
 
 
-def completion(wire: Wire, body: Mapping[str, Any], reply: Reply, prompt_tokens: int) -> Completion:
+def completion(
+    wire: Wire, body: Mapping[str, Any], reply: Reply, prompt_tokens: int, habits: Habits = Habits()
+) -> Completion:
     """The reply's way out, streamed or whole as the request asked."""
-    return (_Streamed if body.get("stream") else Completion)(wire, body, reply, prompt_tokens)
+    return (_Streamed if body.get("stream") else Completion)(wire, body, reply, prompt_tokens, habits)

@@ -44,14 +44,18 @@ class Redaction:
         self._show_prompts = show_prompts
         self._past: list[BaseMessage] = []
         self._ids: set[int] = set()
+        self._names: set[str | None] = set()
 
     def hide(self, past: Iterable[BaseMessage]) -> None:
-        """These very messages are left out from now on."""
+        """These messages, and copies of them, are left out from now on."""
         self._past += past  # kept alive, so that no other message gets one of their ids
         self._ids.update(id(message) for message in self._past)
+        self._names.update(message.id for message in self._past if message.id is not None)
 
     def _hidden(self, item: object) -> bool:
-        return id(item) in self._ids or (isinstance(item, SystemMessage) and not self._show_prompts)
+        if id(item) in self._ids or (isinstance(item, BaseMessage) and item.id in self._names):
+            return True
+        return isinstance(item, SystemMessage) and not self._show_prompts
 
     def clean(self, value: Any) -> Any:
         """`value` without what is hidden, however deep in lists, dictionaries and prompts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -21,18 +22,30 @@ from typing_extensions import override
 from histories.base import (
     InvalidId,
     NewTurn,
+    OpenTurn,
     SessionHistory,
     Turn,
+    TurnRunning,
+    TurnStatus,
     check_id,
     estimate_tokens,
     run_blocking,
-    whole,
 )
 from turns import quiet
-from turns.outputs import UsageCounter, kind_of, output_of, usage_of
+from turns.calls import fit_to_show
+from turns.errors import InvalidInput, TurnStopped, WrongChain
+from turns.failures import hashed
+from turns.graphs import GraphStream, is_graph
+from turns.inputs import fields_of, new_messages
+from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
-from turns.run import InvalidInput, Recorded, TurnRun, Turns
+from turns.rules import ON_DISCONNECT, Speech
+from turns.run import Turns
+from turns.schemas import named_schema, taking_messages
 from turns.shown import Redaction, well_formed
+from turns.turn_run import TurnRun
+from turns.usage import ModelNotes
+from turns.watch import ended, raise_failure
 
 # A string, as the schemas say. But whatever is sent is let through to `check_id`, which says best what is wrong.
 _Id = Annotated[Any, WithJsonSchema({"type": "string"})]
@@ -54,10 +67,43 @@ SESSION_SPECS = [
         default="",
         is_shared=True,
     ),
+    ConfigurableFieldSpec(
+        id="version_of",
+        annotation=_Id,
+        name="Version of",
+        description="The turn in whose place this one is to stand, as another version of it; the old one is kept.",
+        default="",
+        is_shared=True,
+    ),
+    ConfigurableFieldSpec(
+        id="on_disconnect",
+        annotation=Annotated[Any, WithJsonSchema({"enum": ["", *ON_DISCONNECT]})],
+        name="On disconnect",
+        description="What becomes of the turn when nobody listens any more; the server's own setting if it is empty.",
+        default="",
+        is_shared=True,
+    ),
 ]
 
-_FROM_CLIENTS = ("human", "tool")
-"""The types of message that a client may say. Others would speak with the voice of the system or of the model."""
+
+@dataclass(slots=True)
+class Call:
+    """A call of the wrapped runnable: with what, and what it was given of the history."""
+
+    value: Any
+    config: RunnableConfig
+    note: Note | None
+    given: Given = field(default_factory=Given)
+    state: Any = None
+    """Of a graph's stream, what its state came to be."""
+
+
+Run = Callable[[Call], AsyncGenerator[Any, None]]
+"""Calls the wrapped runnable, and gives its output, or its chunks."""
+
+
+def is_ai(message: Any) -> bool:
+    return isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk)
 
 
 class ChainWithHistory(RunnableWithMessageHistory):
@@ -71,10 +117,17 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
     turns: Turns
     chain_name: str = ""
+    memory: bool = True
+    """Whether its turns are kept. Without, it is called as it is, in no session."""
+
+    limit_s: float | None = None
+    """How long a turn may take; None: as long as the rules say."""
+
     unheard: tuple[type[BaseCallbackHandler], ...] = ()
     """Callback handlers whose findings nobody reads: they are not called."""
 
     _input_schema: type[BaseModel] | None = PrivateAttr(default=None)
+    _output_schema: type[BaseModel] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -87,6 +140,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
         history_messages_key: str | None = None,
         input_type: Any = None,
         output_type: Any = None,
+        memory: bool = True,
+        limit_s: float | None = None,
         unheard: tuple[type[BaseCallbackHandler], ...] = (),
     ) -> None:
         def get_session_history(user_id: str, session_id: str) -> SessionHistory:
@@ -106,6 +161,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
             history_factory_config=SESSION_SPECS,
             turns=turns,
             chain_name=chain_name,
+            memory=memory,
+            limit_s=limit_s,
             unheard=unheard,
         )
 
@@ -116,7 +173,10 @@ class ChainWithHistory(RunnableWithMessageHistory):
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """Session and turn, and what the wrapped runnable lets be configured. The user is nobody's to choose."""
         own = {spec.id for spec in SESSION_SPECS} | {"user_id"}
-        return [*SESSION_SPECS, *(spec for spec in self.bound.config_specs if spec.id not in own)]
+        return [
+            *(SESSION_SPECS if self.memory else ()),
+            *(spec for spec in self.bound.config_specs if spec.id not in own),
+        ]
 
     @property
     @override
@@ -127,16 +187,29 @@ class ChainWithHistory(RunnableWithMessageHistory):
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
         """The schema of the input type, built once: LangServe asks for it with every request."""
         if self._input_schema is None:
-            chosen = RunnableBindingBase if self.custom_input_type is not None else RunnableWithMessageHistory
-            self._input_schema = cast(type[BaseModel], chosen.get_input_schema(self, config))
+            kind = self.custom_input_type
+            if kind is not None:
+                kind = taking_messages(kind, self.input_messages_key) if self.memory else kind
+            elif self.memory:
+                kind = RunnableWithMessageHistory.get_input_schema(self, config)
+            else:
+                kind = self.bound.InputType
+            self._input_schema = named_schema(kind, self.chain_name, "Input")
         return self._input_schema
+
+    @override
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """The schema of the output type, under a name that no other chain's has."""
+        if self._output_schema is None:
+            self._output_schema = named_schema(self.OutputType, self.chain_name, "Output")
+        return self._output_schema
 
     @override
     def with_types(self, *, input_type: Any = None, output_type: Any = None) -> Self:
         """The same chain, with these types in its schemas."""
         changes = {"custom_input_type": input_type, "custom_output_type": output_type}
         twin = self.model_copy(update={name: value for name, value in changes.items() if value is not None})
-        twin._input_schema = None
+        twin._input_schema = twin._output_schema = None
         return twin
 
     @override
@@ -150,69 +223,105 @@ class ChainWithHistory(RunnableWithMessageHistory):
         self,
         input: Any,
         config: RunnableConfig | None,
-        run: Callable[[Any, RunnableConfig, Note | None], AsyncGenerator[Any, None]],
+        run: Run,
         redaction: Redaction | None = None,
         *,
         streaming: bool = False,
     ) -> TurnRun:
         config = merge_configs(self.config, config)
-        configurable = config.get("configurable", {})
-        session_id, turn_id = check_id(configurable.get("session_id")), configurable.get("turn_id")
-        new = self._new_turn(input, check_id(turn_id, "turn_id") if turn_id else None)
-        config, usage, note = self._with_callbacks(config)
+        place = self._place(config)
+        new = self._new_turn(input, config)
+        config, notes, note = self._with_callbacks(self._with_traces(config, place))
+        call = Call(None, config, note)
 
-        def generate(past: Sequence[BaseMessage]) -> AsyncGenerator[Any, None]:
+        def generate(turn: OpenTurn) -> AsyncGenerator[Any, None]:
+            self._prepare(call, input, turn.past, new.input)
             if redaction is not None:
-                redaction.hide(past)
-            return run(self._with_past(input, past, new.input), config, note)
+                redaction.hide(call.given.past)
+            return run(call)
 
         def replay(turn: Turn) -> AsyncGenerator[Any, None]:
             return self._replay(turn, input, config, streaming=streaming)
 
-        def record(output: Any) -> Recorded:
-            messages = self._get_output_messages(output)
-            return Recorded(
-                messages=messages,
-                kind=kind_of(output),
-                usage=usage.total if usage is not None else usage_of(messages),
-                tokens=estimate_tokens(messages),
-            )
+        def record(output: Any, cut: bool) -> Recorded:
+            output = output if cut or call.state is None else call.state
+            return noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
 
-        user_id = configurable.get("user_id")
+        configurable = config.get("configurable", {})
+        return self.turns.start(
+            *place,
+            new,
+            Speech(generate, replay, record),
+            limit_s=self.limit_s,
+            streaming=streaming,
+            on_disconnect=configurable.get("on_disconnect") or None,
+            if_last=configurable.get("if_last"),
+        )
+
+    def _place(self, config: RunnableConfig) -> tuple[str, str | None]:
+        """Whose turn it is, and in which session; in none, if the chain does not remember."""
+        configurable = config.get("configurable", {})
+        session_id, user_id = configurable.get("session_id"), configurable.get("user_id")
+        if not self.memory:
+            return str(user_id or ""), None
+        session_id = check_id(session_id)
         if not isinstance(user_id, str) or not user_id:
             raise InvalidId("The caller has to put a user_id into the config.")
-        return self.turns.start(user_id, session_id, new, generate, replay, record)
+        return user_id, session_id
 
-    def _new_turn(self, input: Any, turn_id: str | None) -> NewTurn:
-        if self.input_messages_key is not None and not isinstance(input, dict):
-            raise InvalidInput(f"Send an object with the message under {self.input_messages_key!r}.")
-        try:
-            messages = self._get_input_messages(input)
-        except (KeyError, ValueError):
-            raise InvalidInput("The input holds no message.") from None
-        if not messages:
-            raise InvalidInput("Send at least one message.")
-        messages = [whole(message) for message in messages]
-        if any(message.type not in _FROM_CLIENTS for message in messages):
-            raise InvalidInput("Send human messages only: the past is the server's, and comes with the session.")
+    def _new_turn(self, input: Any, config: RunnableConfig) -> NewTurn:
+        if not self.memory:
+            return NewTurn(input=[], chain=self.chain_name)
+        configurable = config.get("configurable", {})
+        turn_id, version_of = (_id_or_none(configurable, name) for name in ("turn_id", "version_of"))
+        messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
         tokens = estimate_tokens(messages)
         if turn_id is None:
-            return NewTurn(input=messages, chain=self.chain_name, tokens=tokens)
-        return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, turn_id=turn_id, given=True)
+            return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
+        return NewTurn(
+            input=messages,
+            chain=self.chain_name,
+            tokens=tokens,
+            turn_id=turn_id,
+            given=True,
+            version_of=version_of,
+        )
 
-    def _with_past(self, input: Any, past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> Any:
-        """The input of the wrapped runnable: the caller's, with the past at its place."""
+    def _prepare(self, call: Call, input: Any, past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> None:
+        """What the wrapped runnable is called with: the caller's input, with the past at its place."""
+        if not self.memory:
+            call.value = well_formed(input)
+            return
         _check_tool_messages(past, new)
-        shown = [well_formed(message) for message in past]
+        shown = [well_formed(with_id(message)) for message in fit_to_show(past, new)]
+        said = [well_formed(message) for message in new]
+        call.given = Given(shown, said)
+        call.value = self._with_past(fields_of(input), shown, said)
+
+    def _with_past(self, input: Any, shown: list[BaseMessage], said: list[BaseMessage]) -> Any:
         if self.history_messages_key is not None:
-            return {**well_formed(input), self.history_messages_key: shown}
-        messages = [*shown, *(well_formed(message) for message in new)]
+            if not isinstance(input, dict):
+                raise InvalidInput("Send an object: this chain puts the past under a key of its own.")
+            return type(input)({**well_formed(input), self.history_messages_key: shown})
+        messages = [*shown, *said]
         if self.input_messages_key is None:
             return messages
-        return {**well_formed(input), self.input_messages_key: messages}
+        return type(input)({**well_formed(input), self.input_messages_key: messages})
 
-    def _with_callbacks(self, config: RunnableConfig) -> tuple[RunnableConfig, UsageCounter | None, Note | None]:
-        """The config without the handlers that nobody hears; and, if the output won't tell the tokens, who counts.
+    def _with_traces(self, config: RunnableConfig, place: tuple[str, str | None]) -> RunnableConfig:
+        """The config with what tracers group runs by, in the words of LangSmith and of Langfuse."""
+        user_id, session_id = place
+        shown_user = hashed(user_id) if self.turns.rules.hash_users else user_id
+        marks = {"user_id": shown_user, "langfuse_user_id": shown_user}
+        if session_id is not None:
+            thread = hashed(user_id, session_id)
+            marks |= {"session_id": session_id, "thread_id": thread, "langfuse_session_id": thread}
+            if is_graph(self.bound):
+                config = {**config, "configurable": {"thread_id": thread, **config.get("configurable", {})}}
+        return {**config, "metadata": {**(config.get("metadata") or {}), **marks}}
+
+    def _with_callbacks(self, config: RunnableConfig) -> tuple[RunnableConfig, ModelNotes | None, Note | None]:
+        """The config without the handlers that nobody hears; and, if the output won't tell of the model, who notes.
 
         That is told of what the model says (`Note`), or, where it can't be, it is one more handler.
         """
@@ -224,14 +333,14 @@ class ChainWithHistory(RunnableWithMessageHistory):
         config = {**config, "callbacks": callbacks}
         if self._tells_usage:
             return config, None, None
-        usage = UsageCounter()
+        notes = ModelNotes()
         if quiet.says_usage(self.bound, config):
-            return config, usage, usage.note
+            return config, notes, notes.note
         if isinstance(callbacks, list):
-            callbacks.append(usage)
+            callbacks.append(notes)
         else:
-            callbacks.add_handler(usage, inherit=True)
-        return config, usage, None
+            callbacks.add_handler(notes, inherit=True)
+        return config, notes, None
 
     @property
     def _tells_usage(self) -> bool:
@@ -242,12 +351,14 @@ class ChainWithHistory(RunnableWithMessageHistory):
         self, turn: Turn, input: Any, config: RunnableConfig, *, streaming: bool
     ) -> AsyncGenerator[Any, None]:
         """A turn on the record, as a run of its own, so that every endpoint shows it as it shows others."""
+        if turn.chain != self.chain_name and turn.chain:
+            raise WrongChain(f"A turn of this turn_id was answered by /{turn.chain}: give this one another turn_id.")
         output = output_of(turn, self.output_messages_key)
-        if streaming and isinstance(output, AIMessage):
-            output = AIMessageChunk(**output.model_dump(exclude={"type"}))
+        outputs = list(turn.output) if streaming and is_graph(self.bound) else [output]
 
         async def say(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
-            yield output
+            for one in outputs:
+                yield AIMessageChunk(**one.model_dump(exclude={"type"})) if streaming and is_ai(one) else one
 
         async for chunk in RunnableGenerator(say).astream(input, config):
             yield chunk
@@ -256,29 +367,60 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
     @override
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        async def run(value: Any, config: RunnableConfig, note: Note | None) -> AsyncGenerator[Any, None]:
-            yield await quiet.invoke(self.bound, value, config, note, **{**self.kwargs, **kwargs})
+        try:
+            return await self._invoking(input, config, kwargs).output()
+        except TurnRunning:
+            await self._joined(config)
+        return await self._invoking(input, config, kwargs).output()  # now from the record
 
-        return await self._start(input, config, run).output()
+    def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
+        async def run(call: Call) -> AsyncGenerator[Any, None]:
+            output = await quiet.invoke(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
+            yield call.given.without_past(output)
+
+        return self._start(input, config, run)
+
+    async def _joined(self, config: RunnableConfig | None) -> None:
+        """Waits for the end of a turn that somebody else has started. Raises what kept it from being answered."""
+        configurable = merge_configs(self.config, config)["configurable"]
+        place = (configurable["user_id"], configurable["session_id"], configurable["turn_id"])
+        turn = await ended(self.turns, *place)
+        if turn.status is not TurnStatus.COMPLETE:
+            raise_failure(turn)
+            raise TurnStopped("The turn was stopped. What was said so far is kept.")
 
     @override
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, *, redaction: Redaction | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        except TurnRunning:
+            await self._joined(config)
         async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    def astream_bursts(self, input: Any, config: RunnableConfig | None = None) -> AsyncGenerator[Sequence[Any], None]:
-        """What `astream` gives, in lists of all that came at once; an empty one after a while of silence."""
-        return self._streaming(input, config, None, {}).bursts()
+    def start(self, input: Any, config: RunnableConfig | None = None, *, streaming: bool) -> TurnRun:
+        """Starts a turn, and gives it to who wants to listen to it, or not."""
+        return self._streaming(input, config, None, {}) if streaming else self._invoking(input, config, {})
 
     def _streaming(
         self, input: Any, config: RunnableConfig | None, redaction: Redaction | None, kwargs: dict[str, Any]
     ) -> TurnRun:
-        async def run(value: Any, config: RunnableConfig, note: Note | None) -> AsyncGenerator[Any, None]:
-            async for chunk in quiet.stream(self.bound, value, config, note, **{**self.kwargs, **kwargs}):
-                yield chunk
+        async def run(call: Call) -> AsyncGenerator[Any, None]:
+            if is_graph(self.bound):
+                graph = GraphStream(self.bound, call.value, call.config, {**self.kwargs, **kwargs})
+                chunks = graph.chunks()
+            else:
+                graph = None
+                chunks = quiet.stream(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
+            async for chunk in chunks:
+                yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
+            call.state = graph.state if graph is not None else None
 
         return self._start(input, config, run, redaction, streaming=True)
 
@@ -295,6 +437,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
         All of them are run, whatever comes of one; then the first exception is raised, unless they are to be returned.
         """
+        check_batch(len(inputs), self.turns.rules.max_batch)
         configs = get_config_list(config, len(inputs)) if inputs else []
         outcomes: list[Any] = [None] * len(inputs)
 
@@ -306,7 +449,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
                     outcomes[place] = error
 
         sessions = _by_session([merge_configs(self.config, one) for one in configs])
-        limit = configs[0].get("max_concurrency") if configs else None
+        each = self.turns.shares.rules.each  # more of them would only wait, and fill the user's line
+        limit = min(each, configs[0].get("max_concurrency") or each) if configs else None
         await gather_with_concurrency(limit, *(run_session(places) for places in sessions))
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
         if failed is not None and not return_exceptions:
@@ -388,6 +532,16 @@ class ChainWithHistory(RunnableWithMessageHistory):
     @override
     def stream_events(self, *args: Any, **kwargs: Any) -> Any:
         return Runnable.stream_events(self, *args, **kwargs)
+
+
+def _id_or_none(configurable: dict[str, Any], name: str) -> str | None:
+    return check_id(configurable[name], name) if configurable.get(name) else None
+
+
+def check_batch(size: int, most: int) -> None:
+    """Raises `InvalidInput` for a batch that is too large."""
+    if size > most:
+        raise InvalidInput(f"A batch has at most {most} inputs (RECOLLECT_MAX_BATCH): send several of them.")
 
 
 def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:

@@ -14,6 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     PlainValidator,
     WithJsonSchema,
@@ -24,6 +26,7 @@ from api.sessions.models import Body, Id, Title, TurnId, time_of
 from histories.base import (
     Session,
     Turn,
+    TurnDetails,
     TurnStatus,
     UnknownMessage,
     Usage,
@@ -129,6 +132,22 @@ Ended = Literal["complete", "interrupted", "failed"]
 _ENDED: dict[TurnStatus, Ended] = {TurnStatus.COMPLETE: "complete", TurnStatus.FAILED: "failed"}
 
 
+def _details(value: dict[str, Any]) -> dict[str, Any]:
+    """What came beside the text. The parts that are looked into have to be what they are taken for."""
+    if _is_too_deep(value):
+        raise ValueError("the details are nested too deeply")
+    kinds: dict[str, type] = {"finish_reason": str, "reasoning": str, "key": str, "error": dict, "sources": list}
+    for name, kind in kinds.items():
+        if name in value and not isinstance(value[name], kind):
+            raise ValueError(f"details.{name} is a {kind.__name__}")
+    if not all(isinstance(source, dict) for source in value.get("sources", ())):
+        raise ValueError("details.sources are objects")
+    return value
+
+
+Details = Annotated[dict[str, Any], AfterValidator(_details)]
+
+
 class ExchangedTurn(Body):
     """One turn that has ended. `kind` is the shape that the chain's output had."""
 
@@ -141,6 +160,7 @@ class ExchangedTurn(Body):
     output: Messages
     usage: ExchangedUsage | None = None
     kind: str = Field("", pattern="^[a-z:]*$", max_length=64, examples=["message"])
+    details: Details = Field(default_factory=dict)
 
     @staticmethod
     def of(turn: Turn) -> ExchangedTurn:
@@ -155,6 +175,7 @@ class ExchangedTurn(Body):
             output=list(turn.output),
             usage=None if turn.usage is None else ExchangedUsage.model_construct(**turn.usage),
             kind=turn.kind,
+            details=dict(turn.details),
         )
 
     def turn(self) -> Turn:
@@ -169,6 +190,7 @@ class ExchangedTurn(Body):
             output=self.output,
             usage=usage,
             kind=self.kind,
+            details=cast(TurnDetails, self.details),
         )
         return replace(turn, tokens=estimate_tokens([*self.input, *self.output])) if turn.shown else turn
 
@@ -215,12 +237,24 @@ class Conversation(Body):
         return self
 
 
-def export_json(session: Session, turns: list[Turn]) -> dict[str, Any]:
-    """What `Conversation` takes back."""
+class Unread:
+    """A body that is shown as a `Conversation`, and is left as it came: `read_conversation` reads it."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return handler(Any)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(Conversation.__pydantic_core_schema__)
+
+
+def read_conversation(body: object) -> tuple[Conversation, list[Turn]]:
+    """An import, with its turns. Raises `ValidationError`, and `UnknownMessage`."""
+    conversation = Conversation.model_validate(body)
+    return conversation, [turn.turn() for turn in conversation.turns]
+
+
+def conversation_of(session: Session) -> dict[str, Any]:
+    """What `Conversation` takes back, without a turn."""
     return Conversation.model_construct(
-        version=1,
-        session_id=session.session_id,
-        title=session.title,
-        created_at=session.created_at,
-        turns=[ExchangedTurn.of(turn) for turn in turns],
+        version=1, session_id=session.session_id, title=session.title, created_at=session.created_at, turns=[]
     ).model_dump()

@@ -5,14 +5,25 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from fastapi import Path
 from langchain_core.messages import BaseMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from histories.base import InvalidId, Session, Turn, Usage, check_id, message_to_json
+from histories.base import (
+    Failure,
+    Feedback,
+    InvalidId,
+    RecalledTurn,
+    Session,
+    Turn,
+    Usage,
+    check_id,
+    message_to_json,
+)
+from turns.parts import parts_of
 
 _ID_CHARACTERS = r"[^/\\\u0000-\u001f\u007f-\u009f]"
 ID_PATTERN = f"^{_ID_CHARACTERS}*[^.\\s/\\\\\\u0000-\\u001f\\u007f-\\u009f]{_ID_CHARACTERS}*$"
@@ -48,6 +59,7 @@ def _id_schema(example: str) -> WithJsonSchema:
 Id = Annotated[str, AfterValidator(_proper_id), _id_schema("physics")]
 TurnId = Annotated[str, AfterValidator(_proper_id), _id_schema(_TURN_ID)]
 SessionPath = Annotated[Id, Path(alias="session_id", description="The session's name, percent-encoded.")]
+TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn, percent-encoded.")]
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=TITLE_PATTERN), AfterValidator(_proper_title)]
 
 
@@ -74,9 +86,23 @@ class Fork(Body):
 
 
 class Rewind(Body):
-    """Where the history is to end."""
+    """Where the history is to end. With `keep`, what followed can be chosen again; without, it is forgotten."""
 
-    turn_id: TurnId = Field(description="The first turn that is forgotten.", examples=[_TURN_ID])
+    turn_id: TurnId = Field(description="The first turn that is not shown any more.", examples=[_TURN_ID])
+    keep: bool = False
+
+
+class Choose(Body):
+    """Which version is to be shown, with all that followed it."""
+
+    turn_id: TurnId = Field(description="One of a turn's `versions`.", examples=[_TURN_ID])
+
+
+class Opinion(Body):
+    """What the user thinks of a reply: -1, 0 or 1, and why."""
+
+    score: Literal[-1, 0, 1] = Field(examples=[1])
+    comment: str = Field("", max_length=2000, examples=["Short and right."])
 
 
 # Responses are dictionaries, written as JSON in ASCII: pydantic's own JSON can't hold the lone surrogates that
@@ -93,6 +119,13 @@ class Message(TypedDict):
     data: Annotated[dict[str, Any], Field(examples=[{"content": "What does cosine mean?", "type": "human"}])]
 
 
+class HitInfo(TypedDict):
+    """A turn in which the words stand, and some of its text around them."""
+
+    turn_id: Annotated[str, Field(examples=[_TURN_ID])]
+    snippet: Annotated[str, Field(examples=["… the side next to the angle …"])]
+
+
 class SessionInfo(TypedDict):
     """One conversation."""
 
@@ -102,6 +135,8 @@ class SessionInfo(TypedDict):
     created_at: Time
     updated_at: Time
     turns: Annotated[int, Field(ge=0, examples=[1])]
+    hits: NotRequired[Annotated[list[HitInfo], Field(description="Of a search: where its words stand.")]]
+    running: NotRequired[Annotated[str | None, Field(description="The turn_id of the turn that runs, if one does.")]]
 
 
 class SessionList(TypedDict):
@@ -111,8 +146,11 @@ class SessionList(TypedDict):
     next: str | None
 
 
+_PARTS = "The reply in order, if it is more than text: `reasoning`, `text`, `tool_call`, `tool_result`, `source`."
+
+
 class TurnInfo(TypedDict):
-    """One exchange. `usage` is what the model counted, if it told."""
+    """One exchange. `usage` is what the model counted, if it told. What is not always there comes last."""
 
     turn_id: Annotated[str, Field(examples=[_TURN_ID])]
     status: Status
@@ -122,6 +160,12 @@ class TurnInfo(TypedDict):
     input: list[Message]
     output: list[Message]
     usage: Usage | None
+    finish_reason: NotRequired[Annotated[str, Field(description="Why the reply ended.", examples=["stop", "length"])]]
+    error: NotRequired[Annotated[Failure, Field(description="What the client was told of a failure.")]]
+    parts: NotRequired[Annotated[list[dict[str, Any]], Field(description=_PARTS)]]
+    recalled: NotRequired[Annotated[list[RecalledTurn], Field(description="Earlier turns that the model was shown.")]]
+    feedback: NotRequired[Annotated[Feedback, Field(description="What the user thinks of the reply.")]]
+    versions: NotRequired[Annotated[list[str], Field(description="The turn_ids of all versions at this place.")]]
 
 
 class TurnList(TypedDict):
@@ -149,7 +193,8 @@ def time_of(at: datetime) -> str:
 
 
 def session_info(session: Session) -> SessionInfo:
-    return SessionInfo(
+    """The session as a list shows it."""
+    info = SessionInfo(
         session_id=session.session_id,
         title=session.title,
         chain=session.chain,
@@ -157,10 +202,18 @@ def session_info(session: Session) -> SessionInfo:
         updated_at=time_of(session.updated_at),
         turns=session.turns,
     )
+    if session.hits:
+        info["hits"] = [HitInfo(turn_id=hit.turn_id, snippet=hit.snippet) for hit in session.hits]
+    return info
+
+
+def one_session_info(session: Session) -> SessionInfo:
+    """The session by itself: with the turn that runs."""
+    return SessionInfo(**session_info(session), running=session.running)
 
 
 def turn_info(turn: Turn) -> TurnInfo:
-    return TurnInfo(
+    info = TurnInfo(
         turn_id=turn.turn_id,
         status=turn.status.value,
         chain=turn.chain,
@@ -170,6 +223,15 @@ def turn_info(turn: Turn) -> TurnInfo:
         output=messages(turn.output),
         usage=turn.usage,
     )
+    found = {
+        "finish_reason": turn.details.get("finish_reason"),
+        "error": turn.details.get("error"),
+        "parts": parts_of(turn),
+        "recalled": turn.details.get("recalled"),
+        "feedback": turn.feedback,
+        "versions": list(turn.versions),
+    }
+    return cast(TurnInfo, {**info, **{name: value for name, value in found.items() if value}})
 
 
 def messages(said: Sequence[BaseMessage]) -> list[Message]:

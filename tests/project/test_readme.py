@@ -31,7 +31,7 @@ def test_every_setting_stands_in_the_readme_with_its_default() -> None:
     assert set(rows) == {variable(field) for field in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         default = field.default
-        if default is None:
+        if default in (None, ""):
             assert rows[variable(name)] == "–", name
         else:
             said = rows[variable(name)].strip("`").removeprefix("./")
@@ -75,7 +75,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     shutil.copytree(ROOT, tree, ignore=ignored)
     chain = block("python", "# chains/pirate.py")
     assert len(chain.splitlines()) <= 24  # 20 and the blank lines and the file's name
-    (tree / "chains" / "pirate.py").write_text(chain)
+    for name in ("pirate", "helper", "library", "shout"):
+        (tree / "chains" / f"{name}.py").write_text(block("python", f"# chains/{name}.py"))
     with OpenAIStub() as stub, start(tree / "run", server=tree / "server.py", OPENAI_BASE_URL=stub.base_url) as server:
         yield server
 
@@ -121,3 +122,15 @@ def test_the_readmes_own_chain_is_served_and_goes_on_with_anothers_session(serve
         carol.post("/chat/invoke", json={"input": {"input": "I am Ada"}, "config": config}).raise_for_status()
         reply = carol.post("/pirate/invoke", json={"input": {"input": "Who am I?"}, "config": config})
     assert "I am Ada" in reply.json()["output"]["content"]
+
+
+def test_the_readmes_chains_of_every_shape_are_served(served: Process) -> None:
+    config = {"configurable": {"session_id": "shapes"}}
+    with served.client("dora") as dora:
+        helped = dora.post("/helper/invoke", json={"input": {"messages": ["hi [[tool weather]]"]}, "config": config})
+        assert [message["type"] for message in helped.json()["output"]["messages"]][:2] == ["human", "ai"]
+        found = dora.post("/library/invoke", json={"input": {"input": "cosine"}, "config": config}).json()["output"]
+        assert found.keys() == {"answer", "context"}
+        assert dora.post("/shout/invoke", json={"input": "hi"}).json()["output"] == "HI"
+        turns = dora.get("/sessions/shapes/turns").json()["turns"]
+    assert [turn["chain"] for turn in turns] == ["helper", "library"]

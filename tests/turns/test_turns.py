@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableLambda
 from typing_extensions import override
 
-from histories.base import NewTurn, OpenTurn, Reply, SessionBusy, SessionHistory, StoreFull, Turn, TurnStatus
+from histories.base import NewTurn, OpenTurn, Reply, SessionHistory, StoreFull, Turn, TurnStatus
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
-from turns.run import ChainFailed, Connection, ModelSilent, Rules, Said, ShuttingDown, Turns, TurnStopped, connection
+from turns.connection import Connection, connection
+from turns.errors import ChainFailed, ShuttingDown, TurnStopped, TurnTooLong
+from turns.rules import Rules
+from turns.run import Turns
+from turns.voice import Voice, encode
 from turns.with_history import ChainWithHistory
+
+STOPS = Rules(on_disconnect="stop")
 
 
 class Gate:
@@ -70,7 +76,7 @@ quiet_log = pytest.mark.filterwarnings("ignore:astream_log is deprecated")  # La
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_client_that_leaves_stops_the_model_and_keeps_the_partial_reply(way: str) -> None:
     store, gate = MemoryStore(), Gate(0 if way == "invoke" else 2)
-    model, turns, client = EchoModel(prompts=[], pause=gate), Turns(store), Connection()
+    model, turns, client = EchoModel(prompts=[], pause=gate), Turns(store, STOPS), Connection()
     connection.set(client)
     reading = asyncio.create_task(read_all(chain_on(model, turns), "one two three four", way))
     await gate.reached.wait()
@@ -105,7 +111,7 @@ async def test_where_turns_finish_a_client_that_leaves_keeps_the_whole_reply(way
 @pytest.mark.parametrize("way", ["invoke", "stream", "stream_events"])
 async def test_a_request_that_is_cancelled_has_left(way: str) -> None:
     store, gate = MemoryStore(), Gate(0 if way == "invoke" else 2)
-    model, turns = EchoModel(prompts=[], pause=gate), Turns(store)
+    model, turns = EchoModel(prompts=[], pause=gate), Turns(store, STOPS)
     reading = asyncio.create_task(read_all(chain_on(model, turns), "one two three four", way))
     await gate.reached.wait()
     reading.cancel()
@@ -116,7 +122,7 @@ async def test_a_request_that_is_cancelled_has_left(way: str) -> None:
 
 async def test_a_generator_that_is_closed_has_left() -> None:
     store, model = MemoryStore(), EchoModel(prompts=[])
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     chain: Any = chain_on(model, turns)
     async with aclosing(chain.astream(question("one two three"), config())) as chunks:
         assert text_of(await anext(chunks)) == "one"
@@ -126,7 +132,7 @@ async def test_a_generator_that_is_closed_has_left() -> None:
 
 async def test_a_client_that_leaves_while_it_waits_leaves_nothing() -> None:
     store, gate = MemoryStore(), Gate(0)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     chain = chain_on(EchoModel(prompts=[], pause=gate), turns)
     first = asyncio.create_task(chain.ainvoke(question("one"), config()))
     await gate.reached.wait()
@@ -145,7 +151,7 @@ async def test_a_client_that_is_gone_already_starts_nothing() -> None:
     client.lose()
     connection.set(client)
     with pytest.raises(TurnStopped):
-        await chain_on(model, Turns(store)).ainvoke(question("one"), config())
+        await chain_on(model, Turns(store, STOPS)).ainvoke(question("one"), config())
     assert model.prompts == []
 
 
@@ -153,7 +159,7 @@ async def test_a_client_that_is_gone_already_starts_nothing() -> None:
 @pytest.mark.parametrize("way", WAYS[1:])
 async def test_a_stop_on_purpose_ends_the_stream_well_and_keeps_what_was_said(way: str) -> None:
     store, gate = MemoryStore(), Gate(2)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     reading = asyncio.create_task(read_all(chain_on(EchoModel(prompts=[], pause=gate), turns), "one two three", way))
     await gate.reached.wait()
     assert await store.history("alice", "s1").stop()
@@ -165,7 +171,7 @@ async def test_a_stop_on_purpose_ends_the_stream_well_and_keeps_what_was_said(wa
 async def test_what_was_said_before_a_stop_is_shown_to_the_model_later() -> None:
     store, gate = MemoryStore(), Gate(2)
     model = EchoModel(prompts=[], pause=gate)
-    chain = chain_on(model, Turns(store))
+    chain = chain_on(model, Turns(store, STOPS))
     reading = asyncio.create_task(read_all(chain, "one two three", "stream"))
     await gate.reached.wait()
     await store.history("alice", "s1").stop()
@@ -177,7 +183,7 @@ async def test_what_was_said_before_a_stop_is_shown_to_the_model_later() -> None
 
 async def test_a_stop_before_the_first_word_is_told_as_such() -> None:
     store, gate = MemoryStore(), Gate(0)
-    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store))
+    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store, STOPS))
     reading = asyncio.create_task(read_all(chain, "one two three", "stream"))
     await gate.reached.wait()
     await store.history("alice", "s1").stop()
@@ -192,7 +198,7 @@ async def test_a_failed_turn_keeps_the_words_and_is_not_shown_to_the_model(word:
             raise ConnectionResetError("the secret address")
 
     store, model = MemoryStore(), EchoModel(prompts=[], pause=fail)
-    chain = chain_on(model, Turns(store))
+    chain = chain_on(model, Turns(store, STOPS))
     with pytest.raises(ChainFailed) as told:
         await read_all(chain, "one two", "stream")
     assert "secret" not in str(told.value)
@@ -204,23 +210,24 @@ async def test_a_failed_turn_keeps_the_words_and_is_not_shown_to_the_model(word:
     assert text_of(reply) == ("again." if status is TurnStatus.FAILED else "one two, again.")
 
 
-async def test_a_model_that_says_nothing_for_too_long_is_given_up() -> None:
+async def test_a_turn_that_takes_too_long_is_ended_and_keeps_what_it_said() -> None:
     store, gate = MemoryStore(), Gate(1)
     model = EchoModel(prompts=[], pause=gate)
-    chain = chain_on(model, Turns(store, Rules(silence_s=0.05)))
-    with pytest.raises(ModelSilent):
+    chain = chain_on(model, Turns(store, Rules(limit_s=0.05)))
+    with pytest.raises(TurnTooLong):
         await read_all(chain, "one two", "stream")
     assert model.running == 0
-    assert (await turns_of(store))[0].status is TurnStatus.INTERRUPTED
+    (turn,) = await turns_of(store)
+    assert (turn.status, turn.details["finish_reason"]) == (TurnStatus.INTERRUPTED, "error")
     gate.word = 0
-    with pytest.raises(ModelSilent):
+    with pytest.raises(TurnTooLong):
         await read_all(chain, "one two", "invoke")
     assert (await turns_of(store))[1].status is TurnStatus.FAILED
 
 
-async def test_a_model_that_speaks_slowly_is_not_given_up() -> None:
-    chain = chain_on(EchoModel(pause=lambda said: asyncio.sleep(0.03)), Turns(MemoryStore(), Rules(silence_s=0.1)))
-    assert len(await read_all(chain, "one two three four five six", "stream")) >= 6
+async def test_a_chain_may_take_its_time_before_the_model_is_asked() -> None:
+    chain = chain_on(EchoModel(pause=lambda said: asyncio.sleep(0.03)), Turns(MemoryStore(), Rules(limit_s=0)))
+    assert len(await read_all(chain, "one two three", "stream")) >= 3
 
 
 async def test_a_time_out_of_the_chains_own_is_an_error_of_the_chain() -> None:
@@ -233,7 +240,7 @@ async def test_a_time_out_of_the_chains_own_is_an_error_of_the_chain() -> None:
 
 async def test_running_turns_may_end_when_the_server_shuts_down() -> None:
     store, gate = MemoryStore(), Gate(1)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     chain = chain_on(EchoModel(pause=gate), turns)
     reading = asyncio.create_task(read_all(chain, "one two", "stream"))
     await gate.reached.wait()
@@ -249,7 +256,7 @@ async def test_running_turns_may_end_when_the_server_shuts_down() -> None:
 
 async def test_turns_that_do_not_end_in_time_are_interrupted_and_keep_what_they_said() -> None:
     store, gate = MemoryStore(), Gate(1)
-    turns = Turns(store)
+    turns = Turns(store, STOPS)
     reading = asyncio.create_task(read_all(chain_on(EchoModel(pause=gate), turns), "one two", "stream"))
     await gate.reached.wait()
     await turns.drain(0.01)
@@ -295,37 +302,26 @@ async def test_a_reply_that_can_not_be_saved_is_an_error_and_is_logged(
     assert "could not be saved" in caplog.text
 
 
-async def test_an_output_without_messages_is_an_error_and_a_failed_turn() -> None:
+async def test_an_output_without_messages_is_kept_as_json() -> None:
     store = MemoryStore()
-    for output in (3, {"a": 1, "b": 2}, None):
+    outputs: list[Any] = [3, {"a": 1, "b": 2}, None]
+    for output in outputs:
         said: Runnable[Any, Any] = RunnableLambda(partial(lambda output, _: output, output))
-        chain = ChainWithHistory(said, Turns(store))
-        with pytest.raises(ChainFailed, match="no message"):
-            await chain.ainvoke("hi", config())
-    assert {t.status for t in await turns_of(store)} == {TurnStatus.FAILED}
-
-
-async def test_a_retry_of_a_running_turn_is_refused_at_once() -> None:
-    store, gate = MemoryStore(), Gate(0)
-    chain = chain_on(EchoModel(prompts=[], pause=gate), Turns(store))
-    first = asyncio.create_task(chain.ainvoke(question("one"), config(turn_id="t")))
-    await gate.reached.wait()
-    with pytest.raises(SessionBusy):
-        await chain.ainvoke(question("one"), config(turn_id="t"))
-    gate.opened.set()
-    await first
+        assert await ChainWithHistory(said, Turns(store, STOPS)).ainvoke("hi", config()) == output
+    assert [text_of(list(t.output)) for t in await turns_of(store)] == ["3", '{"a": 1, "b": 2}', "null"]
+    assert {t.status for t in await turns_of(store)} == {TurnStatus.COMPLETE}
 
 
 def test_what_was_said_is_put_together_by_its_kind() -> None:
     def said(*chunks: Any) -> Any:
-        one = Said()
-        one.chunks.extend(chunks)
-        return one.output()
+        voice = Voice(encode, journals=True)
+        voice.chunks.extend(chunks)
+        return voice.output()
 
     assert said() is None
     assert said("a", "b", "c") == "abc"
     assert said(*(AIMessageChunk(content=text) for text in "abc")).content == "abc"
     assert said([1], [2], [3]) == [1, 2, 3]
     assert said({"a": 1}, {"a": 2}) == {"a": 2}
-    messages: Sequence[BaseMessage] = said([AIMessageChunk(content="a")], [AIMessageChunk(content="b")])
-    assert len(messages) == 2
+    parts = said([AIMessageChunk(content="a", id="1")], [AIMessageChunk(content="b", id="1")], [AIMessage("c")])
+    assert [part.text for part in parts] == ["ab", "c"]

@@ -1,0 +1,41 @@
+"""A turn as server-sent events: `metadata`, `data` with the number of each as its id, then `end`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from histories.base import Event
+
+
+class EventStream(Response):
+    """A stream of events: all that came at once in one write, and nothing before the first of them.
+
+    An error is raised: what the client is told of it is decided at the edge.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, metadata: Mapping[str, str], events: AsyncGenerator[Sequence[Event], None]) -> None:
+        self.status_code, self.background = 200, None
+        self.init_headers({"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"})
+        self._metadata, self._events = metadata, events
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        head = b"event: metadata\r\ndata: %s\r\n\r\n" % json.dumps(self._metadata).encode("ascii")
+        async with aclosing(self._events) as events:
+            async for some in events:
+                body = b"".join(b"id: %d\r\nevent: data\r\ndata: %s\r\n\r\n" % (one.seq, one.data) for one in some)
+                if some:
+                    body, head = head + body, b""
+                await send(
+                    {"type": "http.response.body", "body": body or b": still running\r\n\r\n", "more_body": True}
+                )
+        await send({"type": "http.response.body", "body": head + b"event: end\r\n\r\n", "more_body": False})

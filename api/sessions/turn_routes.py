@@ -1,0 +1,88 @@
+"""One turn of a session as a resource: what it is, when it has ended, and what it says while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+
+from api.event_stream import EventStream
+from api.sessions.models import SessionPath, TurnInfo, TurnPath, turn_info
+from api.sessions.routes import json_of, problems
+from auth.middleware import current_user
+from histories.base import InvalidCursor, TurnStatus
+from turns.run import Turns
+from turns.watch import ended, watch
+
+User = Annotated[str, Depends(current_user)]
+
+MAX_WAIT_S = 300.0
+
+
+def router(turns: Turns) -> APIRouter:
+    """`/sessions/{session_id}/turns/{turn_id}` and its stream."""
+    one = _Turns(turns)
+    routes = APIRouter(prefix="/sessions/{session_id}/turns", tags=["sessions"], dependencies=[Depends(current_user)])
+    found = problems(404)
+    routes.add_api_route("/{turn_id}", one.get, methods=["GET"], response_model=TurnInfo, responses=found)
+    events: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "With `live`: the turn does not run."},
+    }
+    routes.add_api_route("/{turn_id}/stream", one.stream, methods=["GET"], responses={**events, **found})
+    return routes
+
+
+class _Turns:
+    """The routes. Their docstrings are what OpenAPI tells."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    async def get(
+        self,
+        user: User,
+        session_id: SessionPath,
+        turn_id: TurnPath,
+        wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="So many seconds for it to end, at most.")] = 0,
+    ) -> Response:
+        """One turn. With `wait`, as soon as it has ended, if it does by then."""
+        turn = await self._turns.store.history(user, session_id).turn(turn_id)
+        if wait and turn.status is TurnStatus.RUNNING:
+            try:
+                async with asyncio.timeout(wait):
+                    turn = await ended(self._turns, user, session_id, turn_id)
+            except TimeoutError:
+                turn = await self._turns.store.history(user, session_id).turn(turn_id)
+        return json_of(turn_info(turn))
+
+    async def stream(
+        self,
+        user: User,
+        session_id: SessionPath,
+        turn_id: TurnPath,
+        after: Annotated[int | None, Query(ge=-1, description="The number of the last event that was heard.")] = None,
+        live: Annotated[bool, Query(description="Answer 204 if the turn does not run.")] = False,
+        last_event_id: Annotated[str | None, Header(description="The same as `after`, as browsers send it.")] = None,
+    ) -> Response:
+        """What the turn says, as on the chain's own `/stream`: from the beginning, or after an event.
+
+        A turn that has ended is told from the record, and the stream ends at once.
+        """
+        if after is None and last_event_id:
+            after = _number(last_event_id)
+        if self._turns.find(user, session_id, turn_id) is None:
+            turn = await self._turns.store.history(user, session_id).turn(turn_id)
+            if live and turn.status is not TurnStatus.RUNNING:
+                return Response(status_code=204)
+        metadata = {"run_id": str(uuid4()), "session_id": session_id, "turn_id": turn_id}
+        heard = watch(self._turns, user, session_id, turn_id, after=-1 if after is None else after)
+        return EventStream(metadata, heard)
+
+
+def _number(last_event_id: str) -> int:
+    if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 16):
+        raise InvalidCursor("Send `Last-Event-ID` as the id of an event of this stream.")
+    return int(last_event_id)

@@ -1,0 +1,155 @@
+"""What a chain's author says of it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
+from langchain_core.runnables.base import coerce_to_runnable
+
+from chains.checks import fault_of
+from turns.run import Turns
+from turns.with_history import ChainWithHistory
+
+RESERVED = frozenset(
+    {"admin", "c", "chains", "docs", "healthz", "login", "logout", "me", "memory", "metrics", "openapi.json", "readyz"}
+) | {
+    "redoc",
+    "render",
+    "sessions",
+    "static",
+    "web",
+}
+"""First parts of paths that are not a chain's to take."""
+
+Built = (
+    Runnable[Any, Any]
+    | Callable[..., Any]
+    | Awaitable[Any]
+    | AbstractAsyncContextManager[Any]
+    | AbstractContextManager[Any]
+)
+
+
+class BadChain(Exception):
+    """A chain can't be served as it is. The message is one line that names its file and says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A chain to be served under `/<name>`.
+
+    `build` makes the runnable (or a function) from the chat model. It may be a coroutine, or a context manager that is
+    closed when the server ends. The keys are `RunnableWithMessageHistory`'s: `input_messages_key` when the input is a
+    dictionary, `history_messages_key` when the past goes under a key of its own (a `MessagesPlaceholder`),
+    `output_messages_key` when the output is a dictionary. The types are what clients see in the schemas and forms.
+    `playground` is LangServe's: `chat` needs a `str` output, and one text and one list as input.
+
+    Without `memory` it is called as it is, with sign-in and limits, and nothing is kept. `limit_s` bounds a turn (None:
+    RECOLLECT_TURN_LIMIT_S, 0: no bound).
+    """
+
+    name: str
+    build: Callable[[BaseChatModel], Built]
+    input_type: Any
+    output_type: Any = AIMessage
+    input_messages_key: str | None = None
+    history_messages_key: str | None = None
+    output_messages_key: str | None = None
+    playground: Literal["default", "chat"] = "default"
+    description: str = ""
+    memory: bool = True
+    limit_s: float | None = None
+    where: str = field(default="", compare=False)
+    """The file that defines it: set when it is loaded."""
+
+    @asynccontextmanager
+    async def opened(self, model: BaseChatModel, turns: Turns, **options: Any) -> AsyncIterator[ChainWithHistory]:
+        """The chain on this model, ready to be called; what it opened is closed in the end. Raises `BadChain`."""
+        built: Any = self._built(model)
+        if isinstance(built, Runnable):
+            yield self._wrapped(built, turns, options)
+        elif inspect.isawaitable(built):
+            yield self._wrapped(await self._awaited(built), turns, options)
+        elif isinstance(built, AbstractAsyncContextManager):
+            async with built as runnable:
+                yield self._wrapped(runnable, turns, options)
+        elif isinstance(built, AbstractContextManager):
+            with built as runnable:
+                yield self._wrapped(runnable, turns, options)
+        else:
+            yield self._wrapped(built, turns, options)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether `build` gives the runnable at once."""
+        function: Any = inspect.unwrap(self.build)
+        return not (
+            inspect.iscoroutinefunction(function)
+            or inspect.isgeneratorfunction(function)
+            or inspect.isasyncgenfunction(function)
+        )
+
+    def with_history(self, model: BaseChatModel, turns: Turns, **options: Any) -> ChainWithHistory:
+        """The chain on this model, with a memory, where `build` gives the runnable at once. Raises `BadChain`."""
+        return self._wrapped(self._built(model), turns, options)
+
+    def _built(self, model: BaseChatModel) -> Any:
+        try:
+            return self.build(model)
+        except Exception as error:
+            raise BadChain(f"{self.place}: build fails: {type(error).__name__}: {error}") from error
+
+    async def _awaited(self, built: Awaitable[Any]) -> Any:
+        try:
+            return await built
+        except Exception as error:
+            raise BadChain(f"{self.place}: build fails: {type(error).__name__}: {error}") from error
+
+    def _wrapped(self, built: Any, turns: Turns, options: dict[str, Any]) -> ChainWithHistory:
+        runnable = self._runnable(built)
+        fault = fault_of(self, runnable)
+        if fault is not None:
+            raise BadChain(f"{self.place}: {fault}")
+        return ChainWithHistory(
+            runnable,
+            turns,
+            chain_name=self.name,
+            input_messages_key=self.input_messages_key,
+            output_messages_key=self.output_messages_key,
+            history_messages_key=self.history_messages_key,
+            input_type=self.input_type,
+            output_type=self.output_type,
+            memory=self.memory,
+            limit_s=self.limit_s,
+            **options,
+        )
+
+    def _runnable(self, built: Any) -> Runnable[Any, Any]:
+        try:
+            if built is None or isinstance(built, (str, type)):
+                raise TypeError
+            runnable: Runnable[Any, Any] = coerce_to_runnable(built)
+        except TypeError:
+            kind = "nothing" if built is None else f"a {type(built).__name__}"
+            raise BadChain(f"{self.place}: build gives {kind}: it has to return a Runnable, or a function") from None
+        return runnable
+
+    @property
+    def place(self) -> str:
+        """Where it is defined, for messages."""
+        return self.where or f"the chain {self.name}"
+
+    def check_name(self) -> None:
+        """Raises `BadChain` for a name that no path can have."""
+        if not re.fullmatch("[a-z][a-z0-9_-]{0,63}", self.name) or self.name in RESERVED:
+            raise BadChain(
+                f"{self.place}: {self.name!r} can't be a chain's name: use a-z, 0-9, _ and -, and none of ours"
+            )

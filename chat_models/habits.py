@@ -1,0 +1,163 @@
+"""What servers that speak OpenAI's protocol do each in its own way, made alike for `ChatOpenAI`.
+
+* Some tell the tokens used so far with each chunk, which LangChain would add up: the last count is the one.
+* Some refuse `stream_options`: they are asked without, from then on.
+* Some tell what the model thinks, as `reasoning_content`: it is kept apart from the text.
+* Some answer a request for a stream with one whole JSON: it is read as a stream of one chunk.
+* A stream that ends with neither a `finish_reason` nor `[DONE]` was cut off, even where the connection closed well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import httpx2
+import openai
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_openai.chat_models.base import BaseChatOpenAI
+from pydantic import PrivateAttr
+from typing_extensions import override
+
+_THOUGHTS: Final = ("reasoning_content", "reasoning")
+"""DeepSeek's and vLLM's word, and OpenRouter's."""
+
+_ENDED: Final = re.compile(rb'\[DONE\]|"finish_reason"\s*:\s*"|"error"\s*:')
+_STREAMS: Final = re.compile(rb'"stream"\s*:\s*true')
+_OVERLAP: Final = 64
+"""What is looked for may come in two pieces: so many bytes of the one before are looked at again."""
+
+
+class Habits(BaseChatOpenAI):
+    """To be mixed into `ChatOpenAI`."""
+
+    _refuses_options: bool = PrivateAttr(default=False)
+
+    @override
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        begun = False
+        if self._refuses_options:
+            kwargs["stream_usage"] = False
+        try:
+            async for chunk in self._counted_once(*args, **kwargs):
+                begun = True
+                yield chunk
+            return
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if begun or self._refuses_options or "stream_options" not in str(error):
+                raise
+            self._refuses_options = True
+        async for chunk in self._counted_once(*args, **{**kwargs, "stream_usage": False}):
+            yield chunk
+
+    async def _counted_once(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        usage = None
+        async for chunk in super()._astream(*args, **kwargs):
+            message = chunk.message
+            if isinstance(message, AIMessageChunk) and message.usage_metadata is not None:
+                usage, message.usage_metadata = message.usage_metadata, None
+                if not message.content and not message.tool_call_chunks and not chunk.generation_info:
+                    continue
+            yield chunk
+        if usage is not None:
+            yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=usage))
+
+    @override
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> ChatGenerationChunk | None:
+        made = super()._convert_chunk_to_generation_chunk(chunk, *args, **kwargs)
+        choices = chunk.get("choices")
+        if made is not None and choices:
+            _add_beside(made.message.additional_kwargs, choices[0].get("delta") or {})
+        return made
+
+    @override
+    def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
+        result = super()._create_chat_result(response, generation_info)
+        plain = response if isinstance(response, dict) else response.model_dump(warnings=False)
+        for generation, choice in zip(result.generations, plain["choices"], strict=False):
+            _add_beside(generation.message.additional_kwargs, choice.get("message") or {})
+        return result
+
+
+def _add_beside(kept: dict[str, Any], said: Mapping[str, Any]) -> None:
+    """Keeps what a message, or part of one, says beside its text."""
+    thought = next((said[name] for name in _THOUGHTS if isinstance(said.get(name), str) and said[name]), None)
+    if thought is not None:
+        kept["reasoning_content"] = thought
+    if isinstance(said.get("refusal"), str) and said["refusal"]:
+        kept["refusal"] = said["refusal"]
+
+
+async def as_a_stream(response: httpx2.Response) -> None:
+    """A hook for responses: makes a stream of one that should be, and hears when one was cut off."""
+    request = response.request
+    if response.status_code != 200 or "content-encoding" in response.headers or not _asks_for_stream(request):
+        return
+    kind = response.headers.get("content-type", "")
+    if not isinstance(response.stream, httpx2.AsyncByteStream):
+        return
+    if kind.startswith("text/event-stream"):
+        response.stream = _Watched(response.stream, request)
+    elif kind.startswith("application/json"):
+        response.headers["content-type"] = "text/event-stream"
+        response.headers.pop("content-length", None)
+        response.stream = _Opened(response.stream)
+
+
+def _asks_for_stream(request: httpx2.Request) -> bool:
+    try:
+        return _STREAMS.search(request.content) is not None
+    except httpx2.RequestNotRead:
+        return False
+
+
+class _Watched(httpx2.AsyncByteStream):
+    """A stream of events. Its end is an error if it comes before the reply's."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, request: httpx2.Request) -> None:
+        self._stream, self._request = stream, request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        ended, tail = False, b""
+        async for part in self._stream:
+            if not ended:
+                looked_at = tail + part
+                ended, tail = _ENDED.search(looked_at) is not None, looked_at[-_OVERLAP:]
+            yield part
+        if not ended:
+            raise httpx2.RemoteProtocolError("the stream ended before the reply did", request=self._request)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Opened(httpx2.AsyncByteStream):
+    """One whole JSON, as the events of a stream."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body = b"".join([part async for part in self._stream])
+        try:
+            reply = json.loads(body)
+            choices = [{**choice, "delta": _delta(choice.pop("message"))} for choice in reply["choices"]]
+            body = json.dumps({**reply, "object": "chat.completion.chunk", "choices": choices}).encode()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            pass  # an error, which says so itself
+        yield b"data: " + b" ".join(body.splitlines()) + b"\n\ndata: [DONE]\n\n"
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _delta(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        return {**message, "tool_calls": [{"index": place, **call} for place, call in enumerate(calls)]}
+    return message

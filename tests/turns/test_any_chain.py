@@ -1,0 +1,382 @@
+"""Any chain: whatever it says is kept and given again, and no output, exception or exit of one keeps a session."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
+from langchain_core.runnables.utils import AddableDict
+from pydantic import BaseModel
+
+from histories.base import HistoryStore, Turn, TurnStatus
+from histories.memory import MemoryStore
+from tests.turns.test_with_history import config
+from turns.calls import fit_to_show
+from turns.errors import ChainError, InvalidInput, WrongChain
+from turns.parts import parts_of
+from turns.run import Turns
+from turns.with_history import ChainWithHistory
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class City(BaseModel):
+    name: str
+    founded: datetime | None = None
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def saying(store: HistoryStore, *chunks: Any, **options: Any) -> ChainWithHistory:
+    """A chain that says these things, and raises those that are exceptions; with one, on `invoke` too."""
+
+    async def say(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        for chunk in chunks:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
+
+    said: Runnable[Any, Any] = RunnableGenerator(say)
+    if len(chunks) == 1 and not isinstance(chunks[0], BaseException):
+        said = RunnableLambda(lambda _: chunks[0])
+    return ChainWithHistory(said, Turns(store), **{"chain_name": "any", **options})
+
+
+async def streamed(chain: ChainWithHistory, **configurable: Any) -> list[Any]:
+    return [chunk async for chunk in chain.astream("hi", config(**configurable))]
+
+
+async def kept(store: HistoryStore) -> Turn:
+    return (await store.history("alice", "s1").turns()).items[-1]
+
+
+CALL = {"name": "weather", "args": {"city": "Oslo"}, "id": "c1"}
+DOCUMENT = Document("It is sunny.", metadata={"title": "Weather", "source": "https://example.org/w"})
+
+OUTPUTS: dict[str, tuple[Any, str]] = {
+    "a list of texts": (["a", "b"], '["a", "b"]'),
+    "a list of dictionaries": ([{"a": 1}], '[{"a": 1}]'),
+    "texts under a key": ({"output": ["a"]}, '["a"]'),
+    "blocks of content": ({"output": [{"type": "text", "text": "hi", "index": 0}]}, "hi"),
+    "two keys": ({"a": 1, "b": [2]}, '{"a": 1, "b": [2]}'),
+    "an answer and more": ({"answer": "sunny", "score": 0.5}, "sunny"),
+    "nothing": (None, "null"),
+    "a number": (7, "7"),
+    "a model": (City(name="Oslo"), '{"name": "Oslo", "founded": null}'),
+    "a dataclass": (Point(1), '{"x": 1}'),
+    "a set": ({3}, "[3]"),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+async def test_an_output_of_any_kind_is_answered_as_it_is_kept_as_text_and_given_again(name: str) -> None:
+    output, text = OUTPUTS[name]
+    store = MemoryStore()
+    chain = saying(store, output)
+    assert await chain.ainvoke("hi", config(turn_id="t")) == output
+    turn = await kept(store)
+    assert (turn.status, [m.text for m in turn.output]) == (TurnStatus.COMPLETE, [text])
+    again = await chain.ainvoke("hi", config(turn_id="t"))
+    assert again == (output if isinstance(output, (dict, list, int, type(None))) else turn.details["value"])
+    assert await streamed(chain) == [output]
+    assert [m.text for m in (await kept(store)).output] == [text]
+
+
+STREAMS: dict[str, tuple[list[Any], list[str]]] = {
+    "tokens under a key": ([{"answer": "It "}, {"answer": "is"}], ["It is"]),
+    "sources, then tokens": (
+        [AddableDict(context=[DOCUMENT]), AddableDict(answer="a"), AddableDict(answer="b")],
+        ["ab"],
+    ),
+    "progress, then tokens": ([{"progress": 0.1}, {"progress": 0.9}, {"answer": "a"}, {"answer": "b"}], ["ab"]),
+    "an object that grows": ([{}, {"a": "he"}, {"a": "hello"}, {"a": "hello", "b": 1}], ['{"a": "hello", "b": 1}']),
+    "items of a list": ([["a"], ["b"]], ['["a", "b"]']),
+    "several whole messages": ([AIMessage("a"), AIMessage("b")], ["a", "b"]),
+    "a text, then a message": (["a", AIMessage("b")], ["a", "b"]),
+    "parts of two messages": (
+        [AIMessageChunk(content=text, id=id) for text, id in (("a", "1"), ("b", "1"), ("c", "2"))],
+        ["ab", "c"],
+    ),
+    "messages with where they come from": (
+        [(AIMessageChunk(content=text, id="1"), {"langgraph_node": "model"}) for text in "ab"],
+        ["ab"],
+    ),
+    "updates of a graph": (
+        [{"model": {"messages": [AIMessage("a", id="1")]}}, {"tools": {"messages": [AIMessage("b", id="2")]}}],
+        ["a", "b"],
+    ),
+    "numbers": ([1, 5, 2], ["[1, 5, 2]"]),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_of_any_kind_is_sent_as_it_comes_and_kept_as_one_answer(name: str) -> None:
+    chunks, texts = STREAMS[name]
+    store = MemoryStore()
+    assert await streamed(saying(store, *chunks)) == chunks
+    turn = await kept(store)
+    assert (turn.status, [m.text for m in turn.output]) == (TurnStatus.COMPLETE, texts)
+    assert all(type(m) is AIMessage for m in turn.output)
+
+
+async def test_the_documents_beside_an_answer_are_its_sources_and_come_again() -> None:
+    store = MemoryStore()
+    chain = saying(store, {"input": "hi", "context": [DOCUMENT], "answer": "sunny"}, output_messages_key="answer")
+    await chain.ainvoke("hi", config(turn_id="t"))
+    (source,) = (await kept(store)).details["sources"]
+    assert (source["text"], source["title"], source["url"]) == ("It is sunny.", "Weather", "https://example.org/w")
+    assert [part["type"] for part in parts_of(await kept(store))] == ["text", "source"]
+    again = await chain.ainvoke("hi", config(turn_id="t"))
+    assert (again["answer"], again["context"][0]["page_content"]) == ("sunny", "It is sunny.")
+
+
+async def test_what_json_can_not_hold_of_a_reply_never_loses_it() -> None:
+    odd = {"at": datetime(2026, 1, 1, tzinfo=UTC), "id": UUID(int=1), "sum": Decimal("1.5"), "c": Colour.RED}
+    odd |= {"set": {1}, "bytes": b"x", "tuple": (1, 2), 3: "three"}  # type: ignore[dict-item]
+    store = MemoryStore()
+    await saying(store, AIMessage("hi", response_metadata=odd)).ainvoke("hi", config())
+    (message,) = (await kept(store)).output
+    assert message.text == "hi"
+    assert message.response_metadata["at"] == "2026-01-01T00:00:00+00:00"
+    assert message.response_metadata["3"] == "three"
+    assert message.response_metadata["set"] == [1]
+
+
+async def test_only_new_messages_of_a_state_are_kept_and_the_past_is_not_sent_again() -> None:
+    store = MemoryStore()
+
+    def graph(state: dict[str, Any]) -> dict[str, Any]:
+        call = AIMessage("", tool_calls=[CALL])
+        return {
+            "messages": [*state["messages"], call, ToolMessage("sunny", tool_call_id="c1"), AIMessage("It is sunny")]
+        }
+
+    chain = ChainWithHistory(RunnableLambda(graph), Turns(store), input_messages_key="messages")
+    for number in range(3):
+        output = await chain.ainvoke({"messages": [("human", f"q{number}")]}, config())
+        assert [m.type for m in output["messages"]] == ["human", "ai", "tool", "ai"]
+    assert [m.type for m in (await kept(store)).output] == ["ai", "tool", "ai"]
+    parts = parts_of(await kept(store))
+    assert [part["type"] for part in parts] == ["tool_call", "tool_result", "text"]
+
+
+# --- a turn always ends
+
+FAILURES: list[Callable[[], BaseException]] = [
+    ValueError,
+    KeyError,
+    RecursionError,
+    GeneratorExit,
+    KeyboardInterrupt,
+    SystemExit,
+    asyncio.CancelledError,
+    StopAsyncIteration,
+    TimeoutError,
+    lambda: BaseExceptionGroup("two", [ValueError(), SystemExit(3)]),
+]
+
+
+@pytest.mark.parametrize("said", [(), ("a",)], ids=["at once", "late"])
+@pytest.mark.parametrize("make", FAILURES, ids=lambda make: getattr(make, "__name__", "group"))
+async def test_whatever_a_chain_raises_its_turn_ends_and_the_session_is_free(
+    store: HistoryStore, make: Callable[[], BaseException], said: tuple[str, ...]
+) -> None:
+    with pytest.raises(ChainError):
+        await streamed(saying(store, *said, make()))
+    turn = await kept(store)
+    assert turn.status is (TurnStatus.INTERRUPTED if said else TurnStatus.FAILED)
+    assert [m.text for m in turn.output] == list(said)
+    async with asyncio.timeout(5):
+        await saying(store, "next").ainvoke("hi", config())
+
+
+@pytest.mark.parametrize("make", FAILURES[:6], ids=lambda make: getattr(make, "__name__", "group"))
+async def test_whatever_a_function_in_a_thread_raises_its_turn_ends(make: Callable[[], BaseException]) -> None:
+    def fail(_: Any) -> Any:
+        raise make()
+
+    store = MemoryStore()
+    with pytest.raises(ChainError):
+        await ChainWithHistory(RunnableLambda(fail), Turns(store)).ainvoke("hi", config())
+    assert (await kept(store)).status is TurnStatus.FAILED
+
+
+class Speaker(Runnable[Any, Any]):
+    """Says things without LangChain adding them up, which it can't do with all of them."""
+
+    def __init__(self, chunks: list[Any]) -> None:
+        self.chunks = chunks
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        async for chunk in self.astream(input):
+            return chunk
+        return None
+
+    async def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
+        for chunk in self.chunks:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
+
+
+class Hostile:
+    """Raises at every touch."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not compared")
+
+    __hash__ = object.__hash__
+
+
+def anything(dice: random.Random, depth: int = 0) -> Any:
+    """A value of any kind that a chain may say."""
+    loop: list[Any] = []
+    loop.append(loop)
+    leaves: list[Any] = [
+        "text", "", None, 3, float("nan"), True, b"\xff", 10**30, datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), {1, 2},
+        AIMessage("a"), AIMessageChunk(content="b", id="1"), AIMessageChunk(content=[{"type": "text", "text": "c"}]),
+        ToolMessage("t", tool_call_id="c1", artifact=object()), HumanMessage("h"), SystemMessage("s"),
+        RemoveMessage(id="1"), DOCUMENT, City(name="x"), Point(1), Colour.RED, "\ud800", loop, object(), Hostile(),
+        AIMessageChunk(content="", tool_call_chunks=[{"name": "w", "args": '{"ci', "id": "c", "index": 0}]),
+    ]  # fmt: skip
+    if depth > 3 or dice.random() < 0.5:
+        return dice.choice(leaves)
+    items = [anything(dice, depth + 1) for _ in range(dice.randrange(4))]
+    keys = dice.choices(["messages", "output", "answer", "a", "steps", 1, None, (1, 2)], k=len(items))
+    shapes: list[Any] = [items, tuple(items), dict(zip(keys, items, strict=True)), {"node": {"messages": items}}]
+    return dice.choice(shapes)
+
+
+async def test_no_output_out_of_many_random_ones_keeps_a_session_or_is_lost() -> None:
+    store, dice = MemoryStore(), random.Random(11)
+    failures = [ValueError("x"), KeyboardInterrupt(), GeneratorExit(), RecursionError()]
+    for number in range(300):
+        chunks = [anything(dice) for _ in range(dice.randrange(1, 4))]
+        if dice.random() < 0.2:
+            chunks.append(dice.choice(failures))
+        chain = ChainWithHistory(Speaker(chunks), Turns(store))
+        async with asyncio.timeout(10):
+            try:
+                await (streamed(chain) if number % 2 else chain.ainvoke("hi", config()))
+            except ChainError:
+                assert isinstance(chunks[-1], BaseException)
+        turn = await kept(store)
+        assert turn.status in (TurnStatus.COMPLETE, TurnStatus.INTERRUPTED, TurnStatus.FAILED)
+
+
+# --- what comes in, and what a model is shown
+
+INPUTS: list[Any] = [
+    {"role": "user", "content": "hi"},
+    ["human", "hi"],
+    [["human", "hi"]],
+    [{"type": "human", "content": "hi"}],
+    [{"type": "text", "text": "hi"}],
+    {"messages": [{"role": "user", "content": "hi"}]},
+]
+
+
+@pytest.mark.parametrize("value", INPUTS, ids=str)
+async def test_messages_are_taken_in_every_form_of_langchains(value: Any) -> None:
+    store = MemoryStore()
+    await saying(store, "ok").ainvoke(value, config())
+    assert [(m.type, m.text) for m in (await kept(store)).input] == [("human", "hi")]
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [[None], [3], 3, None, [{"x": 1}], {"x": 1, "y": 2}, [{"type": "human", "content": [{"a": nested(99)}]}]]
+)
+async def test_what_is_no_message_is_refused_with_a_sentence(value: Any) -> None:
+    with pytest.raises(InvalidInput):
+        await saying(MemoryStore(), "ok").ainvoke(value, config())
+
+
+async def test_a_pydantic_model_as_input_is_taken_for_its_fields() -> None:
+    class Upload(BaseModel):
+        input: str
+        file: str
+
+    store, seen = MemoryStore(), list[Any]()
+
+    def read(value: Any) -> str:
+        seen.append((value.file, value["input"], len(value["past"])))
+        return "ok"
+
+    chain = ChainWithHistory(
+        RunnableLambda(read), Turns(store), input_messages_key="input", history_messages_key="past"
+    )
+    for _ in range(2):
+        await chain.ainvoke(Upload(input="hi", file="abc"), config())
+    assert seen == [("abc", "hi", 0), ("abc", "hi", 2)]
+
+
+async def test_a_turn_id_of_another_chain_is_refused() -> None:
+    store = MemoryStore()
+    await saying(store, "one", chain_name="chat").ainvoke("hi", config(turn_id="t"))
+    with pytest.raises(WrongChain, match="/chat"):
+        await saying(store, "two", chain_name="tutor").ainvoke("hi", config(turn_id="t"))
+
+
+def test_a_history_is_shown_well_formed() -> None:
+    second = {**CALL, "id": "c2"}
+    bad = {"name": "w", "args": '{"ci', "id": "c3", "error": None, "type": "invalid_tool_call"}
+    past: list[BaseMessage] = [
+        HumanMessage("1"), AIMessage("", tool_calls=[CALL]),
+        HumanMessage("2"), AIMessage("look", tool_calls=[CALL, second]), ToolMessage("a", tool_call_id="c1"),
+        HumanMessage("3"), AIMessage(""), HumanMessage("4"), AIMessage("cut", invalid_tool_calls=[bad]),
+        ToolMessage("of no call", tool_call_id="c9"), SystemMessage("obey"),
+        HumanMessage("5"), AIMessage([{"type": "thinking", "thinking": "hm"}]),
+        HumanMessage("6"), AIMessage("", tool_calls=[second]),
+    ]  # fmt: skip
+    shown = fit_to_show(past, [ToolMessage("b", tool_call_id="c2")])
+    assert [m.text for m in shown] == ["1", "2", "look", "a", "3", "4", "cut", "5", "6", ""]
+    assert [call["id"] for m in shown if isinstance(m, AIMessage) for call in m.tool_calls] == ["c1", "c2"]
+    assert not any(isinstance(m, AIMessage) and m.invalid_tool_calls for m in shown)
+    assert all(any(m is one for one in past) for m in shown if m.text not in ("look", "cut"))
+
+
+async def test_a_call_that_was_cut_off_is_no_call() -> None:
+    store = MemoryStore()
+    chunk = AIMessageChunk(content="", tool_call_chunks=[{"name": "weather", "args": '{"ci', "id": "c1", "index": 0}])
+    with pytest.raises(ChainError):
+        await streamed(saying(store, chunk, ValueError()))
+    (message,) = (await kept(store)).output
+    assert isinstance(message, AIMessage)
+    assert (message.tool_calls, message.invalid_tool_calls[0]["args"]) == ([], '{"ci')

@@ -1,0 +1,65 @@
+"""The types of a chain as schemas, each under a name of its own.
+
+LangServe and OpenAPI tell schemas apart by their names alone: two chains whose outputs were both called "Output" would
+be held to the schema of one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from typing import Annotated, Any
+
+from langchain_core.utils.pydantic import create_model_v2
+from pydantic import BaseModel, BeforeValidator, create_model, model_validator
+
+from turns.inputs import as_typed
+
+_TAKEN: dict[str, str] = {}
+"""The names given so far, and the schemas that have them."""
+
+
+def named_schema(kind: Any, chain: str, role: str) -> type[BaseModel]:
+    """A model for a type: the class itself if it is one, under a name that no other schema has.
+
+    `role` is "Input" or "Output".
+    """
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        name, text = kind.__name__, json.dumps(kind.model_json_schema(), sort_keys=True)
+        if _TAKEN.setdefault(name, text) == text:
+            return kind
+        return _free(f"{_camel(chain)}{name}", text, lambda free: create_model(free, __base__=kind))
+    name = f"{_camel(chain)}{role}"
+    text = json.dumps(create_model_v2(name, root=kind).model_json_schema(), sort_keys=True)
+    return _free(name, text, lambda free: create_model_v2(free, root=kind))
+
+
+def taking_messages(kind: Any, key: str | None) -> Any:
+    """An input's type that takes messages in every form that LangChain documents, where it takes messages."""
+
+    def before(value: Any) -> Any:
+        if key is None:
+            return as_typed(value)
+        return {**value, key: as_typed(value[key])} if isinstance(value, dict) and key in value else value
+
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(key or "")
+        if field is None or "Message" not in repr(field.annotation):
+            return kind
+        validators: dict[str, Any] = {"as_typed": model_validator(mode="before")(lambda cls, value: before(value))}
+        return create_model(kind.__name__, __base__=kind, __validators__=validators)
+    inner = typing.get_type_hints(kind).get(key or "") if typing.is_typeddict(kind) else kind
+    return Annotated[kind, BeforeValidator(before)] if "Message" in repr(inner) else kind
+
+
+def _free(name: str, text: str, make: Any) -> type[BaseModel]:
+    free, number = name, 1
+    while _TAKEN.setdefault(free, text) != text:
+        number += 1
+        free = f"{name}{number}"
+    made: type[BaseModel] = make(free)
+    return made
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.replace("-", "_").split("_"))

@@ -1,0 +1,169 @@
+"""What a running turn says, piece by piece, for any number of readers; none hears a piece before the store has it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from histories.base import Event, OpenTurn, TurnDetails, jsonable
+from histories.journal import text_lengths
+from turns.merging import merged
+
+log = logging.getLogger("recollect.turns")
+
+PULSE_S: Final = 15.0
+"""Every so many seconds a stream shows that it is alive: sse-starlette's interval."""
+
+JOURNAL_S: Final = 0.05
+"""The first piece is journaled at once; then what has gathered, every so often. A write for each token costs more than
+the token."""
+
+Encode = Callable[[Any], bytes]
+"""A chunk as clients get it: JSON on one line."""
+
+
+def encode(chunk: Any) -> bytes:
+    """The JSON of a chunk, where no server says how its clients get it."""
+    value = chunk.model_dump(warnings=False) if isinstance(chunk, BaseModel) else chunk
+    return json.dumps(jsonable(value), separators=(",", ":")).encode("ascii")
+
+
+class Voice:
+    """The pieces of one turn, in their order.
+
+    `journals` is false for a turn that says everything at once: when its only piece is there, so is its end.
+    """
+
+    def __init__(self, encode: Encode, *, journals: bool) -> None:
+        self.chunks: list[Any] = []
+        self._encode, self._journals = encode, journals
+        self._data: list[bytes] = []
+        self._released = 0
+        self._turn: OpenTurn | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self._readers: set[asyncio.Future[None]] = set()
+        self._is_over = False
+
+    def output(self) -> Any:
+        """The pieces as one output; the only one as it is."""
+        return self.chunks[0] if len(self.chunks) == 1 else merged(self.chunks)
+
+    # For the turn that speaks.
+
+    def journal_to(self, turn: OpenTurn) -> None:
+        """From now on the pieces are journaled, and released when they are."""
+        if self._journals:
+            self._turn = turn
+
+    def say(self, chunk: Any) -> None:
+        self.chunks.append(chunk)
+        if not self._journals:
+            return  # released when the turn has ended
+        if self._turn is None:
+            self._release(len(self.chunks))
+        elif self._writer is None:
+            self._writer = asyncio.create_task(self._write(self._turn), name="recollect-journal")
+
+    async def close(self) -> None:
+        """Returns when nothing is written to the journal any more. What it does not have is released with the end."""
+        self._closing.set()
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+
+    def finish(self, *, kept: bool = True) -> None:
+        """The turn has ended, and all that it said is on the record (or, if that was not `kept`, is not to be told)."""
+        self._is_over = True
+        self._release(len(self.chunks) if kept else self._released)
+
+    def _encoded(self, chunk: Any) -> bytes:
+        """A chunk as clients get it; one that a server can't write down, as well as can be."""
+        try:
+            return self._encode(chunk)
+        except Exception:  # noqa: BLE001 - a chain may say anything
+            return encode(chunk)
+
+    def details(self) -> TurnDetails:
+        """What the record needs to tell the rest to who has heard some of it."""
+        if not self._journals or len(self.chunks) < 2:
+            return TurnDetails()
+        details = TurnDetails(events=len(self.chunks))
+        lengths = text_lengths(self.data(0, len(self.chunks)))
+        if lengths is not None:
+            details["lengths"] = lengths
+        return details
+
+    async def _write(self, turn: OpenTurn) -> None:
+        """Journals what is there, and after a moment what has come meanwhile, until the turn is about to end."""
+        while len(self._data) < len(self.chunks) and not self._closing.is_set():
+            data = [self._encoded(chunk) for chunk in self.chunks[len(self._data) :]]
+            try:
+                await turn.journal(data)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the turn goes on
+                # Nothing is said any more that the record might not hold; the end tells all, or that it was lost.
+                log.warning("turn %s: what it says can't be journaled: %s", turn.turn_id, error)
+                return
+            self._data += data
+            self._release(len(self._data))
+            try:
+                async with asyncio.timeout(JOURNAL_S):
+                    await self._closing.wait()
+            except TimeoutError:
+                continue
+        self._writer = None
+
+    def _release(self, upto: int) -> None:
+        self._released = upto
+        self.wake()
+
+    # For who hears it.
+
+    def data(self, start: int, end: int) -> list[bytes]:
+        """Pieces as clients get them."""
+        kept = self._data[start:end]
+        return [*kept, *(self._encoded(chunk) for chunk in self.chunks[start + len(kept) : end])]
+
+    def wake(self) -> None:
+        """Lets all who wait look again."""
+        readers, self._readers = self._readers, set()
+        for reader in readers:
+            if not reader.done():
+                reader.set_result(None)
+
+    async def read(self, after: int = -1) -> AsyncGenerator[tuple[int, int], None]:
+        """From which piece to before which one there is something to hear; ends when the turn has ended.
+
+        Every PULSE_S without anything, there are none between the two: who listens can show that it lives.
+        """
+        position, loop = after + 1, asyncio.get_running_loop()
+        while True:
+            if position < self._released:
+                start, position = position, self._released
+                yield start, position
+            elif self._is_over:
+                return
+            else:
+                news: asyncio.Future[None] = loop.create_future()
+                self._readers.add(news)
+                pulse = loop.call_later(PULSE_S, _wake, news)
+                try:
+                    await news
+                finally:
+                    pulse.cancel()
+                    self._readers.discard(news)
+                if position >= self._released and not self._is_over:
+                    yield position, position
+
+
+def _wake(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)
+
+
+def events_of(voice: Voice, start: int, end: int) -> Sequence[Event]:
+    return [Event(start + place, data) for place, data in enumerate(voice.data(start, end))]

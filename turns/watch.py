@@ -1,0 +1,142 @@
+"""Following a turn from outside: on the server that runs it, on any other one, and when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from histories.base import Event, SessionHistory, Turn, TurnStatus
+from histories.journal import CRASHED
+from turns import voice
+from turns.errors import OwnerDied, RecordedFailure, ShuttingDown, TurnStopped
+from turns.outputs import output_of
+from turns.run import Turns
+from turns.voice import Encode
+
+_AGAIN_S = 0.05
+"""How soon a turn is looked at again whose events have ended, while its end is not on the record yet."""
+
+
+async def watch(
+    turns: Turns, user_id: str, session_id: str, turn_id: str, *, after: int = -1
+) -> AsyncGenerator[Sequence[Event], None]:
+    """What a turn says, from the event after that number on: from wherever it runs, and then from its record.
+
+    * An empty list comes now and then, to show that the watch lives.
+    * It ends when the turn has ended well, or was stopped on purpose.
+
+    Raises: `TurnNotFound`, `SessionNotFound`; what kept the turn from its end, as its own client was told;
+    `ShuttingDown` when this server is about to end and the turn runs on another one.
+    """
+    run = turns.find(user_id, session_id, turn_id)
+    if run is not None:
+        async with aclosing(run.events(after)) as events:
+            async for some in events:
+                yield some
+        return
+    history = turns.store.history(user_id, session_id)
+    turn = await history.turn(turn_id)
+    while turn.status is TurnStatus.RUNNING:
+        async with aclosing(_elsewhere(turns, history, turn_id, after)) as events:
+            async for some in events:
+                after = some[-1].seq if some else after
+                yield some
+        await asyncio.sleep(_AGAIN_S)
+        turn = await history.turn(turn_id)
+    yield rest_of(turn, after, turns.encode)
+    raise_failure(turn)
+
+
+async def _elsewhere(
+    turns: Turns, history: SessionHistory, turn_id: str, after: int
+) -> AsyncGenerator[Sequence[Event], None]:
+    """The events that the store has of a turn of another process, and signs of life between them."""
+    events = aiter(history.events(turn_id, after=after))
+    closing: asyncio.Future[Any] = asyncio.ensure_future(turns.closing.wait())
+    following: asyncio.Future[Sequence[Event] | None] | None = None
+    try:
+        while True:
+            following = following or asyncio.ensure_future(_next(events))
+            both: set[asyncio.Future[Any]] = {following, closing}
+            await asyncio.wait(both, timeout=voice.PULSE_S, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                some, following = following.result(), None
+                if some is None:
+                    return
+                yield some
+            elif closing.done():
+                raise ShuttingDown("This server is shutting down: go on listening at another one.")
+            else:
+                yield ()
+    finally:
+        closing.cancel()
+        if following is not None:
+            following.cancel()
+            await asyncio.wait({following})
+
+
+async def _next(events: AsyncIterator[Sequence[Event]]) -> Sequence[Event] | None:
+    return await anext(events, None)
+
+
+async def ended(turns: Turns, user_id: str, session_id: str, turn_id: str) -> Turn:
+    """The turn, once it has ended, wherever it runs. `TurnNotFound`, `SessionNotFound`, `ShuttingDown`."""
+    run = turns.find(user_id, session_id, turn_id)
+    if run is not None:
+        await asyncio.wait({run.task})
+    history = turns.store.history(user_id, session_id)
+    while (turn := await history.turn(turn_id)).status is TurnStatus.RUNNING:
+        async with aclosing(_elsewhere(turns, history, turn_id, -1)) as events:
+            async for _ in events:
+                pass
+        await asyncio.sleep(_AGAIN_S)
+    return turn
+
+
+def rest_of(turn: Turn, after: int, encode: Encode) -> Sequence[Event]:
+    """What a turn that has ended has to say to who has heard its events up to a number: at most one event.
+
+    Of text it is what is missing. Of other outputs, which can't be cut, it is the whole one, for who has not heard all.
+    """
+    if not turn.output and "value" not in turn.details:
+        return []
+    count = max(turn.details.get("events", 1), 1)
+    if after >= count - 1:
+        return []
+    output = output_of(turn, None)
+    if isinstance(output, AIMessage):
+        output = AIMessageChunk(**output.model_dump(exclude={"type"}))
+    lengths = turn.details.get("lengths")
+    if after >= 0 and lengths is not None:
+        heard = sum(lengths[: after + 1])
+        if isinstance(output, str):
+            output = output[heard:]
+        elif isinstance(output, AIMessageChunk) and isinstance(output.content, str):
+            output = output.model_copy(update={"content": output.content[heard:]})
+    return [Event(count - 1, _one_line(encode(output)))]
+
+
+def _one_line(data: bytes) -> bytes:
+    return data if b"\n" not in data else json.dumps(json.loads(data)).encode("ascii")
+
+
+def raise_failure(turn: Turn) -> None:
+    """Raises what the turn's own client was told, if it did not end well."""
+    reason, error = turn.details.get("finish_reason"), turn.details.get("error")
+    if error is not None:
+        raise RecordedFailure(error["status_code"], error["message"])
+    if turn.status is TurnStatus.FAILED:
+        raise RecordedFailure(502, "The turn failed. Send it again.")
+    if turn.status is not TurnStatus.INTERRUPTED or reason == "stopped":
+        return
+    if reason == CRASHED or reason is None:
+        raise OwnerDied(
+            f"The server that ran this turn died. What was said so far is kept: send it again, with the turn_id "
+            f"{turn.turn_id!r}, to have it answered."
+        )
+    raise TurnStopped("The turn was stopped. What was said so far is kept.")
