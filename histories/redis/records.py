@@ -90,7 +90,7 @@ def ended_record(reply: Reply | Turn, tokens: int, token: str, at: datetime) -> 
     details = {
         "usage": reply.usage,
         "kind": reply.kind,
-        "details": json.loads(codec.dump(dict(reply.details))),
+        "details": json.loads(codec.dump(dict(reply.details))) if reply.details else None,
         "tokens": tokens,
     }
     kept = {"at": at.isoformat(), **{name: value for name, value in details.items() if value}}

@@ -14,7 +14,8 @@ local turn_id, is_given, added, limit = ARGV[6], ARGV[7] == '1', tonumber(ARGV[8
 local begun, interrupted, chain, title, session_id, at = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local version_of, if_last = ARGV[16], ARGV[17]
 
-local meta = redis.call('HMGET', SESSION, 'run', 'last', 'tokens', 'tree', 'todo', 'sweep', 'shown', 'top', 'turns')
+local meta = redis.call('HMGET', SESSION, 'run', 'last', 'tokens', 'tree', 'todo', 'sweep', 'shown', 'top', 'turns',
+  'created')
 local run, last, tokens, is_tree = meta[1], tonumber(meta[2] or 0), tonumber(meta[3] or 0), meta[4]
 
 local function is_lost()
@@ -52,7 +53,7 @@ local function number_in_line(earlier)
     if earlier == last then redis.call('HSET', SESSION, 'tokens', before) end
     redis.call('ZREM', WINDOW, member(earlier))
   end
-  redis.call('HSET', SESSION, 'shown', redis.call('ZCARD', WINDOW))
+  if before or not meta[7] then redis.call('HSET', SESSION, 'shown', redis.call('ZCARD', WINDOW)) end
   if earlier then
     redis.call('HINCRBY', SESSION, 'shape', 1)
     redis.call('HDEL', SESSION, 'e' .. earlier, 'f' .. earlier)
@@ -64,7 +65,8 @@ local function number_in_line(earlier)
 end
 
 local function begin(earlier, version)
-  redis.call('HSET', SESSION, 'added', added)  -- first: a server without memory then refuses all that follows, too
+  -- First: a server without memory then refuses all that follows, too.
+  redis.call('HSET', SESSION, 'added', added, 'updated', at)
   if last > 0 and redis.call('HEXISTS', SESSION, 'e' .. last) == 0 and redis.call('HEXISTS', SESSION, 't' .. last) == 1 then
     redis.call('HSET', SESSION, 'e' .. last, interrupted)
   end
@@ -77,28 +79,28 @@ local function begin(earlier, version)
   end
   redis.call('HSET', SESSION, 'run', token, 'last', number, 'chain', chain,
     't' .. number, begun, 'i' .. turn_id, number)
-  redis.call('HSETNX', SESSION, 'tokens', 0)
-  redis.call('HSETNX', SESSION, 'title', title)
-  redis.call('HSETNX', SESSION, 'created', at)
+  if not meta[10] then redis.call('HSET', SESSION, 'title', title, 'created', at) end
   redis.call('SET', LEASE, token .. ' ' .. channel, 'PX', lease_ms)
-  touch(session_id, at)
+  redis.call('ZADD', SESSIONS, at, session_id)
   return number
 end
 
-local function messages_of(record)
-  return string.match(record or '', '^[^\n]*\n[^\n]*\n[^\n]*\n([^\n]*)$') or '?'  -- no JSON: it is damaged
+local function id_and_messages_of(record)
+  local id, messages = string.match(record or '', '^([^\n]*)\n[^\n]*\n[^\n]*\n([^\n]*)$')
+  return id or '?', messages or '?'  -- no JSON: it is damaged
 end
 
 local function window()
   local turns = {}
   if limit > 0 then  -- histories.window.window_floor
     local half = math.max(1, math.floor(limit / 2))
-    local floor = math.max(0, math.floor((tonumber(field('tokens')) + added) / half) - 1) * half
+    local floor = math.max(0, math.floor((tonumber(field('tokens') or 0) + added) / half) - 1) * half
     for place, each in ipairs(redis.call('ZRANGEBYSCORE', WINDOW, floor, '+inf')) do
       local number = tonumber(each)
       local turn = redis.call('HMGET', SESSION, 't' .. number, 'e' .. number)
-      local id = line_of(turn[1] or '', 1)
-      turns[place] = '[' .. id .. ',' .. messages_of(turn[1]) .. ',' .. messages_of(turn[2]) .. ']'
+      local id, input = id_and_messages_of(turn[1])
+      local _, output = id_and_messages_of(turn[2])
+      turns[place] = '[' .. id .. ',' .. input .. ',' .. output .. ']'
     end
   end
   return '[' .. table.concat(turns, ',') .. ']'

@@ -9,9 +9,8 @@ local token, number, record, tokens, session_id, at = ARGV[1], ARGV[2], ARGV[3],
 if field('run') ~= token then
   return {line_of(field('e' .. number) or '', 2) == token and 'done' or 'lost'}
 end
-finish(number, record, tokens)
-if record ~= '' then touch(session_id, at) end
-redis.call('DEL', KEYS[7])
+local has_work = finish(number, record, tokens, at)
+if record ~= '' then redis.call('ZADD', SESSIONS, at, session_id) end
 redis.pcall('PUBLISH', ARGV[7], 'end')
 wake_first(read_queue(QUEUE, now_ms()))
-return {field('todo') and 'unfinished' or 'done'}
+return {has_work and 'unfinished' or 'done'}

@@ -10,9 +10,8 @@ local run, wait_ms = holder(now_ms(), tonumber(ARGV[9]), tonumber(ARGV[8]))
 if run ~= token then return {'done'} end
 if wait_ms > 0 then return {'busy'} end
 if field('e' .. number) then record, tokens = '', '' end
-finish(number, record, tokens)
+finish(number, record, tokens, at)
 touch(session_id, at)
-redis.call('DEL', KEYS[7])
 redis.pcall('PUBLISH', ARGV[7], 'end')
 wake_first(read_queue(QUEUE, now_ms()))
 return {'done'}
