@@ -122,7 +122,6 @@ TOO_LONG_FILES = {
 TOO_LONG_FUNCTIONS = set[str]()
 KNOWN_CIRCLES = [
     {"histories.files." + name for name in ("follow", "history", "idle", "rewrite", "settle", "store", "turn")},
-    {"histories.redis.store", "histories.redis.turn"},
 ]
 
 
