@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage
@@ -62,10 +62,10 @@ class OpenTurn(ABC):
         finally:
             self.gate.close(self.key)
 
+    @abstractmethod
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
         """Appends events, of which `first` is the number of the first one."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _end(self, reply: Reply) -> None:
         """Writes the end and frees the session among all processes. Is not cancelled, and called once."""
-        raise NotImplementedError

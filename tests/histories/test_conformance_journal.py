@@ -27,8 +27,6 @@ from histories.base import (
 from tests.proofs import proves
 from tests.stores import Stores, all_turns, begun, replied, said, talk
 
-pytestmark = pytest.mark.usefixtures("keeps_all")
-
 WITHIN_S = 10
 
 
