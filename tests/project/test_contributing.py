@@ -72,6 +72,11 @@ def test_every_room_has_its_row() -> None:
     assert sorted(rows) == sorted(rooms)
 
 
+def test_a_word_of_the_glossary_has_one_meaning() -> None:
+    words = [word for row in cells(section(HOUSE, "Glossary")) for word in row[0].split(", ")]
+    assert len(words) == len(set(words)) > 20
+
+
 def test_every_route_stands_at_its_module(tmp_path: Path) -> None:
     found = defaultdict[str, set[str]](set)
     app = create_app(Settings(data_dir=tmp_path), model=EchoModel(), store=MemoryStore(), chains=[])
