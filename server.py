@@ -27,7 +27,7 @@ from sse_starlette.sse import unpatch_uvicorn_signal_handler
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from api import page
+from api import memory, page
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, Serializer, readable
 from api.sessions import routes as session_routes
@@ -39,6 +39,7 @@ from auth.links import login_url, server_url
 from auth.middleware import Auth, AuthMiddleware, current_user
 from chains import BadChain, Chain, load_chains
 from chains.checks import doubt_about
+from chat_models.context import context_of
 from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
@@ -86,6 +87,7 @@ def create_app(
             if talks is None:
                 endpoint = stack.enter_context(_endpoint(settings))
                 talks = await stack.enter_async_context(connect(endpoint, timeout_s=settings.model_timeout_s))
+            turns.fits.serve(talks, context_of)
             for chain in chains:
                 if chain not in at_once:
                     _add_chain(app, chain, await stack.enter_async_context(_opened(app, chain, talks, turns)))
@@ -111,6 +113,7 @@ def create_app(
         _ops(histories),
         session_routes.router(histories),
         turn_routes.router(turns),
+        memory.router(histories),
         page.router(cards),
         playground_routes.router([chain.name for chain in chains]),
     ):
@@ -137,7 +140,8 @@ def _rules(settings: Settings) -> Rules:
     return Rules(
         wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,
         limit_s=settings.turn_limit_s,
-        window_tokens=settings.window_tokens,
+        window_tokens=None if settings.window_tokens == "auto" else settings.window_tokens,
+        recall=settings.recall,
         on_disconnect=settings.on_disconnect,
         grace_s=settings.grace_s,
         hash_users=settings.trace_hash_users,

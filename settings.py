@@ -47,6 +47,7 @@ def _hs256_key(secret: SecretStr) -> SecretStr:
 
 
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+WindowTokens = Annotated[int, Field(ge=100)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -75,7 +76,8 @@ class Settings(BaseSettings):
     turn_wait_s: Seconds = 60.0
     on_disconnect: Literal["grace", "finish", "stop"] = "grace"
     grace_s: Seconds = 30.0
-    window_tokens: int = Field(3000, ge=100)
+    window_tokens: Literal["auto"] | WindowTokens = "auto"
+    recall: Literal["session", "user", "off"] = "session"
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     turn_limit_s: Seconds = 600.0

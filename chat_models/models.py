@@ -52,6 +52,15 @@ class Endpoint:
         return f"{self.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
+    def profile(self) -> ModelProfile | None:
+        """What LangChain can't know of the embedded model: how much it reads at once, and its longest reply."""
+        if self.model != embedded_model.NAME or not self.is_loopback:
+            return None
+        return ModelProfile(
+            max_input_tokens=embedded_model.CONTEXT_TOKENS, max_output_tokens=embedded_model.MAX_REPLY_TOKENS
+        )
+
+    @property
     def is_loopback(self) -> bool:
         """Whether it is on this machine."""
         return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
@@ -108,6 +117,7 @@ async def connect(endpoint: Endpoint, *, timeout_s: float) -> AsyncIterator[Chat
                 stream_usage=True,
                 stream_chunk_timeout=None,  # the clients' timeout does it, without a task for each token
                 use_responses_api=False,
+                profile=endpoint.profile,
             )
 
 

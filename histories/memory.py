@@ -41,7 +41,7 @@ from histories.base import (
     title_of,
 )
 from histories.journal import Journal
-from histories.search import Text, hits, rank
+from histories.search import Index, Text, hits
 from histories.window import window_floor
 
 _Key = tuple[str, str]
@@ -65,6 +65,8 @@ class _Record:
     updated_at: datetime
     nodes: list[_Node] = field(default_factory=list)
     head: _Node | None = None
+    index: Index[str] = field(default_factory=Index)
+    """The words of its complete turns, also of those that are gone; as far as a recall has needed them."""
 
     def line(self) -> list[_Node]:
         """The shown line, oldest first."""
@@ -103,8 +105,16 @@ class _Record:
     def seen(self, node: _Node) -> Turn:
         """The turn as it is given out: a copy, with its versions."""
         versions = [other.turn.turn_id for other in self.nodes if other.parent is node.parent]
-        turn = replace(node.turn, versions=versions if len(versions) > 1 else ())
-        return replace(turn, input=_copies(turn.input), output=_copies(turn.output))
+        return _copy(replace(node.turn, versions=versions if len(versions) > 1 else ()))
+
+    def ranked(self, query: str, limit: int, exclude: Collection[str]) -> list[tuple[Turn, float]]:
+        """The complete turns of the shown line that have words of the query, best first, with their scores."""
+        line = {n.turn.turn_id: n.turn for n in self.line() if n.turn.status is TurnStatus.COMPLETE}
+        for turn_id, turn in line.items():
+            if turn_id not in self.index:
+                self.index.add(turn_id, codec.text_of([*turn.input, *turn.output]))
+        best = self.index.rank(query, line.keys() - exclude)[:limit]
+        return [(line[turn_id], score) for turn_id, score in best]
 
     def expect(self, if_last: str | None) -> None:
         last = self.head.turn.turn_id if self.head is not None else ""
@@ -172,16 +182,14 @@ class MemoryStore(HistoryStore):
         exclude: Collection[tuple[str, str]] = (),
         limit: int = 8,
     ) -> list[Recalled]:
-        turns = {
-            (session, node.turn.turn_id): record.seen(node)
+        found = [
+            (score, session, turn)
             for (user, session), record in self.records.items()
             if user == user_id and session_id in (None, session)
-            for node in record.line()
-            if node.turn.status is TurnStatus.COMPLETE
-        }
-        texts = [Text(key, codec.text_of([*turn.input, *turn.output])) for key, turn in turns.items()]
-        ranked = [(key, score) for key, score in rank(query, texts) if key not in exclude]
-        return [Recalled(key[0], turns[key], score) for key, score in ranked[:limit]]
+            for turn, score in record.ranked(query, limit, {turn for of, turn in exclude if of == session})
+        ]
+        found.sort(key=lambda one: one[0], reverse=True)
+        return [Recalled(session, _copy(turn), score) for score, session, turn in found[:limit]]
 
     @override
     async def notes(self, user_id: str) -> list[Note]:
@@ -423,6 +431,10 @@ def _texts(line: Iterable[_Node]) -> list[Text[str]]:
 
 def _copies(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
     return codec.load_messages(json.loads(codec.dump_messages(messages)))
+
+
+def _copy(turn: Turn) -> Turn:
+    return replace(turn, input=_copies(turn.input), output=_copies(turn.output))
 
 
 def _ended(turn: Turn) -> Turn:

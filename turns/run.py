@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Any, Final, Literal, get_args
 
-from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.base import (
@@ -42,8 +41,10 @@ from turns.errors import TurnTooLong as TurnTooLong
 from turns.errors import WrongChain as WrongChain
 from turns.exits import contain_exits, in_a_chain
 from turns.failures import hashed, is_of_a_model, summary, without_secrets
+from turns.fit import UNKNOWN, Fits
 from turns.merging import merged
 from turns.outputs import Recorded, as_text
+from turns.recall import Recall
 from turns.voice import Encode, Voice, encode, events_of
 
 log = logging.getLogger("recollect.turns")
@@ -68,7 +69,10 @@ class Rules:
     wait_s: float = 60.0
     limit_s: float = 600.0
     """How long a whole turn may take, from the moment its session is free; 0: any time."""
-    window_tokens: int = 3000
+    window_tokens: int | None = None
+    """How much of the past a model is shown; None: what fits it."""
+
+    recall: Recall = "session"
     on_disconnect: OnDisconnect = "grace"
     grace_s: float = 30.0
     """How long a turn goes on when nobody listens to it, with `grace`."""
@@ -104,6 +108,7 @@ class Turns:
         encode: Encode = encode,
     ) -> None:
         self.store, self.rules, self.explain, self.encode = store, rules or Rules(), explain or _plainly, encode
+        self.fits = Fits(self.rules.window_tokens)
         self.running: set[TurnRun] = set()
         self._named: dict[tuple[str, str, str], TurnRun] = {}
         self.closing = asyncio.Event()
@@ -114,7 +119,7 @@ class Turns:
         user_id: str,
         session_id: str | None,
         new: NewTurn,
-        generate: Callable[[Sequence[BaseMessage]], AsyncGenerator[Any, None]],
+        generate: Callable[[OpenTurn], AsyncGenerator[Any, None]],
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
         record: Record,
         limit_s: float | None = None,
@@ -122,18 +127,20 @@ class Turns:
         streaming: bool = False,
         on_disconnect: OnDisconnect | None = None,
         if_last: str | None = None,
+        window_tokens: int = UNKNOWN,
     ) -> TurnRun:
         """Starts a turn, which is kept if it is of a session.
 
-        `generate` gives the output's chunks from the window, `replay` those of a turn on record.
+        `generate` gives the output's chunks from what was begun, `replay` those of a turn on record.
         `record` says how an output is put on the record. The turn may take `limit_s` seconds (0: any time, None: as
         long as the rules say). `streaming` tells that it says its output in pieces. It begins only if the last turn of
-        the session is `if_last`.
+        the session is `if_last`. `window_tokens` is how much it is given of the past.
         """
         if self.closing.is_set():
             raise ShuttingDown("The server is shutting down: try again.")
         history = None if session_id is None else self.store.history(user_id, session_id)
         rules = self.rules if limit_s is None else replace(self.rules, limit_s=limit_s)
+        rules = replace(rules, window_tokens=window_tokens)
         rules = rules if on_disconnect is None else replace(rules, on_disconnect=on_disconnect)
         voice = Voice(self.encode, journals=streaming)
         run = TurnRun(rules, history, new, generate, replay, record, self.explain, voice, if_last)
@@ -164,6 +171,7 @@ class Turns:
     async def drain(self, limit_s: float) -> None:
         """Begins no more turns, gives the running ones `limit_s` to end, then stops them and keeps what they said."""
         self.closing.set()
+        self.fits.close()
         tasks = {run.task for run in self.running}
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)
@@ -218,7 +226,7 @@ class TurnRun:
         rules: Rules,
         history: SessionHistory | None,
         new: NewTurn,
-        generate: Callable[[Sequence[BaseMessage]], AsyncGenerator[Any, None]],
+        generate: Callable[[OpenTurn], AsyncGenerator[Any, None]],
         replay: Callable[[Turn], AsyncGenerator[Any, None]],
         record: Record,
         explain: Explain,
@@ -355,7 +363,7 @@ class TurnRun:
         return await self._history.begin(
             self._new,
             wait_s=self._rules.wait_s,
-            window_tokens=self._rules.window_tokens,
+            window_tokens=self._rules.window_tokens or UNKNOWN,
             on_stop=self._stop_from_any_thread,
             if_last=self._if_last,
         )
@@ -399,7 +407,7 @@ class TurnRun:
         contain_exits(self._loop)
         in_a_chain.set(True)
         try:
-            await self._say(self._generate(turn.past))
+            await self._say(self._generate(turn))
         except GeneratorExit:
             raise  # it closes this coroutine, too, which may not wait for anything any more
         except ChainError as refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -22,6 +22,7 @@ from typing_extensions import override
 from histories.base import (
     InvalidId,
     NewTurn,
+    OpenTurn,
     SessionHistory,
     Turn,
     TurnRunning,
@@ -31,14 +32,15 @@ from histories.base import (
     run_blocking,
 )
 from turns import quiet
-from turns.calls import fit_to_show
 from turns.failures import hashed
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
+from turns.recall import Recall
 from turns.run import ON_DISCONNECT, InvalidInput, TurnRun, Turns, TurnStopped, WrongChain
 from turns.schemas import named_schema, taking_messages
+from turns.showing import Showing, speaking
 from turns.shown import Redaction, well_formed
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
@@ -119,6 +121,12 @@ class ChainWithHistory(RunnableWithMessageHistory):
     limit_s: float | None = None
     """How long a turn may take; None: as long as the rules say."""
 
+    recall: Recall | None = None
+    """Where earlier exchanges are looked for that bear on the question; None: where the rules say."""
+
+    notes: bool = False
+    """Whether the model is shown the notes about the user."""
+
     unheard: tuple[type[BaseCallbackHandler], ...] = ()
     """Callback handlers whose findings nobody reads: they are not called."""
 
@@ -138,6 +146,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
         output_type: Any = None,
         memory: bool = True,
         limit_s: float | None = None,
+        recall: Recall | None = None,
+        notes: bool = False,
         unheard: tuple[type[BaseCallbackHandler], ...] = (),
     ) -> None:
         def get_session_history(user_id: str, session_id: str) -> SessionHistory:
@@ -159,6 +169,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
             chain_name=chain_name,
             memory=memory,
             limit_s=limit_s,
+            recall=recall,
+            notes=notes,
             unheard=unheard,
         )
 
@@ -230,18 +242,26 @@ class ChainWithHistory(RunnableWithMessageHistory):
         config, notes, note = self._with_callbacks(self._with_traces(config, place))
         call = Call(None, config, note)
 
-        def generate(past: Sequence[BaseMessage]) -> AsyncGenerator[Any, None]:
+        showing = self._showing(place, new)
+
+        def speak(past: list[BaseMessage]) -> AsyncGenerator[Any, None]:
             self._prepare(call, input, past, new.input)
             if redaction is not None:
                 redaction.hide(call.given.past)
             return run(call)
+
+        def generate(turn: OpenTurn) -> AsyncGenerator[Any, None]:
+            if showing is None:
+                return speak([])
+            return speaking(showing, turn, speak, lambda: notes is not None and notes.heard)
 
         def replay(turn: Turn) -> AsyncGenerator[Any, None]:
             return self._replay(turn, input, config, streaming=streaming)
 
         def record(output: Any, cut: bool) -> Recorded:
             output = output if cut or call.state is None else call.state
-            return noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
+            done = noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
+            return done if showing is None else self._counted(done, showing, new, cut=cut)
 
         return self.turns.start(
             *place,
@@ -253,7 +273,26 @@ class ChainWithHistory(RunnableWithMessageHistory):
             streaming=streaming,
             on_disconnect=config.get("configurable", {}).get("on_disconnect") or None,
             if_last=config.get("configurable", {}).get("if_last"),
+            window_tokens=showing.fit.window if showing is not None else 0,
         )
+
+    def _showing(self, place: tuple[str, str | None], new: NewTurn) -> Showing | None:
+        user_id, session_id = place
+        if session_id is None:
+            return None
+        recall = self.turns.rules.recall if self.recall is None else self.recall
+        fit = self.turns.fits.of(self.bound)
+        return Showing(self.turns.store, user_id, session_id, fit, new.input, recall=recall, notes=self.notes)
+
+    def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
+        """The output with what it counts in a window, and with what was recalled; the model's own count is heeded."""
+        if done.usage is not None and not cut and not is_graph(self.bound):  # a graph asks more than once
+            showing.fit.count(self.chain_name, showing.prompt_tokens(), done.usage["input_tokens"])
+        whole = estimate_tokens(new.input) + done.tokens
+        done = replace(done, tokens=max(0, min(whole, showing.fit.turn) - new.tokens))
+        if showing.recalled:
+            return replace(done, details={**done.details, "recalled": showing.recalled})
+        return done
 
     def _place(self, config: RunnableConfig) -> tuple[str, str | None]:
         """Whose turn it is, and in which session; in none, if the chain does not remember."""
@@ -272,7 +311,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
         configurable = config.get("configurable", {})
         turn_id, version_of = (_id_or_none(configurable, name) for name in ("turn_id", "version_of"))
         messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
-        tokens = estimate_tokens(messages)
+        # No more than its share: what is longer is shown shortened, once it is past.
+        tokens = min(estimate_tokens(messages), self.turns.fits.of(self.bound).turn // 2)
         if turn_id is None:
             return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
         return NewTurn(
@@ -289,8 +329,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
         if not self.memory:
             call.value = well_formed(input)
             return
-        _check_tool_messages(past, new)
-        shown = [well_formed(with_id(message)) for message in fit_to_show(past, new)]
+        shown = [well_formed(with_id(message)) for message in past]
         said = [well_formed(message) for message in new]
         call.given = Given(shown, said)
         call.value = self._with_past(fields_of(input), shown, said)
@@ -545,12 +584,3 @@ def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:
         named.add((session_id, str(turn_id)))
         sessions.setdefault(session_id, []).append(place)
     return list(sessions.values())
-
-
-def _check_tool_messages(past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> None:
-    """A tool's result has to answer a call of the last reply: else it is a forged one."""
-    last = past[-1] if past else None
-    calls = {call["id"] for call in last.tool_calls} if isinstance(last, AIMessage) else set()
-    for message in new:
-        if message.type == "tool" and getattr(message, "tool_call_id", None) not in calls:
-            raise InvalidInput("A tool message answers a tool call of the reply before it: there is no such call.")
