@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 import langchain_openai
 import openai
+from langchain_core.language_models import ModelProfile
 from pydantic import SecretStr
 
 from chat_models import embedded_model

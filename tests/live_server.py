@@ -133,11 +133,17 @@ class Here(Live):
 
 @contextmanager
 def serve_here(
-    folder: Path, *, model: Any = None, store: Any = None, chains: list[Chain] | None = None, **settings: Any
+    folder: Path,
+    *,
+    model: Any = None,
+    model_name: str | None = None,
+    store: Any = None,
+    chains: list[Chain] | None = None,
+    **settings: Any,
 ) -> Iterator[Here]:
     """A server in this process, until the end of the block. The settings are the fields of `Settings`."""
     data_dir = folder / "data"
-    app = create_app(Settings(data_dir=data_dir, **settings), model=model, store=store, chains=chains)
+    app = create_app(Settings(data_dir=data_dir, model=model_name, **settings), model=model, store=store, chains=chains)
     server = Here(app, data_dir)
     try:
         server.wait_ready()

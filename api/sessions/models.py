@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from histories.base import Failure, InvalidId, Session, Turn, Usage, check_id, message_to_json
+from histories.base import Failure, InvalidId, RecalledTurn, Session, Turn, Usage, check_id, message_to_json
 from turns.parts import parts_of
 
 _ID_CHARACTERS = r"[^/\\\u0000-\u001f\u007f-\u009f]"
@@ -130,6 +130,7 @@ class TurnInfo(TypedDict):
     usage: Usage | None
     finish_reason: NotRequired[Annotated[str, Field(description="Why the reply ended.", examples=["stop", "length"])]]
     error: NotRequired[Annotated[Failure, Field(description="What the client was told of a failure.")]]
+    recalled: NotRequired[Annotated[list[RecalledTurn], Field(description="Earlier turns that the model was shown.")]]
     parts: NotRequired[Annotated[list[dict[str, Any]], Field(description=_PARTS)]]
 
 
@@ -189,6 +190,8 @@ def turn_info(turn: Turn) -> TurnInfo:
         info["finish_reason"] = turn.details["finish_reason"]
     if "error" in turn.details:
         info["error"] = turn.details["error"]
+    if "recalled" in turn.details:
+        info["recalled"] = turn.details["recalled"]
     parts = parts_of(turn)
     if parts:
         info["parts"] = parts
