@@ -66,7 +66,10 @@ class _Record:
     nodes: list[_Node] = field(default_factory=list)
     head: _Node | None = None
     index: Index[str] = field(default_factory=Index)
-    """The words of its complete turns, also of those that are gone; as far as a recall has needed them."""
+    """The words of the complete turns of the shown line, as far as a recall has needed them."""
+
+    indexed: dict[str, _Node] = field(default_factory=dict)
+    last_indexed: _Node | None = None
 
     def line(self) -> list[_Node]:
         """The shown line, oldest first."""
@@ -101,6 +104,7 @@ class _Record:
             node.parent, node.chosen = _kept(node.parent, gone), None
         self.nodes = [node for node in self.nodes if id(node) not in gone]
         self.show(_kept(self.head, gone))
+        self.index, self.indexed, self.last_indexed = Index(), {}, None
 
     def seen(self, node: _Node) -> Turn:
         """The turn as it is given out: a copy, with its versions."""
@@ -109,12 +113,23 @@ class _Record:
 
     def ranked(self, query: str, limit: int, exclude: Collection[str]) -> list[tuple[Turn, float]]:
         """The complete turns of the shown line that have words of the query, best first, with their scores."""
-        line = {n.turn.turn_id: n.turn for n in self.line() if n.turn.status is TurnStatus.COMPLETE}
-        for turn_id, turn in line.items():
-            if turn_id not in self.index:
-                self.index.add(turn_id, codec.text_of([*turn.input, *turn.output]))
-        best = self.index.rank(query, line.keys() - exclude)[:limit]
-        return [(line[turn_id], score) for turn_id, score in best]
+        self._catch_up()
+        best = self.index.rank(query, self.indexed.keys(), limit + len(exclude))
+        return [(self.indexed[one].turn, score) for one, score in best if one not in exclude][:limit]
+
+    def _catch_up(self) -> None:
+        """Puts the new turns of the shown line into the index; all of them, if it is another line."""
+        new, node = list[_Node](), self.head
+        while node is not None and node.turn.turn_id not in self.indexed:
+            new.append(node)
+            node = node.parent
+        if node is not self.last_indexed:
+            self.index, self.indexed, new = Index(), {}, self.line()[::-1]
+        while new and new[-1].turn.status is not TurnStatus.RUNNING:
+            self.last_indexed = node = new.pop()
+            self.indexed[node.turn.turn_id] = node
+            if node.turn.status is TurnStatus.COMPLETE:
+                self.index.add(node.turn.turn_id, codec.text_of([*node.turn.input, *node.turn.output]))
 
     def expect(self, if_last: str | None) -> None:
         last = self.head.turn.turn_id if self.head is not None else ""

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import nlargest
+from operator import itemgetter
 from typing import Final, Generic, TypeVar
 
 from histories.model import Hit
@@ -20,6 +22,9 @@ K = TypeVar("K")
 
 _SNIPPET: Final = 160
 _HITS: Final = 3
+_LOOKED_AT: Final = 6_000
+"""In how many places a ranking looks up words, the rarest ones first: some milliseconds."""
+
 _K1, _B = 1.2, 0.75
 """BM25's usual parameters: how soon more of a word counts no more, and how much a text's length counts."""
 
@@ -112,18 +117,25 @@ class Index(Generic[K]):
         for term, count in counts.items():
             self._places.setdefault(term, {})[key] = count
 
-    def rank(self, query: str, among: Container[K] | None = None) -> list[tuple[K, float]]:
-        """The keys of those that have a word of the query, with their BM25 score, best first; those `among` alone."""
+    def rank(self, query: str, among: Container[K] | None = None, limit: int | None = None) -> list[tuple[K, float]]:
+        """The keys of those that have a word of the query, with their BM25 score, best first; those `among` alone.
+
+        The rarest words are looked at first, and no more of the others than make a question's time bounded.
+        """
         scores: dict[K, float] = {}
-        average = max(1.0, self._total / max(1, len(self._sizes)))
-        for term in set(terms(query)):
-            places = self._places.get(term, {})
-            rarity = _rarity(len(places), len(self._sizes))
-            for key, count in places.items():
-                norm = _K1 * (1 - _B + _B * self._sizes[key] / average)
-                scores[key] = scores.get(key, 0.0) + rarity * count * (_K1 + 1) / (count + norm)
-        found = scores.items() if among is None else [one for one in scores.items() if one[0] in among]
-        return sorted(found, key=lambda scored: scored[1], reverse=True)
+        grow = _K1 * _B / max(1.0, self._total / max(1, len(self._sizes)))
+        places = [found for term in set(terms(query)) if (found := self._places.get(term))]
+        looked_at = 0
+        for found in sorted(places, key=len):
+            looked_at += len(found)
+            if scores and looked_at > _LOOKED_AT:
+                break
+            weight = _rarity(len(found), len(self._sizes)) * (_K1 + 1)
+            for key, count in found.items():
+                score = weight * count / (count + _K1 * (1 - _B) + grow * self._sizes[key])
+                scores[key] = scores.get(key, 0.0) + score
+        found_ones = scores.items() if among is None else [one for one in scores.items() if one[0] in among]
+        return nlargest(len(scores) if limit is None else limit, found_ones, key=itemgetter(1))
 
 
 def _rarity(texts_with: int, texts: int) -> float:
