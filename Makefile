@@ -10,7 +10,7 @@ UV_COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 
 ARGS ?=
 
 .DEFAULT_GOAL := serve
-.PHONY: serve install test check format bench torture lock clean FORCE
+.PHONY: serve install test check format bench torture abuse simulate lock clean FORCE
 
 serve: install
 	@exec $(PY) server.py
@@ -38,10 +38,16 @@ bench: $(VENV)/dev.ok
 torture: $(VENV)/dev.ok
 	@$(PY) -m tests.torture $(ARGS)
 
+abuse: $(VENV)/dev.ok
+	@$(PY) -m tests.abuse $(ARGS)
+
+simulate: $(VENV)/dev.ok
+	@$(PY) -m tests.simulate $(ARGS)
+
 # Keeps what is pinned as far as pyproject.toml admits it. The second lock is the first and the tools.
 lock: $(VENV)/made.ok
 	@$(PY) -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
-	$(UV_COMPILE) --extra redis --extra postgres -o requirements.lock $(ARGS)
+	$(UV_COMPILE) --extra redis --extra postgres --extra agents -o requirements.lock $(ARGS)
 	$(UV_COMPILE) --all-extras --group test --group check -c requirements.lock -o requirements-dev.lock $(ARGS)
 
 # Never touches data/.

@@ -14,12 +14,14 @@ import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 from uvicorn.config import STARTUP_FAILURE
 
+from api.door import Doorkeeper, DoorRules
 from turns.run import Turns
 
 log = logging.getLogger("recollect.serving")
@@ -29,6 +31,9 @@ BAD_SETTINGS = 2
 
 _GRACE_S = 5.0
 """What requests get on top of the turns' own time to end, before they are cancelled."""
+
+_FILES_A_CONNECTION = 4
+"""A connection may hold a turn, with its session's file and its lock."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -56,26 +61,49 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def run(app: FastAPI, sock: socket.socket, *, shutdown_s: float, started: Callable[[], None] | None = None) -> None:
+def door_rules(connections: int, per_address: int | None) -> DoorRules:
+    """So many connections, or as many as this process has files for; of one address half, unless it is said."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY:
+        connections = max(1, min(connections, files // _FILES_A_CONNECTION))
+    return DoorRules(connections=connections, connections_per_address=per_address or max(1, connections // 2))
+
+
+def configured(app: FastAPI, *, shutdown_s: float, door: DoorRules | None = None, **more: Any) -> uvicorn.Config:
+    """How uvicorn serves the app: through the door, and without anything that the app has no use for."""
+    return uvicorn.Config(
+        app,
+        http=cast(type[asyncio.Protocol], Doorkeeper(door).protocol),
+        ws="none",
+        proxy_headers=False,  # the app itself knows whom to believe
+        access_log=False,  # it would write one-time links down
+        timeout_graceful_shutdown=int(shutdown_s + _GRACE_S) + 1,
+        **more,
+    )
+
+
+def run(
+    app: FastAPI,
+    sock: socket.socket,
+    *,
+    shutdown_s: float,
+    door: DoorRules | None = None,
+    started: Callable[[], None] | None = None,
+) -> None:
     """Serves the app in this process until SIGTERM or SIGINT; then turns get `shutdown_s` seconds to end.
 
     A second signal ends them at once. Returns in either case: the exit status is 0.
     """
-    _Server(app, shutdown_s, started).run(sockets=[sock])
+    config = configured(app, shutdown_s=shutdown_s, door=door, log_level="warning", log_config=None)
+    _Server(config, app.state.turns, shutdown_s, started).run(sockets=[sock])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, app: FastAPI, shutdown_s: float, started: Callable[[], None] | None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,  # it would write one-time links down
-                timeout_graceful_shutdown=int(shutdown_s + _GRACE_S) + 1,
-            )
-        )
-        self._turns: Turns = app.state.turns
-        self._shutdown_s, self._tell_started = shutdown_s, started
+    def __init__(
+        self, config: uvicorn.Config, turns: Turns, shutdown_s: float, started: Callable[[], None] | None
+    ) -> None:
+        super().__init__(config)
+        self._turns, self._shutdown_s, self._tell_started = turns, shutdown_s, started
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -131,17 +159,19 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, name="recollect-parent", daemon=True).start()
 
 
-def supervise(work: Callable[[], None], workers: int) -> int:
+def supervise(work: Callable[[], None], workers: int, *, on_death: Callable[[int], None] = lambda pid: None) -> int:
     """Runs `work` in so many processes until SIGTERM or SIGINT, which it passes on; gives the exit status.
 
     A worker that dies is replaced. One that can't start ends the server: it would fail the same way again.
+    `on_death` is told the process id of each that died.
     """
-    supervisor = _Supervisor(work)
+    supervisor = _Supervisor(work, on_death)
     return supervisor.run(workers)
 
 
 class _Supervisor:
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], on_death: Callable[[int], None]) -> None:
+        self._on_death = on_death
         self._context = multiprocessing.get_context("spawn")
         self._work, self._workers, self._signals = work, list[BaseProcess](), 0
 
@@ -157,6 +187,7 @@ class _Supervisor:
                 if worker.exitcode in (STARTUP_FAILURE, BAD_SETTINGS):
                     self._pass_on(signal.SIGTERM, None)
                     break
+                self._on_death(worker.pid or 0)
                 log.warning("a worker died (exit status %s) and is replaced", worker.exitcode)
                 self._workers[place] = self._start()
         for worker in self._workers:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 PREFIX = "RECOLLECT_"
 _TEST_PREFIX = "RECOLLECT_TEST_"  # belongs to the test suite
 _HISTORY_URL = re.compile(r"file:|file:(//)?/(?!/).*|memory:|(rediss?|postgresql)://.+")
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_RETENTION = re.compile(r"([a-z][a-z0-9_-]{0,63}=)?[1-9][0-9]{0,5}")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?")
 _HS256_KEY_BYTES = 32  # RFC 7518, section 3.2: no shorter than the hash
 
 
@@ -46,6 +50,41 @@ def _hs256_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _root_path(path: str) -> str:
+    if path and not _ROOT_PATH.fullmatch(path):
+        raise ValueError("must be a path such as /ai, without a slash at its end")
+    return path
+
+
+def _addresses(listed: str) -> str:
+    for one in parts_of(listed):
+        try:
+            ip_network(one, strict=False)
+        except ValueError:
+            if one != "*":
+                raise ValueError("must be addresses or networks with commas between them, or *") from None
+    return listed
+
+
+def _origins(listed: str) -> str:
+    for one in parts_of(listed):
+        if not _ORIGIN.fullmatch(one):
+            raise ValueError("must be origins such as https://app.example with commas between them")
+    return listed
+
+
+def parts_of(listed: str) -> list[str]:
+    """The items of a setting that is a list with commas."""
+    return [part.strip() for part in listed.split(",") if part.strip()]
+
+
+def _retention(listed: str) -> str:
+    for one in parts_of(listed):
+        if not _RETENTION.fullmatch(one):
+            raise ValueError("must be a number of days, and others for chains after commas: 90, chat=30")
+    return listed
+
+
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 WindowTokens = Annotated[int, Field(ge=100)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -68,24 +107,45 @@ class Settings(BaseSettings):
     history_url: Annotated[str, AfterValidator(_history_url)] = Field("file:", repr=False)
     history_fsync: bool = True
     model: str | None = None
+    model_client: Literal["fast", "openai"] = "fast"
     jwt_secret: Annotated[SecretStr, AfterValidator(_hs256_key)] | None = None
     jwt_jwks_url: WebUrl | None = Field(None, repr=False)
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
+    jwt_max_life_s: Seconds = 86400.0
+    sign_in_idle_s: Seconds = 604800.0
     turn_conflict: Literal["queue", "reject"] = "queue"
     turn_wait_s: Seconds = 60.0
     on_disconnect: Literal["grace", "finish", "stop"] = "grace"
     grace_s: Seconds = 30.0
     window_tokens: Literal["auto"] | WindowTokens = "auto"
     recall: Literal["session", "user", "off"] = "session"
+    turns: int | None = Field(None, ge=1)
+    turns_per_user: int = Field(16, ge=1)
+    turns_in_line: int = Field(512, ge=1)
+    max_batch: int = Field(100, ge=1)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     model_timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     turn_limit_s: Seconds = 600.0
     shutdown_s: Seconds = 30.0
     chains: str | None = None
     trace_hash_users: bool = False
+    root_path: Annotated[str, AfterValidator(_root_path)] = ""
+    trusted_proxies: Annotated[str, AfterValidator(_addresses)] = "127.0.0.1"
+    cors_origins: Annotated[str, AfterValidator(_origins)] = ""
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_ids: Literal["hashed", "plain"] = "hashed"
+    log_content: bool = False
+    retention_days: Annotated[str, AfterValidator(_retention)] = ""
     debug_prompts: bool = False
     debug_errors: bool = False
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_day: int = Field(0, ge=0)
+    copies_per_minute: int = Field(60, ge=0)
+    sign_ins_per_minute: int = Field(60, ge=0)
+    max_connections: int = Field(10_000, ge=1)
+    max_connections_per_address: int | None = Field(None, ge=1)
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: WebUrl | None = Field(None, validation_alias="OPENAI_BASE_URL", repr=False)
 
@@ -115,6 +175,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what is passed in: the environment comes through load_settings, and from nowhere else."""
         return (init_settings,)
+
+
+def share_metrics(folder: str) -> None:
+    """Lets this process and its workers count together, in files of that folder: prometheus-client's own variable.
+
+    It has to be called before that library is imported in the processes that count.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
 
 
 def variable(field: str) -> str:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
@@ -34,6 +35,7 @@ from histories.base import (
     StoreUnavailable,
     TurnNotFound,
 )
+from turns.connection import Connection, connection
 from turns.errors import (
     ChainFailed,
     InvalidInput,
@@ -46,7 +48,8 @@ from turns.errors import (
     WrongChain,
 )
 from turns.failures import innermost
-from turns.run import Connection, Told, connection
+from turns.rules import Told
+from turns.shares import LineFull, OverBudget
 
 log = logging.getLogger("recollect.errors")
 
@@ -57,16 +60,17 @@ STATUS: dict[type[BaseException], int] = {
     InvalidCursor: 422,
     SessionNotFound: 404,
     TurnNotFound: 404,
+    HistoryMoved: 412,
     SessionExists: 409,
     SessionBusy: 409,
     TurnStopped: 409,
     WrongChain: 409,
     TurnTooLong: 503,
     ShuttingDown: 503,
+    LineFull: 429,
     HistoryDamaged: 503,
     StoreFull: 507,
     StoreUnavailable: 503,
-    HistoryMoved: 412,
     OwnerDied: 503,
 }
 """Of an error the status of its own class, or of the nearest of its bases. Its message is for the client."""
@@ -85,6 +89,8 @@ def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
         return Problem(error.status_code, error.detail, dict(error.headers or {}))
     if isinstance(error, ChainFailed):
         return problem_of_chain(error, debug=debug)
+    if isinstance(error, OverBudget):
+        return with_retry(429, str(error), str(error.retry_after_s))
     status = status_of(error)
     if status is not None:
         return with_retry(status, str(error))
@@ -136,9 +142,18 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """The handler for statuses that routes raise. LangServe's 400 is a malformed config hash: 422, as all of them."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
-    return json_response(
-        {"detail": error.detail}, 422 if error.status_code == 400 else error.status_code, {**(error.headers or {})}
-    )
+    status = 422 if error.status_code == 400 else error.status_code
+    headers = {"Allow": ", ".join(sorted(_allowed(request)))} if status == 405 else {}
+    return json_response({"detail": error.detail}, status, {**(error.headers or {}), **headers})
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of all routes of a path. Starlette names those of the first alone; HEAD is wherever GET is."""
+    methods = set[str]()
+    for route in request.app.router.routes:
+        if route.matches(dict(request.scope))[0] is not Match.NONE:
+            methods |= set(getattr(route, "methods", None) or ())
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 class Edge:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import typing
-from typing import Any
+from itertools import chain, islice
+from typing import Any, Final
 
 import orjson
 from fastapi import Request
@@ -17,9 +18,14 @@ from langserve.validation import BatchBaseResponse
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import override
 
+from api.slow_lane import SMALL_BYTES, read_large_json
 from histories.base import jsonable
 from playground_config.routes import MAX_CONFIG_HASH
 from turns.shown import well_formed
+from turns.with_history import check_batch
+
+MAX_PARTS: Final = 20_000
+"""Values in a body, inner ones too. LangServe checks them on the event loop, so many of them in a tenth of a second."""
 
 log = logging.getLogger("recollect.chains")
 
@@ -33,6 +39,7 @@ async def readable(request: Request) -> None:
         raise RequestValidationError(["The config hash is too long."])
     if request.method != "POST":
         return
+    await read_large_json(request)
     try:
         body = await request.json()  # kept by the request: it is not read twice
     except json.JSONDecodeError:
@@ -47,6 +54,8 @@ async def readable(request: Request) -> None:
     for config in configs if isinstance(configs, list) else [configs]:
         if isinstance(config, dict):
             _drop_misshapen(config)
+    if len(await request.body()) > SMALL_BYTES and _has_many_parts(body):
+        raise RequestValidationError([f"The body holds more than {MAX_PARTS} values: send less at once."])
 
 
 def _drop_misshapen(config: dict[str, Any]) -> None:
@@ -58,6 +67,26 @@ def _drop_misshapen(config: dict[str, Any]) -> None:
         config.pop("tags", None)
     if type(limit) is not int or limit < 1:
         config.pop("max_concurrency", None)
+
+
+class BatchLimit:
+    """A dependency of LangServe's routes: no batch has more inputs, which it would check one by one before any runs."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    async def __call__(self, request: Request) -> None:
+        if request.method == "POST" and request.url.path.endswith("/batch"):
+            check_batch(len((await request.json()).get("inputs", [])), self._most)
+
+
+def _has_many_parts(body: Any) -> bool:
+    level, count = [body], 0
+    while level and count <= MAX_PARTS:
+        count += len(level)
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
+        level = [*islice(chain.from_iterable(inner), MAX_PARTS + 1)]
+    return count > MAX_PARTS
 
 
 class Serializer(WellKnownLCSerializer):

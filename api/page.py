@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from api.page_markdown import render
+from api.page_markdown import render_all
+from api.slow_lane import SlowLane
 from auth.middleware import current_user
 
 PAGE_HEADERS = {
@@ -61,11 +63,12 @@ Text = Annotated[str, BeforeValidator(_well_formed), Field(max_length=MAX_TEXT)]
 
 
 class Texts(BaseModel):
-    """Markdown. All texts together have at most 500,000 characters."""
+    """Markdown. All texts together have at most 500,000 characters. `open`: they are still being written."""
 
     model_config = ConfigDict(extra="forbid")
 
     texts: list[Text] = Field(max_length=200, examples=[["Some *Markdown*."]])
+    open: bool = False
 
     @model_validator(mode="after")
     def _not_too_much(self) -> Texts:
@@ -75,9 +78,13 @@ class Texts(BaseModel):
 
 
 class Rendered(BaseModel):
-    """HTML, one for each text, that holds no script, no image, and no link but to the web and to mail."""
+    """HTML, one for each text, that holds no script, no image, and no link but to the web and to mail.
+
+    `lines`: how many lines of each text it is made of: of an open one, those of the blocks that have ended.
+    """
 
     html: list[str]
+    lines: list[int]
 
 
 def router(chains: Sequence[ChainCard]) -> APIRouter:
@@ -86,6 +93,7 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
     page = _Asset(_WEB / "index.html", "text/html; charset=utf-8")
     assets = {path.name: _Asset(path, _TYPES[path.suffix]) for path in _WEB.iterdir() if path.suffix in _TYPES}
     assets.pop("login.css", None)
+    lane = SlowLane("texts to render")
 
     @routes.get("/", include_in_schema=False)
     async def open_page(request: Request) -> Response:
@@ -102,21 +110,25 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
         return list(chains)
 
     @routes.post("/render", tags=["page"], summary="Markdown as HTML that is safe to show")
-    def render_texts(body: Texts) -> Rendered:
-        return Rendered(html=[render(text) for text in body.texts])
+    async def render_texts(user: Annotated[str, Depends(current_user)], body: Texts) -> Rendered:
+        rendered = await lane.do(user, lambda: render_all(body.texts, is_open=body.open))
+        return Rendered(html=[one.html for one in rendered], lines=[one.lines for one in rendered])
 
     return routes
 
 
 class _Asset:
-    """A file as it was when the server started. Browsers ask each time, and get it once."""
+    """A file as it was when the server started. Browsers ask each time, and get it once, packed where they can."""
 
     def __init__(self, path: Path, media_type: str) -> None:
         self._content = path.read_bytes()
-        self._headers = {**PAGE_HEADERS, "Content-Type": media_type}
-        self._headers["ETag"] = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
+        self._packed = gzip.compress(self._content, mtime=0)
+        self._headers = {**PAGE_HEADERS, "Content-Type": media_type, "Vary": "Accept-Encoding"}
+        self._headers["ETag"] = f'W/"{hashlib.sha256(self._content).hexdigest()[:32]}"'
 
     def response(self, request: Request) -> Response:
         if self._headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=self._headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(self._packed, headers={**self._headers, "Content-Encoding": "gzip"})
         return Response(self._content, headers=self._headers)

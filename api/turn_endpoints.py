@@ -25,8 +25,8 @@ from api.event_stream import EventStream
 from api.langserve_gaps import CONFIG_KEYS, BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
 from auth.middleware import current_user
 from histories.base import Event, TurnRunning
-from turns.run import TurnRun
 from turns.session_config import ConfigModifier
+from turns.turn_run import TurnRun
 from turns.watch import watch
 from turns.with_history import ChainWithHistory
 

@@ -24,27 +24,70 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
-def signing_secret(folder: Path) -> bytes:
-    """The secret that signs cookies, made once for all processes of a data folder. Raises KeyFileError.
+def check_private(folder: Path) -> None:
+    """Raises KeyFileError if everybody on this machine may look into a data folder, or into its secrets."""
+    for path in (folder, *(folder / name for name in ("secret", "secret.old", "keys.json"))):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mode & 0o007:
+                name = path.name if path != folder else "the folder"
+                raise KeyFileError(f"RECOLLECT_DATA_DIR: {name} is open to everybody on this machine: chmod o-rwx it")
 
-    To sign everybody out, delete the file `secret` and restart.
-    """
-    path = folder / "secret"
+
+def kept_secret(folder: Path, name: str = "secret") -> bytes:
+    """A secret of a data folder, made once for all its processes. Raises KeyFileError."""
+    path = folder / name
     try:
         with suppress(FileNotFoundError):
-            return _checked(path.read_bytes())
+            return _checked(path)
         with alone(folder):
             if not path.exists():
                 replace(path, secrets.token_bytes(SECRET_BYTES))
-            return _checked(path.read_bytes())
+            return _checked(path)
     except OSError as error:
         raise KeyFileError(f"RECOLLECT_DATA_DIR can't be used for the sign-in: {error.strerror}") from error
 
 
-def _checked(secret: bytes) -> bytes:
+def _checked(path: Path) -> bytes:
+    secret = path.read_bytes()
     if len(secret) < SECRET_BYTES:
-        raise KeyFileError("the file `secret` is damaged: delete it, and everybody signs in again")
+        raise KeyFileError(f"the file `{path.name}` is damaged: delete it, and everybody signs in again")
     return secret
+
+
+class SigningSecret:
+    """The secret that signs cookies, and the one before it, whose cookies stay good. Both as they stand now.
+
+    To sign everybody out, delete `secret` and `secret.old`, and restart. May raise KeyFileError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: tuple[int, ...] = ()
+        self._secrets: list[bytes] = []
+
+    def all(self) -> list[bytes]:
+        """The newest, which signs, and the one before it."""
+        try:
+            seen = signature(os.stat(self._folder / "secret"))
+        except OSError:
+            seen = ()
+        if not self._secrets or seen != self._seen:
+            self._secrets, self._seen = [kept_secret(self._folder)], seen
+            with suppress(OSError):
+                self._secrets.append((self._folder / "secret.old").read_bytes())
+        return self._secrets
+
+    def rotate(self) -> None:
+        """Signs with a new secret from now on. What the last one signed stays good; what the one before it did, not."""
+        old = kept_secret(self._folder)
+        with alone(self._folder):
+            replace(self._folder / "secret.old", old)
+            replace(self._folder / "secret", secrets.token_bytes(SECRET_BYTES))
+
+
+def signature(status: os.stat_result) -> tuple[int, ...]:
+    """What tells one version of a file from another."""
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 @contextmanager
@@ -78,7 +121,7 @@ def create(path: Path, flags: int = 0) -> Iterator[IO[bytes]]:
     """Opens a private file for writing, made if it is absent. May raise OSError."""
     descriptor = os.open(path, flags | os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
-        _give_to_owner_of(path.parent, descriptor)
+        give_to_owner_of(path.parent, descriptor)
         yield file
 
 
@@ -87,10 +130,10 @@ def make_folder(path: Path) -> None:
     os.makedirs(path.parent, mode=0o700, exist_ok=True)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
-        _give_to_owner_of(path.parent, path)
+        give_to_owner_of(path.parent, path)
 
 
-def _give_to_owner_of(folder: Path, made: int | Path) -> None:
+def give_to_owner_of(folder: Path, made: int | Path) -> None:
     if os.geteuid() == 0:  # an operator's `sudo` must not lock out the user that the server runs as
         owner = folder.stat()
         os.chown(made, owner.st_uid, owner.st_gid)

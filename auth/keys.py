@@ -15,14 +15,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from auth.files import SECRET_BYTES, KeyFileError, alone, digest, replace
+from auth.files import SECRET_BYTES, KeyFileError, alone, digest, replace, signature
+from auth.last_used import LastUsed
 from auth.users import check_user_id
 
 KEY_PREFIX = "rk_"
 FIRST_USER = "local"
 _FIRST_LABEL = "first start"
 
-logger = logging.getLogger(__name__)
+Scope = Literal["chat", "read", "metrics"]
+"""What a key opens: all of its user's, or only reading it, or the server's metrics and nothing else."""
+
+logger = logging.getLogger("recollect.auth")
 
 
 class UnknownKey(ValueError):
@@ -39,6 +43,12 @@ class Key(BaseModel):
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     created_at: str
     label: str = ""
+    scopes: tuple[Scope, ...] = ("chat",)
+    expires_at: str | None = None
+
+    def expired(self, at: float) -> bool:
+        """Whether the key is no good any more, at a time in seconds since 1970."""
+        return self.expires_at is not None and datetime.fromisoformat(self.expires_at).timestamp() <= at
 
 
 class _KeyFile(BaseModel):
@@ -66,16 +76,21 @@ class ApiKeys:
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / "keys.json"
         self._seen: tuple[tuple[int, ...], _KeyFile | None] = ((), None)
+        self.used = LastUsed(folder / "used")
 
     def find(self, key: str) -> Key | None:
         """The record of an API key; None if there is none, or no longer."""
         hashed = digest(key)
         found = self._current().by_hash.get(hashed)
-        return found if found is not None and hmac.compare_digest(found.hash, hashed) else None
+        if found is None or not hmac.compare_digest(found.hash, hashed) or found.expired(time.time()):
+            return None
+        self.used.note(found.id)
+        return found
 
     def get(self, key_id: str) -> Key | None:
-        """The record of the key with that id."""
-        return self._current().by_id.get(key_id)
+        """The record of the key with that id; None once it has expired."""
+        found = self._current().by_id.get(key_id)
+        return None if found is None or found.expired(time.time()) else found
 
     def all(self) -> Sequence[Key]:
         """All keys, oldest first."""
@@ -89,11 +104,13 @@ class ApiKeys:
         """When the user was last signed out everywhere, in seconds since 1970; 0.0 for never."""
         return self._current().signed_out.get(user, 0.0)
 
-    def create(self, user: str, label: str = "") -> tuple[Key, str]:
+    def create(
+        self, user: str, label: str = "", *, scopes: tuple[Scope, ...] = ("chat",), expires: datetime | None = None
+    ) -> tuple[Key, str]:
         """A new key: its record, and the key itself, which is kept nowhere. Raises InvalidUserId."""
         check_user_id(user)
         with alone(self._folder):
-            return self._add(user, label)
+            return self._add(user, label, scopes, expires)
 
     def first(self) -> Key | None:
         """The key of the first start: made if there are no keys at all, None if there are others."""
@@ -111,6 +128,7 @@ class ApiKeys:
                 raise UnknownKey(f"no key has the id {key_id!r}: `keys list` shows them")
             kept = tuple(key for key in book.keys if key.id != key_id)
             self._write(_KeyFile(keys=kept, signed_out=book.signed_out))
+        self.used.forget(key_id)
 
     def sign_out(self, user: str) -> None:
         """Ends the sign-in of each browser of the user, however it came in. Raises InvalidUserId."""
@@ -119,10 +137,14 @@ class ApiKeys:
             book = self._current()
             self._write(_KeyFile(keys=book.keys, signed_out={**book.signed_out, user: time.time()}))
 
-    def _add(self, user: str, label: str) -> tuple[Key, str]:
+    def _add(
+        self, user: str, label: str, scopes: tuple[Scope, ...] = ("chat",), expires: datetime | None = None
+    ) -> tuple[Key, str]:
         book, secret = self._current(), KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        key = Key(id=secrets.token_hex(6), user=user, hash=digest(secret), created_at=at, label=label)
+        until = None if expires is None else expires.astimezone(UTC).isoformat(timespec="seconds")
+        new = {"id": secrets.token_hex(6), "user": user, "hash": digest(secret), "created_at": at, "label": label}
+        key = Key(**new, scopes=scopes, expires_at=until)
         self._write(_KeyFile(keys=(*book.keys, key), signed_out=book.signed_out))
         return key, secret
 
@@ -131,7 +153,7 @@ class ApiKeys:
 
     def _current(self) -> _KeyFile:
         try:
-            if _signature(os.stat(self._path)) != self._seen[0]:
+            if signature(os.stat(self._path)) != self._seen[0]:
                 self._seen = self._read()
         except FileNotFoundError:
             return _KeyFile()
@@ -143,14 +165,10 @@ class ApiKeys:
 
     def _read(self) -> tuple[tuple[int, ...], _KeyFile | None]:
         with open(self._path, "rb") as file:
-            signature = _signature(os.fstat(file.fileno()))
+            seen = signature(os.fstat(file.fileno()))
             data = file.read()
         try:
-            return signature, _KeyFile.model_validate_json(data)
+            return seen, _KeyFile.model_validate_json(data)
         except ValidationError:
             logger.error("keys.json is damaged: no API key and no cookie is accepted until it is restored")
-            return signature, None
-
-
-def _signature(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_mtime_ns, status.st_size, status.st_ino
+            return seen, None

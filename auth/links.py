@@ -44,6 +44,16 @@ class Links:
             file.write(link.model_dump_json().encode())
         return token
 
+    def peek(self, token: str) -> Link | None:
+        """The link of a token, which stays good; None if it was used, is too old, or never was. Raises KeyFileError."""
+        try:
+            link = Link.model_validate_json((self._folder / digest(token)).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+        except OSError as error:
+            raise KeyFileError(f"the one-time links can't be read: {error.strerror}") from error
+        return link if self._now() < link.expires else None
+
     def consume(self, token: str) -> Link | None:
         """The link of a token, for one caller among all processes; None if it was used, is too old, or never was.
 

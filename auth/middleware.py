@@ -7,146 +7,24 @@ browsers sign in and out are in `auth.login`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Collection
+from typing import Annotated
 
-import jwt
 from fastapi import HTTPException, Request, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from auth.files import KeyFileError, signing_secret
-from auth.keys import KEY_PREFIX, ApiKeys
-from auth.links import Links
-from auth.refusals import INVALID, NOBODY, UNKNOWABLE, Refusal, refuse_foreign, refused
-from auth.tokens import LEEWAY_S, InvalidToken, KeysUnreachable, TokenVerifier
+from auth.cookies import COOKIE, route_path
+from auth.credentials import Auth, Caller
+from auth.refusals import INVALID, NOBODY, Refusal, refused
 from auth.users import is_user_id
 
-COOKIE = "recollect"
-COOKIE_LIFE_S = 30 * 24 * 3600
+__all__ = ["PUBLIC_PATHS", "Auth", "AuthMiddleware", "current_user"]
+
 PUBLIC_PATHS = frozenset({"/healthz", "/login", "/login.css", "/logout"})
-_COOKIE_AUDIENCE = "recollect:cookie"  # so that no other token that this secret may sign is a cookie
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-class Auth:
-    """The credentials that one server accepts. API keys and cookies always; JWTs if a secret or a URL is given.
-
-    Raises KeyFileError if the data folder can't be used, and ValueError for JWT settings that can't be meant.
-    """
-
-    def __init__(
-        self,
-        data_dir: Path,
-        *,
-        jwt_secret: str | None = None,
-        jwt_jwks_url: str | None = None,
-        jwt_audience: str | None = None,
-        jwt_issuer: str | None = None,
-    ) -> None:
-        self.keys, self.links = ApiKeys(data_dir), Links(data_dir)
-        self.tokens: TokenVerifier | None = None
-        if jwt_secret is not None or jwt_jwks_url is not None:
-            self.tokens = TokenVerifier(
-                secret=jwt_secret, jwks_url=jwt_jwks_url, audience=jwt_audience, issuer=jwt_issuer
-            )
-        self._secret = signing_secret(data_dir)
-        self.keys.all()  # a damaged file is better met now than at the first request
-
-    def first_link(self) -> str | None:
-        """The token of a fresh one-time link, as long as nobody else can sign in: no JWTs, no key but the first one.
-
-        It makes that key. May raise KeyFileError and OSError.
-        """
-        first = self.keys.first() if self.tokens is None else None
-        return None if first is None else self.links.create(first.user, first.id)
-
-    async def user_of(self, request: HTTPConnection) -> str:
-        """The user that a request's credential names. An `Authorization` header counts before the cookie.
-
-        Raises Refusal: 401, 403 for a change that another site's page asks for, 503 if it can't be told now.
-        """
-        with _if_it_can_be_told():
-            headers = request.headers.getlist("authorization")
-            if headers:
-                return await self._user_of_header(headers)
-            cookie = request.cookies.get(COOKIE)
-            if cookie is None:
-                raise Refusal(401, NOBODY)
-            user = self._user_of_cookie(cookie)
-        if request.scope["method"] not in _SAFE_METHODS:
-            refuse_foreign(request.headers)
-        return user
-
-    async def _user_of_header(self, headers: list[str]) -> str:
-        scheme, _, credential = headers[0].partition(" ")
-        credential = credential.strip()
-        if len(headers) != 1 or scheme.lower() != "bearer":
-            raise Refusal(401, INVALID)
-        if credential.startswith(KEY_PREFIX):
-            key = self.keys.find(credential)
-            if key is not None:
-                return key.user
-        elif self.tokens is not None:
-            with suppress(InvalidToken):
-                return await self.tokens.user(credential)
-        raise Refusal(401, INVALID)
-
-    def _user_of_cookie(self, cookie: str) -> str:
-        try:
-            claims = jwt.decode(
-                cookie,
-                self._secret,
-                algorithms=["HS256"],
-                audience=_COOKIE_AUDIENCE,
-                leeway=LEEWAY_S,
-                options={"require": ["exp", "iat", "sub"]},
-            )
-        except jwt.PyJWTError as error:
-            raise Refusal(401, INVALID) from error
-        user, key_id = claims["sub"], claims.get("key")
-        key = None if key_id is None else self.keys.get(key_id)
-        revoked = key_id is not None and (key is None or key.user != user)
-        if revoked or claims["iat"] <= self.keys.signed_out_at(user) or not is_user_id(user):
-            raise Refusal(401, INVALID)
-        return user
-
-    def cookie_for_key(self, key: str) -> str:
-        """The cookie for a browser that shows an API key. Raises Refusal (401, 503)."""
-        with _if_it_can_be_told():
-            found = self.keys.find(key)
-        if found is None:
-            raise Refusal(401, INVALID)
-        return self._cookie(found.user, found.id)
-
-    def cookie_for_link(self, token: str) -> str:
-        """The cookie for a browser that follows a one-time link, which uses it up. Raises Refusal (401, 503)."""
-        with _if_it_can_be_told():
-            link = self.links.consume(token)
-            if link is None or (link.key_id is not None and self.keys.get(link.key_id) is None):
-                raise Refusal(401, INVALID)
-        return self._cookie(link.user, link.key_id)
-
-    def _cookie(self, user: str, key_id: str | None) -> str:
-        """A browser's sign-in: it ends with the key by which it came, or by `sign_out`, or after COOKIE_LIFE_S."""
-        now = time.time()
-        claims: dict[str, Any] = {"sub": user, "aud": _COOKIE_AUDIENCE, "iat": now, "exp": int(now) + COOKIE_LIFE_S}
-        if key_id is not None:
-            claims["key"] = key_id
-        return jwt.encode(claims, self._secret, algorithm="HS256")
-
-
-@contextmanager
-def _if_it_can_be_told() -> Iterator[None]:
-    try:
-        yield
-    except (KeyFileError, KeysUnreachable) as error:
-        raise Refusal(503, UNKNOWABLE) from error
-
+METRICS_PATH = "/metrics"
+_FOR_ALL = frozenset({"/readyz", "/me"})
+_READS = frozenset({"GET", "HEAD"})
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="bearer", bearerFormat="API key or JWT")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="cookie", description="Set by /login.")
@@ -168,14 +46,14 @@ async def current_user(
 class AuthMiddleware:
     """The gate: only exact `public` paths pass without a credential. It sets `request.state.user_id` for the rest.
 
-    It reads no body, so it must be the outermost middleware. WebSockets are refused: nothing here speaks them.
+    It reads no body, so it must come before whatever does. WebSockets are refused: nothing here speaks them.
     """
 
     def __init__(self, app: ASGIApp, auth: Auth, public: Collection[str] = PUBLIC_PATHS) -> None:
         self.app, self.auth, self.public = app, auth, frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self.public):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and route_path(scope) in self.public):
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
@@ -183,9 +61,31 @@ class AuthMiddleware:
             return
         request = Request(scope)
         try:
-            user = await self.auth.user_of(request)
+            caller = await self.auth.caller_of(request)
+            _check_scope(caller, scope["method"], route_path(scope))
         except Refusal as refusal:
+            self._tell(request, refusal)
+            refusal = await self.auth.wrong(request, refusal)
             await refused(request, refusal)(scope, receive, send)
             return
-        scope["state"] = {**scope.get("state", {}), "user_id": user}
+        scope["state"] = {**scope.get("state", {}), "user_id": caller.user}
         await self.app(scope, receive, send)
+
+    def _tell(self, request: Request, refusal: Refusal) -> None:
+        reason = refusal.reason
+        self.auth.counted("refusal", reason)
+        if refusal.detail == INVALID or refusal.status == 403:
+            source = request.client.host if request.client is not None else "unknown"
+            self.auth.audit.refused(who=None, source=source, why=reason)
+
+
+def _check_scope(caller: Caller, method: str, path: str) -> None:
+    """Raises Refusal (403) for what the caller's key was not made for."""
+    if path == METRICS_PATH:
+        allowed = "metrics" in caller.scopes
+    elif "chat" in caller.scopes or path in _FOR_ALL:
+        allowed = True
+    else:
+        allowed = "read" in caller.scopes and method in _READS
+    if not allowed:
+        raise Refusal(403, f"This credential is not for that: its scope is {', '.join(caller.scopes)}.")

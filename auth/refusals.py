@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.datastructures import Headers
 from starlette.requests import Request
+
+from auth.cookies import root_path
 
 NOBODY = "Sign in: send the header 'Authorization: Bearer <API key or JWT>', or open /login in a browser."
 INVALID = f"This credential is wrong, expired or revoked. {NOBODY}"
@@ -27,16 +30,27 @@ PAGE_HEADERS = {
 }
 _WEB = Path(__file__).parent.parent / "web"
 _PAGE = (_WEB / "login.html").read_text(encoding="utf-8")
+_LINK_PAGE = (_WEB / "link.html").read_text(encoding="utf-8")
 STYLE = (_WEB / "login.css").read_text(encoding="utf-8")
 
 
 class Refusal(Exception):
     """Why a caller is not let in. The sentence repeats nothing of the credential."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, retry_after_s: int = 60) -> None:
         super().__init__(detail)
         self.status, self.detail = status, detail
-        self.headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "10"}}.get(status, {})
+        headers = {
+            401: {"WWW-Authenticate": "Bearer"},
+            429: {"Retry-After": str(retry_after_s)},
+            503: {"Retry-After": "10"},
+        }
+        self.headers = headers.get(status, {})
+        self.reason = _REASONS.get(detail, {403: "scope", 429: "too_often"}.get(status, "form"))
+
+
+_REASONS = {NOBODY: "no_credential", INVALID: "bad_credential", FOREIGN: "foreign_page", UNKNOWABLE: "unknowable"}
+"""A word for each sentence, for logs and metrics."""
 
 
 def refuse_foreign(headers: Headers) -> None:
@@ -66,7 +80,8 @@ def refused(request: Request, refusal: Refusal) -> Response:
     """The response to a refused request: the sign-in page for a person who may sign in, JSON for all others."""
     if refusal.status == 401 and _is_navigation(request):
         query = request.url.query
-        return sign_in_page(refusal, next_path=quote(request.scope["path"]) + (f"?{query}" if query else ""))
+        path = quote(request.scope["path"]) + (f"?{query}" if query else "")
+        return sign_in_page(request, refusal, next_path=path)
     return JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)
 
 
@@ -75,9 +90,22 @@ def _is_navigation(request: Request) -> bool:
     return request.method == "GET" and mode == "navigate" and "text/html" in request.headers.get("accept", "")
 
 
-def sign_in_page(refusal: Refusal | None = None, *, message: str = "", next_path: str = "/") -> Response:
+def sign_in_page(
+    request: Request, refusal: Refusal | None = None, *, message: str = "", next_path: str = "/"
+) -> Response:
     """The form that takes an API key and then leads to `next_path`: 200, or the refusal's status."""
-    page = _PAGE.replace("{{message}}", html.escape(message)).replace("{{next}}", html.escape(next_path))
+    page = _filled(_PAGE, root=root_path(request.scope), message=message, next=next_path)
     if refusal is None:
         return HTMLResponse(page, headers=PAGE_HEADERS)
     return HTMLResponse(page, refusal.status, PAGE_HEADERS | refusal.headers)
+
+
+def link_page(request: Request, user: str, token: str, next_path: str) -> Response:
+    """The page of a one-time link: its button uses it up, and says who will be signed in."""
+    page = _filled(_LINK_PAGE, root=root_path(request.scope), user=user, token=token, next=next_path)
+    # The address holds the token, so it goes nowhere.
+    return HTMLResponse(page, headers=PAGE_HEADERS)
+
+
+def _filled(page: str, **values: str) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: html.escape(values[found[1]]), page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from auth.users import is_user_id
 LEEWAY_S = 10  # for clocks that disagree
 _HS256_KEY_BYTES = 32  # RFC 7518, section 3.2
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("recollect.auth")
 
 
 class InvalidToken(Exception):
@@ -30,7 +31,8 @@ class TokenVerifier:
     """Says whom a JWT names. It is signed by HS256 with `secret`, or by RS256 or ES256 with a key of `jwks_url`.
 
     A token must have `exp` and `sub`, and an `aud` or `iss` that is configured; one with an `aud` when none is
-    configured was made for somebody else. Raises ValueError for a configuration that can't be meant.
+    configured was made for somebody else. `max_life_s` bounds its life, from its `iat` or from now (0: no bound).
+    Raises ValueError for a configuration that can't be meant.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class TokenVerifier:
         jwks_url: str | None = None,
         audience: str | None = None,
         issuer: str | None = None,
+        max_life_s: float = 0,
     ) -> None:
+        self._max_life_s = max_life_s
         if (secret is None) == (jwks_url is None):
             raise ValueError("JSON Web Tokens need either a secret or the URL of a key set")
         self._keys = KeySet(jwks_url) if jwks_url is not None else None
@@ -61,12 +65,26 @@ class TokenVerifier:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, InvalidToken) as error:
+            logger.warning("a token is refused: %s", type(error).__name__)
             raise InvalidToken from error
         user = claims["sub"]
-        if not is_user_id(user):
+        if not is_user_id(user) or not self._is_strict(claims):
+            logger.warning("a token is refused: its claims are not strictly those of RFC 7519, or it lives too long")
             raise InvalidToken
         return user
+
+    def _is_strict(self, claims: dict[str, Any]) -> bool:
+        """Whether times are numbers and audiences are texts, as RFC 7519 wants them, and the life is not too long."""
+        times = [claims[name] for name in ("exp", "iat", "nbf") if name in claims]
+        if any(isinstance(at, bool) or not isinstance(at, (int, float)) or not math.isfinite(at) for at in times):
+            return False
+        audience = claims.get("aud", [])
+        named = [audience] if isinstance(audience, str) else audience
+        if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+            return False
+        life_s: float = claims["exp"] - claims.get("iat", time.time())
+        return not self._max_life_s or life_s <= self._max_life_s + LEEWAY_S
 
     async def _key_of(self, token: str, keys: KeySet) -> jwt.PyJWK:
         header = jwt.get_unverified_header(token)

@@ -9,16 +9,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import lengths, listing, many, servers, startup, stores, throughput, window
+from bench import deployed, lengths, listing, many, servers, startup, stores, throughput, window
 from bench.check import check
 from bench.parts import Bench, Parts
 from bench.plots import plot
 
 PARTS: Parts = {
+    "openai": deployed.measure,
     "startup": startup.measure,
     "throughput": throughput.in_process,
     "debug": throughput.debugging,
-    "openai": throughput.over_http,
     "lag": throughput.lag,
     "lengths": lengths.measure,
     "listing": listing.measure,
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=out, prefix=".data-") as folder,
-        Bench(Path(folder), quick=options.quick) as bench,
+        Bench(Path(folder), quick=options.quick, rounds=options.rounds) as bench,
     ):
         for name in options.only or PARTS:
             print(f"\n## {name}", flush=True)
@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Recollect beside its peers.")
     parser.add_argument("--quick", action="store_true", help="about a minute: fewer and shorter rounds")
+    parser.add_argument("--rounds", type=int, help="how often each subject takes its turn: 5, or 2 with --quick")
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
     parser.add_argument("--check", type=Path, metavar="FILE", help="an earlier results.json: fail if a ratio is worse")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the results go")

@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, cast
@@ -34,6 +35,8 @@ class Job:
     turns: int = 0
     turns_per_session: int = 10
     session: str = ""
+    sessions: list[str] = field(default_factory=list)
+    """New sessions have these names, as long as there are any."""
     path: str = "/tutor"
     ramp_s: float = 0.0
     """Over how long the clients arrive."""
@@ -117,7 +120,9 @@ def _request(job: Job, session: str) -> bytes:
     return f"POST {job.path}/{job.endpoint} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-async def _client(job: Job, place: int, stop_at: float, under_way: list[int], outcome: Outcome) -> None:
+async def _client(
+    job: Job, place: int, stop_at: float, under_way: list[int], names: Iterator[str], outcome: Outcome
+) -> None:
     if job.ramp_s:
         await asyncio.sleep(job.ramp_s * place / job.clients)
     loop, end = asyncio.get_running_loop(), b"}" if job.endpoint == "invoke" else b"event: end"
@@ -125,7 +130,7 @@ async def _client(job: Job, place: int, stop_at: float, under_way: list[int], ou
     turn, request = 0, b""
     while (turn < job.turns) if job.turns else (time.perf_counter() < stop_at):
         if turn % job.turns_per_session == 0:
-            request = _request(job, job.session or f"s-{uuid4().hex}")
+            request = _request(job, job.session or next(names, f"s-{uuid4().hex}"))
         server = min(range(len(under_way)), key=under_way.__getitem__)
         connection = connections[server]
         turn += 1
@@ -155,8 +160,8 @@ async def _client(job: Job, place: int, stop_at: float, under_way: list[int], ou
 async def run(job: Job) -> Outcome:
     """Does a job."""
     outcome, under_way, started = Outcome(), [0] * len(job.ports), time.perf_counter()
-    stop_at = started + job.seconds
-    await asyncio.gather(*(_client(job, place, stop_at, under_way, outcome) for place in range(job.clients)))
+    stop_at, names = started + job.seconds, iter(job.sessions)
+    await asyncio.gather(*(_client(job, place, stop_at, under_way, names, outcome) for place in range(job.clients)))
     outcome.seconds = time.perf_counter() - started
     return outcome
 

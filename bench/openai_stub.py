@@ -1,6 +1,7 @@
-"""A server that speaks as much of OpenAI's protocol as ChatOpenAI needs: `python -m bench.openai_stub`.
+"""A server that speaks as much of OpenAI's protocol as ChatOpenAI needs: `python -m bench.openai_stub FIRST_S TOKEN_S`.
 
-It says the benchmark's 60 tokens at once, and prints its port. Hand-written, so that it is not what is measured.
+It says the benchmark's 60 tokens at once, or the first of them after FIRST_S and the others TOKEN_S apart, and prints
+its port. Hand-written, so that it is not what is measured.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 
 from bench.models import TOKENS
 
@@ -34,20 +36,34 @@ def _streamed() -> list[bytes]:
     return [head, *(b"%x\r\n%s\r\n" % (len(event), event) for event in events), b"0\r\n\r\n"]
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    whole, streamed = _whole(), b"".join(_streamed())
+async def _answer(first_s: float, token_s: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    whole, streamed = _whole(), _streamed()
     try:
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             size = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
             body = json.loads(await reader.readexactly(size))
-            writer.write(streamed if body.get("stream") else whole)
+            await asyncio.sleep(first_s)
+            if not body.get("stream"):
+                writer.write(whole)
+            elif not token_s:
+                writer.write(b"".join(streamed))
+            else:
+                await _say_slowly(streamed, token_s, writer)
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 
 
-async def _serve() -> None:
-    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+async def _say_slowly(parts: list[bytes], token_s: float, writer: asyncio.StreamWriter) -> None:
+    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    writer.write(b"".join(parts[:3]))  # the head, the role, the first token
+    for place, part in enumerate(parts[3:], 1):
+        await asyncio.sleep(began + place * token_s - loop.time())
+        writer.write(part)
+
+
+async def _serve(first_s: float, token_s: float) -> None:
+    server = await asyncio.start_server(partial(_answer, first_s, token_s), "127.0.0.1", 0, backlog=4096)
     print(json.dumps({"port": server.sockets[0].getsockname()[1], "headers": {}}), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
@@ -55,4 +71,4 @@ async def _serve() -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(_serve())
+    uvloop.run(_serve(*map(float, sys.argv[1:3])))

@@ -17,9 +17,9 @@ from bench.processes import Clients, Server, serving
 class Bench:
     """One run of the benchmark."""
 
-    def __init__(self, folder: Path, *, quick: bool = False, peers: bool = True) -> None:
+    def __init__(self, folder: Path, *, quick: bool = False, peers: bool = True, rounds: int | None = None) -> None:
         self.folder, self.quick, self._peers = folder, quick, peers
-        self.seconds, self.rounds = (0.3, 2) if quick else (0.8, 5)
+        self.seconds, self.rounds = (0.3, rounds or 2) if quick else (0.8, rounds or 5)
         self._places = 0
 
     def __enter__(self) -> Bench:

@@ -121,9 +121,9 @@ def serving(
 
 
 @contextmanager
-def openai_stub() -> Iterator[str]:
-    """The URL of a server that speaks OpenAI's protocol."""
-    child = Child("bench.openai_stub")
+def openai_stub(*, first_s: float = 0, token_s: float = 0) -> Iterator[str]:
+    """The URL of a server that speaks OpenAI's protocol; it takes so long for the first token, and for each other."""
+    child = Child("bench.openai_stub", str(first_s), str(token_s))
     try:
         yield f"http://127.0.0.1:{child.hear()['port']}/v1"
     finally:

@@ -21,7 +21,6 @@ import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bench.models import open_model
 from bench.subjects import SUBJECTS, recollect
 
 _TICK_S = 0.002
@@ -51,7 +50,7 @@ class Probe:
 
 async def _serve(options: argparse.Namespace, speak: TextIO) -> None:
     make = partial(recollect, store=options.store) if options.subject == "recollect" else SUBJECTS[options.subject]
-    app, headers = make(open_model(options.model), options.folder)
+    app, headers = make(options.model, options.folder)
     probe = Probe(app)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

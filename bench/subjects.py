@@ -9,12 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import FastAPI, Request
-from langchain_core.language_models import BaseChatModel
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from bench.models import TOKENS
+from bench.models import TOKENS, open_model
 
 USER = "bench"
 
@@ -34,26 +33,36 @@ class FrameBody(BaseModel):
     config: dict[str, Any] = {}
 
 
-def recollect(model: BaseChatModel, folder: Path, store: str = "file:") -> tuple[ASGIApp, dict[str, str]]:
+def recollect(model: str, folder: Path, store: str = "file:") -> tuple[ASGIApp, dict[str, str]]:
     """This project as it is served, fsync on, histories at the URL `store`; and the header that signs the client in."""
     from auth.middleware import Auth
     from server import create_app
     from settings import Settings
 
     _, key = Auth(folder).keys.create(USER)
-    return create_app(Settings(data_dir=folder, history_url=store), model=model), {"Authorization": f"Bearer {key}"}
+    served = model.startswith("http")
+    settings = Settings(
+        data_dir=folder,
+        history_url=store,
+        openai_base_url=model if served else None,
+        model="stub",
+        turns_per_user=10_000,  # all its clients are one user
+        turns_in_line=10_000,
+    )
+    app = create_app(settings, model=None if served else open_model(model))
+    return app, {"Authorization": f"Bearer {key}"}
 
 
-def langserve(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
+def langserve(model: str, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
     """LangServe as its README mounts a chain. It remembers nothing."""
     from langserve import add_routes
 
     app = FastAPI()
-    add_routes(app, FORGETFUL | model, path="/tutor")
+    add_routes(app, FORGETFUL | open_model(model), path="/tutor")
     return app, {}
 
 
-def example(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
+def example(model: str, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
     """LangServe's way to a history for each user and each session, in files: what its example does, in fewer lines."""
     from langchain_community.chat_message_histories import FileChatMessageHistory
     from langchain_core.runnables import ConfigurableFieldSpec
@@ -70,7 +79,7 @@ def example(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]
         return config
 
     remembering = RunnableWithMessageHistory(
-        REMEMBERING | model,
+        REMEMBERING | open_model(model),
         history,
         input_messages_key="input",
         history_messages_key="history",
@@ -84,7 +93,7 @@ def example(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]
     return app, {"x-user": USER}
 
 
-def frame(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
+def frame(model: str, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
     """FastAPI and sse-starlette alone, with answers of the same shape: what no server built on them can beat."""
     from sse_starlette import EventSourceResponse
 
@@ -117,7 +126,7 @@ def frame(model: BaseChatModel, folder: Path) -> tuple[ASGIApp, dict[str, str]]:
     return app, {}
 
 
-SUBJECTS: dict[str, Callable[[BaseChatModel, Path], tuple[ASGIApp, dict[str, str]]]] = {
+SUBJECTS: dict[str, Callable[[str, Path], tuple[ASGIApp, dict[str, str]]]] = {
     "recollect": recollect,
     "langserve": langserve,
     "example": example,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from bench.parts import Bench, Result, table
-from bench.processes import Server, openai_stub, serving
+from bench.processes import Server, serving
 from bench.stats import percentile, spread
 from bench.subjects import LABELS
 
@@ -25,12 +25,6 @@ def debugging(bench: Bench) -> Result:
     """`stream_log` and `stream_events`."""
     with bench.servers("recollect", "langserve", "example") as servers:
         return compare(bench, servers, [("stream_log", 8), ("stream_events", 8)])
-
-
-def over_http(bench: Bench) -> Result:
-    """ChatOpenAI in the path, against a server that answers at once."""
-    with openai_stub() as url, bench.servers("recollect", "langserve", "example", model=url) as servers:
-        return compare(bench, servers, [("invoke", 8), ("stream", 8)])
 
 
 def lag(bench: Bench) -> Result:
@@ -57,6 +51,7 @@ def compare(
     *,
     bases: Sequence[str] = BASES,
     seconds: float | None = None,
+    turns_per_session: int = 10,
 ) -> Result:
     """Loads all servers in turn, round after round, with each (endpoint, number of clients), so long each time."""
     seconds = seconds or bench.seconds
@@ -71,7 +66,9 @@ def compare(
         for number in range(bench.rounds + 1):
             for name, server in asked.items():
                 before = server.processor_s()
-                outcome = bench.clients.do(server, endpoint, clients=crowd, seconds=seconds)
+                outcome = bench.clients.do(
+                    server, endpoint, clients=crowd, seconds=seconds, turns_per_session=turns_per_session
+                )
                 if number:  # the first round warms up
                     rates[name].append(outcome.turns / outcome.seconds)
                     firsts[name].append(median(outcome.firsts or outcome.times))

@@ -7,20 +7,24 @@ for none.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx2
-import langchain_openai
 import openai
 from langchain_core.language_models import ModelProfile
 from pydantic import SecretStr
 
 from chat_models import embedded_model
+from chat_models.chat_openai import ChatOpenAI
 from chat_models.embedded_model import ModelUnavailable
-from chat_models.habits import Habits, as_a_stream
+from chat_models.habits import as_a_stream
+from chat_models.http_transport import HttpTransport
+from chat_models.openai_client import ChatCompletions
 
 __all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
 
@@ -29,12 +33,12 @@ OPENAI_URL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-5.4-mini"
 """OpenAI's model that is asked when none is named."""
 
+_KEEPALIVE_S = 4.0
+"""Idle connections go before the five seconds after which uvicorn, Node and llama.cpp close them: a request on one that
+closes just then would fail."""
+
 _NO_KEY = "none"
 """Sent where no key is needed: the client won't go without."""
-
-
-class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
-    """LangChain's, for servers of all habits. It has the same name, as clients read it in the events of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Endpoint:
 
     def __str__(self) -> str:
         """Which model answers, for the operator: one line, without secrets."""
-        if self.model == embedded_model.NAME and self.is_loopback:
+        if self.is_embedded:
             return f"{self.model}, embedded (a demonstration: set OPENAI_API_KEY for a better model)"
         parts = urlsplit(self.base_url)
         return f"{self.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -65,6 +69,15 @@ class Endpoint:
     def is_loopback(self) -> bool:
         """Whether it is on this machine."""
         return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.model == embedded_model.NAME and self.is_loopback
+
+    @property
+    def at_once(self) -> int | None:
+        """How many replies it gives at one time, where that is known."""
+        return embedded_model.PARALLEL if self.is_embedded else None
 
 
 @contextmanager
@@ -86,27 +99,35 @@ def model_endpoint(
 
 
 @asynccontextmanager
-async def connect(endpoint: Endpoint, *, timeout_s: float) -> AsyncIterator[ChatOpenAI]:
+async def connect(endpoint: Endpoint, *, timeout_s: float, fast: bool = True) -> AsyncIterator[ChatOpenAI]:
     """The chat model that talks to this endpoint. Its connections are closed in the end.
 
+    Unless it is to be `fast`, all between it and the wire is OpenAI's and httpx's own.
     `timeout_s` bounds each wait for the next bytes. There are no retries: a turn that failed is told at once, with the
     `Retry-After` of who refused it, and its client knows best when to come again.
     """
     timeout = openai.Timeout(timeout_s, connect=min(5.0, timeout_s))
-    # As many streams at once as there are callers. Idle connections go before the five seconds after which uvicorn,
-    # Node and llama.cpp close them: a request on one that closes just then would fail.
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.0)
+    # As many streams at once as there are callers.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE_S)
     trust_env = not endpoint.is_loopback  # no proxy leads to this machine
-    tls = httpx2.create_ssl_context(trust_env=trust_env)  # one for both: to read all authorities takes a while
+    # One for both: to read all authorities takes a while. This machine needs none, unless it speaks TLS to itself.
+    bare = endpoint.is_loopback and urlsplit(endpoint.base_url).scheme == "http"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if bare else httpx2.create_ssl_context(trust_env=trust_env)
+    transport = None
+    plain = urlsplit(endpoint.base_url).scheme == "http"
+    if fast and plain and not (trust_env and getproxies()):  # httpx sees to TLS and to proxies
+        slow = httpx2.AsyncHTTPTransport(verify=tls, limits=limits)
+        transport = HttpTransport(tls, keepalive_s=_KEEPALIVE_S, otherwise=slow)
     async with openai.DefaultAsyncHttpxClient(
         timeout=timeout,
         limits=limits,
         trust_env=trust_env,
         verify=tls,
         event_hooks={"response": [as_a_stream]},
+        transport=transport,
     ) as http_async:
         with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env, verify=tls) as http:
-            yield ChatOpenAI(
+            chat = ChatOpenAI(
                 model_name=endpoint.model,
                 openai_api_base=endpoint.base_url,
                 openai_api_key=endpoint.api_key,
@@ -120,6 +141,9 @@ async def connect(endpoint: Endpoint, *, timeout_s: float) -> AsyncIterator[Chat
                 use_responses_api=False,
                 profile=endpoint.profile,
             )
+            if fast:
+                chat.async_client = ChatCompletions(chat.root_async_client)
+            yield chat
 
 
 @asynccontextmanager
@@ -129,8 +153,9 @@ async def open_model(
     openai_base_url: str | None = None,
     model: str | None = None,
     timeout_s: float = 120.0,
+    fast: bool = True,
 ) -> AsyncIterator[ChatOpenAI]:
     """`model_endpoint` and `connect` in one, for a single process."""
     with model_endpoint(openai_api_key=openai_api_key, openai_base_url=openai_base_url, model=model) as endpoint:
-        async with connect(endpoint, timeout_s=timeout_s) as chat:
+        async with connect(endpoint, timeout_s=timeout_s, fast=fast) as chat:
             yield chat

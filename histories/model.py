@@ -234,7 +234,18 @@ def title_of(messages: Sequence[BaseMessage]) -> str:
     """A session's title until it is renamed: the first words that a person said, at most 60 characters."""
     human = next((m for m in messages if isinstance(m, HumanMessage)), None)
     text = "" if human is None else text_of([human])[:400]
-    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    words = " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
     if len(words) > 60:
-        words = words[:60].rsplit(" ", 1)[0] + "…"
+        words = _whole_characters(words[:60].rsplit(" ", 1)[0], words) + "…"
     return words or "Untitled"
+
+
+_JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)))
+"""They are not printable by themselves, and hold words of Persian and Hindi, families, and flags together."""
+
+
+def _whole_characters(start: str, text: str) -> str:
+    """The start of a text, without the half of a character that its end may be."""
+    while start and (start[-1] in _JOINERS or text[len(start)] in _JOINERS or unicodedata.combining(text[len(start)])):
+        start = start[:-1]
+    return start

@@ -48,13 +48,15 @@ class Person:
     """
 
     def __init__(self, browser: Browser, server: Live, user: str, **options: Any) -> None:
-        self.origin, self.errors, self.foreign = server.url, list[str](), list[str]()
+        self.user, self.origin = user, server.url
+        self.errors, self.foreign = list[str](), list[str]()
         self.context: BrowserContext = browser.new_context(base_url=server.url, locale="en-GB", **options)
         self.context.set_default_timeout(WAIT_MS)
         self.context.on("console", self._on_console)
         self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
         self.context.on("request", self._on_request)
         self.page = self.open(f"/login?token={Links(server.data_dir).create(user)}")
+        self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_selector(f"#who:has-text('{user}')", state="attached")
 
     def open(self, path: str = "/") -> Page:
@@ -94,7 +96,7 @@ def ask(page: Page, text: str, *, wait: bool = True, chain: str = "chat") -> Non
     turns = page.locator("#turns > li").count()
     box = page.get_by_label("Message", exact=True)
     box.fill(text)
-    box.press("Enter")
+    box.press("Control+Enter")  # on a phone, Enter alone is a new line
     if wait:
         page.locator("#turns > li").nth(turns).locator(".rendered").wait_for()
         page.locator("#send").wait_for()

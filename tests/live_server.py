@@ -30,10 +30,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from api.door import DoorRules
 from auth.keys import ApiKeys
 from chains import Chain
 from server import create_app
-from serving import bind
+from serving import bind, configured
 from settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,11 +109,11 @@ def _loop() -> asyncio.AbstractEventLoop:
 class Here(Live):
     """A server in this process."""
 
-    def __init__(self, app: FastAPI, data_dir: Path) -> None:
+    def __init__(self, app: FastAPI, data_dir: Path, door: DoorRules | None = None) -> None:
         super().__init__(data_dir)
         self.app = app
         self._socket = bind("127.0.0.1", 0)
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        config = configured(app, shutdown_s=0, door=door, log_config=None)
         self._server = uvicorn.Server(config)
         self._serving = asyncio.run_coroutine_threadsafe(self._server.serve([self._socket]), _loop())
 
@@ -139,12 +140,13 @@ def serve_here(
     model_name: str | None = None,
     store: Any = None,
     chains: list[Chain] | None = None,
+    door: DoorRules | None = None,
     **settings: Any,
 ) -> Iterator[Here]:
     """A server in this process, until the end of the block. The settings are the fields of `Settings`."""
     data_dir = folder / "data"
     app = create_app(Settings(data_dir=data_dir, model=model_name, **settings), model=model, store=store, chains=chains)
-    server = Here(app, data_dir)
+    server = Here(app, data_dir, door)
     try:
         server.wait_ready()
         yield server

@@ -2,6 +2,7 @@
 
 URL                                first line
 begin SESSION WORDS                begins a turn, and answers "begun", or the name of the error
+say WORDS                          journals each of them as an event of its turn, and answers "said"
 end WORDS                          ends it, and answers "ended", or the name of the error
 many SESSION COUNT NAME            that many whole turns at once; answers how many turns each of them was shown
 """
@@ -9,6 +10,7 @@ many SESSION COUNT NAME            that many whole turns at once; answers how ma
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -76,6 +78,9 @@ async def _answer(store: HistoryStore, running: list[OpenTurn], word: str, args:
         assert isinstance(begun, OpenTurn)
         running.append(begun)
         return "begun"
+    if word == "say":
+        await running[-1].journal([json.dumps(each).encode() for each in args])
+        return "said"
     if word == "end":
         await running.pop().end(Reply(status=TurnStatus.COMPLETE, output=[AIMessage(args[0])]))
         return "ended"

@@ -54,6 +54,11 @@ def client_of(auth: Auth, origin: str = ORIGIN, **headers: str) -> httpx.AsyncCl
     return httpx.AsyncClient(transport=transport, base_url=origin, headers=named)
 
 
+async def follow(client: httpx.AsyncClient, token: str, to: str = "/") -> httpx.Response:
+    """Presses the button that a one-time link shows."""
+    return await client.post("/login", data={"token": token, "next": to}, headers={"Origin": str(client.base_url)})
+
+
 def bearer(credential: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {credential}"}
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
@@ -37,7 +39,7 @@ async def invoke(
     (first, *rest), config = steps_of(bound, config)
     value = await _first(first, value, config, kwargs)
     for step in rest:
-        value = await step.ainvoke(value, config)
+        value = _text_of(value) if type(step) is StrOutputParser else await step.ainvoke(value, config)
         if note is not None and isinstance(step, BaseChatModel):
             note(value)
     return value
@@ -56,7 +58,8 @@ async def stream(
     else:
         chunks = first.astream(value, config, **kwargs)
     for step in rest:
-        chunks = _noted(step, step.atransform(chunks, config), note)
+        said = _texts_of(chunks) if type(step) is StrOutputParser else step.atransform(chunks, config)
+        chunks = _noted(step, said, note)
     async for chunk in chunks:
         yield chunk
 
@@ -82,3 +85,15 @@ async def _tapped(chunks: AsyncIterator[Any], note: Note) -> AsyncIterator[Any]:
     async for chunk in chunks:
         note(chunk)
         yield chunk
+
+
+async def _texts_of(chunks: AsyncIterator[Any]) -> AsyncIterator[str]:
+    """What `StrOutputParser` gives. It sends each chunk through a thread, and adds up all that came before it."""
+    async for chunk in chunks:
+        yield _text_of(chunk)
+
+
+def _text_of(value: Any) -> str:
+    if not isinstance(value, BaseMessage):
+        return Generation(text=value).text  # or says that it is none
+    return value.content if isinstance(value.content, str) else ChatGeneration(message=value).text

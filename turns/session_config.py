@@ -9,7 +9,8 @@ from urllib.parse import unquote
 from starlette.requests import Request
 
 from histories.base import check_id
-from turns.run import ON_DISCONNECT, InvalidInput
+from turns.errors import InvalidInput
+from turns.rules import ON_DISCONNECT
 
 ConfigModifier = Callable[[dict[str, Any], Request], Awaitable[dict[str, Any]]]
 

@@ -32,16 +32,19 @@ from histories.base import (
     run_blocking,
 )
 from turns import quiet
+from turns.errors import InvalidInput, TurnStopped, WrongChain
 from turns.failures import hashed
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
 from turns.recall import Recall
-from turns.run import ON_DISCONNECT, InvalidInput, TurnRun, Turns, TurnStopped, WrongChain
+from turns.rules import ON_DISCONNECT, Speech
+from turns.run import Turns
 from turns.schemas import named_schema, taking_messages
 from turns.showing import Showing, speaking
 from turns.shown import Redaction, well_formed
+from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
 
@@ -263,17 +266,16 @@ class ChainWithHistory(RunnableWithMessageHistory):
             done = noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
             return done if showing is None else self._counted(done, showing, new, cut=cut)
 
+        configurable = config.get("configurable", {})
         return self.turns.start(
             *place,
             new,
-            generate,
-            replay,
-            record,
-            self.limit_s,
+            Speech(generate, replay, record),
+            limit_s=self.limit_s,
             streaming=streaming,
-            on_disconnect=config.get("configurable", {}).get("on_disconnect") or None,
-            if_last=config.get("configurable", {}).get("if_last"),
-            window_tokens=showing.fit.window if showing is not None else 0,
+            on_disconnect=configurable.get("on_disconnect") or None,
+            if_last=configurable.get("if_last"),
+            window_tokens=showing.fit.window if showing is not None else None,
         )
 
     def _showing(self, place: tuple[str, str | None], new: NewTurn) -> Showing | None:
@@ -473,6 +475,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
         All of them are run, whatever comes of one; then the first exception is raised, unless they are to be returned.
         """
+        check_batch(len(inputs), self.turns.rules.max_batch)
         configs = get_config_list(config, len(inputs)) if inputs else []
         outcomes: list[Any] = [None] * len(inputs)
 
@@ -484,7 +487,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
                     outcomes[place] = error
 
         sessions = _by_session([merge_configs(self.config, one) for one in configs])
-        limit = configs[0].get("max_concurrency") if configs else None
+        each = self.turns.shares.rules.each  # more of them would only wait, and fill the user's line
+        limit = min(each, configs[0].get("max_concurrency") or each) if configs else None
         await gather_with_concurrency(limit, *(run_session(places) for places in sessions))
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
         if failed is not None and not return_exceptions:
@@ -570,6 +574,12 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
 def _id_or_none(configurable: dict[str, Any], name: str) -> str | None:
     return check_id(configurable[name], name) if configurable.get(name) else None
+
+
+def check_batch(size: int, most: int) -> None:
+    """Raises `InvalidInput` for a batch that is too large."""
+    if size > most:
+        raise InvalidInput(f"A batch has at most {most} inputs (RECOLLECT_MAX_BATCH): send several of them.")
 
 
 def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:

@@ -1,51 +1,70 @@
 // The page: which conversation is open, and what a person does with it.
 
 import { Recollect, newId } from "./client.js";
+import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { Inputs, forgetInputs } from "./inputs.js";
+import { Inputs } from "./inputs.js";
+import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
+import { banner, copy, prompt, said, say } from "./notes.js";
+import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
-import { View, answered } from "./view.js";
+import { giveOut, takeIn } from "./takein.js";
+import { answered, textOfQuestion } from "./turn.js";
+import { View } from "./view.js";
 
 const POLL_MS = 1500;
+const UNDO_MS = 6000;
 const $ = (id) => document.getElementById(id);
 const api = new Recollect();
 const tabs = new BroadcastChannel("recollect");
+const leaving = new Set(); // what is still to be done when the page is left
 const running = new Map(); // conversations with a turn that runs here, also while another one is open
-const inputs = new Inputs(api);
-const view = new View(api, (what, turn, text) => run(actions[what](turn, text)));
-const sidebar = new Sidebar(api, { prompt, say, left: () => (location.hash = place(null)), changed: changedHere });
+const composer = new Composer({ send: (content) => run(send(content)), say });
+const inputs = new Inputs(api, () => formChanged());
+const view = new View(api, (what, turn, value) => run(actions[what](turn, value)));
+const sidebar = new Sidebar(api, { left: () => (location.hash = place(null)), changed: changedHere });
+let kept = null; // what this browser keeps for who is signed in
 let open = null;
 let poll = 0;
 
 // The conversation that is open.
 
 function conversation(id) {
-  return new Conversation(api, id, { changed, trouble: (sentence) => id === open?.id && banner(sentence) });
+  return new Conversation(api, kept, id, { changed, trouble: (sentence) => id === open?.id && banner(sentence) });
 }
 
 /** The place of a conversation in this page's address. */
 const place = (id) => `#/${id === null ? "" : encodeURIComponent(id)}`;
 
-function idFromAddress() {
+/** The conversation in the address, and the turn in it, if there is one. */
+function fromAddress() {
   try {
-    return decodeURIComponent(location.hash.match(/^#\/(.+)/)?.[1] ?? "") || null;
+    const [, id, turn] = location.hash.split("/").map(decodeURIComponent);
+    return { id: id || null, turn: turn || null };
   } catch {
-    return null;
+    return { id: null, turn: null };
   }
 }
 
 async function openFromAddress() {
-  const id = idFromAddress();
-  if (id !== null && id === open?.id) return;
-  open = id === null ? conversation(newId()) : running.get(id) ?? conversation(id);
+  const { id, turn } = fromAddress();
+  if (id === null || id !== open?.id) await openConversation(id);
+  if (turn !== null && (await open.loadTo(turn))) {
+    view.now();
+    view.reveal(turn);
+  }
+}
+
+async function openConversation(id) {
+  const opened = (open = id === null ? conversation(newId()) : running.get(id) ?? conversation(id));
   banner(null);
   drawer(false);
-  sidebar.mark(open.id);
-  const opened = open;
+  composer.open(id);
+  sidebar.mark(id);
   changed(open);
   if (id !== null && !open.busy) await open.load();
   if (open !== opened) return;
-  await inputs.open(id, open.turns.at(-1)?.chain);
+  await Promise.all([inputs.open(id, open.turns.at(-1)?.chain), name(open)]);
   if (matchMedia("(min-width: 48rem)").matches) $("text").focus();
 }
 
@@ -59,38 +78,80 @@ function changed(conversation) {
   $("export").hidden = !open.known;
   $("as-json").href = api.sessions.exportUrl(open.id, "json");
   $("as-markdown").href = api.sessions.exportUrl(open.id, "markdown");
+  $("starters").hidden = open.turns.length > 0;
   title();
   clearTimeout(poll);
   if (open.busyElsewhere) poll = setTimeout(() => run(open.load()), POLL_MS);
 }
 
+/** Learns the title of a conversation that the list does not show. */
+async function name(conversation) {
+  if (!conversation.known || sidebar.title(conversation.id)) return;
+  conversation.title = (await api.sessions.get(conversation.id)).title;
+  title();
+}
+
 function title() {
-  const name = sidebar.title(open.id) ?? (open.known ? "Conversation" : "New conversation");
+  const name = sidebar.title(open.id) ?? (open.known ? open.title ?? "Conversation" : "New conversation");
   if ($("title").textContent !== name) $("title").textContent = name;
   document.title = open.known ? `\u2068${name}\u2069 · Recollect` : "Recollect";
 }
 
+/** The form is another chain's now. */
+function formChanged() {
+  composer.attachments.offered = inputs.takesMessages;
+  const starters = inputs.starters.map((text) => Object.assign(document.createElement("button"), { type: "button", className: "quiet", dir: "auto", textContent: text, onclick: () => run(send(text)) }));
+  $("starters").replaceChildren(...starters);
+}
+
+// Questions.
+
+async function send(content) {
+  if (open.busy || open.busyElsewhere) return;
+  await ask(inputs.chain, content, (here, input) => {
+    composer.clear();
+    return here.ask(inputs.chain, input, content);
+  });
+}
+
 /** Puts a question in the open conversation with `put`, and sees to all that follows from it. */
-async function ask(chain, text, put) {
+async function ask(chain, content, put, given = null) {
   const here = open;
   if (here.busy || here.busyElsewhere) return;
-  const input = await inputs.input(chain, text, here.id);
+  const input = given ?? (await inputs.input(chain, content, here.id));
   if (input === null) return;
-  if (idFromAddress() === null) history.replaceState(null, "", place(here.id));
+  if (fromAddress().id === null) {
+    history.replaceState(null, "", place(here.id));
+    composer.named(here.id);
+  }
   running.set(here.id, here);
   const asked = put(here, input);
+  view.now();
+  view.follow();
   said("Asked. The reply is being written.");
   for (const ms of [300, 1500]) setTimeout(() => running.has(here.id) && run(changedHere(here.id)), ms); // it has begun
-  if (text === $("text").value) write("");
   try {
     await asked;
+  } catch (error) {
+    if (!here.live && !here.busy && !error.status) say(error.message, { ms: 8000 });
+    refused(here, error);
   } finally {
     running.delete(here.id);
   }
   const last = here.turns.at(-1);
-  const trouble = here.troubles.get(last.turn_id);
-  if (here === open) said(trouble ?? `Reply: ${answered(last)}`);
+  const trouble = last && here.troubles.get(last.turn_id);
+  if (here === open && last) said(trouble ?? `Reply: ${answered(last)}`);
   await changedHere(here.id);
+}
+
+/** A question that was not sent: what the form lacks is said at its field, and the question is back in the box. */
+function refused(here, error) {
+  if (error.status === 401) throw error;
+  if (error.status !== 422 || !Array.isArray(error.detail) || here !== open) return;
+  const others = inputs.complain(error.detail);
+  if (others.length === error.detail.length) return;
+  composer.write(textOfQuestion(here.takeBack()));
+  if (others.length) say(others.map(({ msg }) => msg).join("; "));
 }
 
 const actions = {
@@ -98,11 +159,30 @@ const actions = {
     await copy(text);
     say("Copied.");
   },
-  retry: (turn, text) =>
-    ask(turn.chain, text, (here, input) =>
-      turn.status === "complete" ? here.askAgain(turn.turn_id, turn.chain, input, text) : here.ask(turn.chain, input, text, turn.turn_id),
+  retry: (turn, content) =>
+    ask(
+      turn.chain,
+      content,
+      (here, input) => (turn.status === "complete" ? here.askAgain(turn.turn_id, turn.chain, input, content) : here.ask(turn.chain, input, content, turn.turn_id)),
+      turn.asked,
     ),
-  edit: (turn, text) => ask(turn.chain, text, (here, input) => here.askAgain(turn.turn_id, turn.chain, input, text)),
+  edit: (turn, content) => ask(turn.chain, content, (here, input) => here.askAgain(turn.turn_id, turn.chain, input, content)),
+  choose: (_, version) => open.choose(version),
+  rate: async (turn, score) => {
+    const why = score < 0 ? await prompt("What was wrong? Leave it empty if you like.", "", { optional: true }) : "";
+    await open.rate(turn.turn_id, score, why ?? "");
+  },
+  remove: (turn) => {
+    const [here, id] = [open, turn.turn_id];
+    here.leaving.add(id);
+    changed(here);
+    leaving.add(() => here.remove(id, true));
+    say("The turn is deleted.", {
+      ms: UNDO_MS,
+      undo: () => (here.leaving.delete(id), changed(here)),
+      done: () => run(here.remove(id).then(() => changedHere(here.id))),
+    });
+  },
   branch: async (turn) => {
     const { session_id: id, title } = await api.sessions.fork(open.id, turn.turn_id);
     await api.sessions.rename(id, `Branch of ${title}`.slice(0, 200));
@@ -116,112 +196,83 @@ const actions = {
 
 /** Something changed by what was done here: this list shows it, and so do other tabs. */
 async function changedHere(id) {
-  tabs.postMessage(id);
+  tabs.postMessage({ changed: id });
   await sidebar.refresh();
   title();
 }
 
 async function refresh() {
   await Promise.all([sidebar.refresh(), open.busy || (open.known && open.load())]);
+  await name(open);
   title();
 }
 
-tabs.onmessage = ({ data: id }) => run(Promise.all([sidebar.refresh().then(title), id === open.id && !open.busy && open.load()]));
-for (const event of ["focus", "online"]) addEventListener(event, () => run(refresh()));
+tabs.onmessage = ({ data }) => {
+  if (data.signedOut) return location.assign("login");
+  run(Promise.all([sidebar.refresh().then(title), data.changed === open.id && !open.busy && open.load()]));
+};
+for (const event of ["focus", "online"]) addEventListener(event, () => open && run(refresh()));
 addEventListener("hashchange", () => run(openFromAddress()));
-
-// What is said to a person besides replies.
-
-/** For who can't see the page. */
-function said(text) {
-  $("said").textContent = text.slice(0, 2000);
-}
-
-function banner(sentence) {
-  if ($("banner").textContent === (sentence ?? "")) return;
-  Object.assign($("banner"), { textContent: sentence ?? "", hidden: !sentence });
-  said(sentence ?? "The connection is back.");
-}
-
-let closeToast = () => {};
-
-/** A short note, with a way back if there is an `undo`; `done` is called when that is closed. */
-function say(text, { ms = 4000, undo = null, done = () => {} } = {}) {
-  closeToast();
-  $("what").textContent = text;
-  $("undo").hidden = undo === null;
-  $("toast").classList.add("shown");
-  let timer = 0;
-  const close = (after) => {
-    clearTimeout(timer);
-    closeToast = () => {};
-    $("toast").classList.remove("shown");
-    after();
-  };
-  const wait = () => (timer = setTimeout(close, ms, done));
-  closeToast = () => close(done);
-  $("undo").onclick = () => close(undo);
-  $("toast").onmouseenter = $("toast").onfocusin = () => clearTimeout(timer);
-  $("toast").onmouseleave = $("toast").onfocusout = () => closeToast && wait();
-  wait();
-}
-
-/** Asks for a text, or, without one, whether to go on. Gives null for no. */
-function prompt(question, text = null) {
-  $("question").textContent = question;
-  Object.assign($("answer"), { value: text ?? "", hidden: text === null, required: text !== null });
-  $("ask").returnValue = "";
-  $("ask").showModal();
-  $("answer").select();
-  return new Promise((answer) => {
-    $("ask").onclose = () => answer($("ask").returnValue === "yes" ? $("answer").value : null);
-  });
-}
 
 async function run(work) {
   try {
     await work;
   } catch (error) {
-    if (error.status === 401) location.assign(`login?next=${encodeURIComponent(location.pathname)}`);
-    else say(error.message);
+    if (error.status !== 401) return say(error.message);
+    if (kept) leavePlace(kept.user);
+    location.assign(`login?next=${encodeURIComponent(location.pathname)}`);
   }
 }
 
-async function copy(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const box = Object.assign(document.createElement("textarea"), { value: text, className: "unseen" }); // without TLS
-  document.body.append(box);
-  box.select();
-  document.execCommand("copy");
-  box.remove();
-}
+addEventListener("pagehide", () => leaving.forEach((now) => now()));
 
 // The controls.
-
-function write(text) {
-  $("text").value = text;
-  $("text").style.height = "auto";
-  $("text").style.height = `${$("text").scrollHeight + 2}px`;
-}
 
 function drawer(shown) {
   const was = document.body.classList.toggle("drawer", shown);
   $("menu").setAttribute("aria-expanded", was);
 }
 
-$("text").addEventListener("input", () => write($("text").value));
-$("text").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  $("composer").requestSubmit();
+function theme(name) {
+  dispatchEvent(new CustomEvent("recollect-theme", { detail: name }));
+  $("theme").value = name;
+}
+
+/** All of it, and not what happens to be loaded. */
+async function print() {
+  await open.loadAll();
+  view.now();
+  await new Promise((drawn) => setTimeout(drawn, 300));
+  window.print();
+}
+
+const known = () => open?.known;
+const commands = [
+  { name: "New conversation", keys: "mod+shift+o", run: () => (location.hash = place(null)) },
+  { name: "Search conversations", keys: "/", run: () => (drawer(true), $("search").focus()) },
+  { name: "Write a message", keys: "mod+shift+m", run: () => $("text").focus() },
+  { name: "Go to the latest", keys: "mod+shift+l", run: () => view.follow() },
+  { name: "Stop the reply", keys: "mod+.", run: () => $("stop").click(), when: () => !$("stop").hidden },
+  { name: "Copy the last reply", keys: "mod+shift+c", run: () => run(actions.copy(null, answered(open.turns.at(-1)))), when: () => open?.turns.length },
+  { name: "Next conversation", keys: "mod+shift+arrowdown", run: () => step(1) },
+  { name: "Previous conversation", keys: "mod+shift+arrowup", run: () => step(-1) },
+  { name: "Rename this conversation", run: () => run(sidebar.renameOpen()), when: known },
+  { name: "Delete this conversation", run: () => sidebar.deleteOpen(), when: known },
+  { name: "Print this conversation", keys: "mod+p", run: () => run(print()), when: known },
+  ...["auto", "light", "dark"].map((one) => ({ name: `Theme: ${one === "auto" ? "as the system" : one}`, run: () => theme(one) })),
+  { name: "Show all commands", keys: "?", run: () => palette.show() },
+  { name: "Commands", keys: "mod+k", run: () => palette.show(), when: () => !$("palette").open },
+];
+const palette = new Palette(commands, {
+  find: async (q) => (await api.sessions.list({ limit: 20, q })).sessions,
+  open: (id) => (location.hash = place(id)),
 });
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = $("text").value;
-  if (!text.trim()) return;
-  const chain = inputs.chain;
-  run(ask(chain, text, (here, input) => here.ask(chain, input, text)));
-});
+
+function step(by) {
+  const id = sidebar.neighbour(by);
+  if (id) location.hash = place(id);
+}
+
 $("stop").addEventListener("click", () => {
   run(open.stop());
   $("text").focus();
@@ -231,6 +282,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   $("text").focus();
 });
 $("new").addEventListener("click", () => drawer(false));
+$("commands").addEventListener("click", () => palette.show());
 $("menu").addEventListener("click", () => {
   drawer(true);
   $("close").focus();
@@ -248,37 +300,31 @@ $("no").addEventListener("click", () => $("ask").close());
 $("older").addEventListener("click", () => run(open.loadOlder()));
 new IntersectionObserver(([seen]) => seen.isIntersecting && run(open.loadOlder()), { root: $("log"), rootMargin: "400px" }).observe($("older"));
 $("import").addEventListener("change", async () => {
-  const [file] = $("import").files;
+  const files = [...$("import").files];
   $("import").value = "";
-  if (file) run(takeIn(file));
+  run(takeIn(api, files, async (id) => {
+    await changedHere(id);
+    if (id) location.hash = place(id);
+  }));
 });
-$("forget").addEventListener("click", () => run(forgetAll()));
-
-async function takeIn(file) {
-  let conversation;
-  try {
-    conversation = JSON.parse(await file.text());
-  } catch {
-    throw new Error("This file is not a conversation that was exported as JSON.");
-  }
-  const { session_id: id } = await api.sessions.import({ ...conversation, session_id: newId() });
-  await changedHere(id);
-  location.hash = place(id);
-}
-
-async function forgetAll() {
-  if ((await prompt("Delete all of your conversations? There is no way back.")) === null) return;
-  await api.sessions.deleteAll();
-  forgetInputs();
-  location.hash = place(null);
-  await changedHere(null);
-}
+$("give-out").addEventListener("click", () => run(giveOut(api)));
+$("forget").addEventListener("click", () => run(sidebar.deleteAll()));
+$("theme").value = document.documentElement.dataset.theme;
+$("theme").addEventListener("change", () => theme($("theme").value));
+document.querySelector("#account form").addEventListener("submit", () => {
+  clearKept();
+  kept = composer.kept = null; // or the draft would be kept once more when the page goes
+  tabs.postMessage({ signedOut: true });
+});
 
 async function start() {
-  const [chains, { user_id: user }] = await Promise.all([inputs.load(), api.me(), sidebar.refresh()]);
+  const [chains, { user_id: user }] = await Promise.all([inputs.load(), api.me()]);
+  kept = composer.kept = inputs.kept = sidebar.kept = new Kept(user);
+  takePlace(user);
   $("who").textContent = user;
   $("playgrounds").append("Playgrounds: ", ...chains.flatMap(({ name, playground }) => [Object.assign(document.createElement("a"), { href: playground.slice(1), textContent: name }), " "]));
-  await openFromAddress();
+  await Promise.all([openFromAddress(), sidebar.refresh()]);
+  title();
 }
 
 run(start());

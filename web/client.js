@@ -58,10 +58,10 @@ export class Recollect {
 
   /**
    * A chain's whole output. `session` names the conversation. With a `turn` (see `newId`) a call can be repeated: if it
-   * was answered before, the same answer comes back. `config` is the rest of LangServe's config; `signal` aborts.
+   * was answered before, the same answer comes back. `versionOf` names a turn in whose place it stands. `config` is the rest of LangServe's config; `signal` aborts.
    */
-  async invoke(chain, input, { session, turn, config, signal } = {}) {
-    const body = { input, config: withSession(config, session, turn) };
+  async invoke(chain, input, { session, turn, versionOf, config, signal } = {}) {
+    const body = { input, config: withSession(config, session, turn, versionOf) };
     return (await this.json("POST", `${path(chain)}/invoke`, { body, signal })).output;
   }
 
@@ -70,10 +70,10 @@ export class Recollect {
    * leave the conversation: the server then keeps what was said so far. Throws RecollectError for what the server
    * says went wrong, also midway, and ConnectionLost if the stream ends before its end.
    */
-  async *stream(chain, input, { session, turn, config, signal } = {}) {
+  async *stream(chain, input, { session, turn, versionOf, config, signal } = {}) {
     const leave = new AbortController();
     const either = signal ? AbortSignal.any([signal, leave.signal]) : leave.signal;
-    const body = { input, config: withSession(config, session, turn) };
+    const body = { input, config: withSession(config, session, turn, versionOf) };
     const response = await this.request("POST", `${path(chain)}/stream`, { body, signal: either });
     try {
       for await (const { event, data } of events(response.body, signal)) {
@@ -110,6 +110,12 @@ export class Recollect {
     return (await this.json("POST", "render", { body: { texts } })).html;
   }
 
+  /** The blocks of a growing Markdown text that nothing can change any more: `{html, lines}`, `lines` of the text. */
+  async renderOpen(text) {
+    const { html, lines } = await this.json("POST", "render", { body: { texts: [text], open: true } });
+    return { html: html[0], lines: lines[0] };
+  }
+
   /** One request; its JSON, or null when there is none. Throws RecollectError and ConnectionLost. */
   async json(method, where, options) {
     const response = await this.request(method, where, options);
@@ -121,11 +127,12 @@ export class Recollect {
   }
 
   /** One request; the response, if it is a good one. */
-  async request(method, where, { body, query, signal, keepalive } = {}) {
+  async request(method, where, { body, query, signal, keepalive, ifMatch } = {}) {
     const url = new URL(where, this.url);
     for (const [name, value] of Object.entries(query ?? {})) if (value != null && value !== "") url.searchParams.set(name, value);
     const headers = { Accept: "application/json, text/event-stream", ...this.headers };
     if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (ifMatch) headers["If-Match"] = `"${encodeURIComponent(ifMatch)}"`;
     let response;
     try {
       response = await this.fetch(url, { method, headers, signal, keepalive, body: body && JSON.stringify(body) });
@@ -167,8 +174,8 @@ class Sessions {
     return this.#one("DELETE", session, "", { keepalive });
   }
 
-  deleteAll() {
-    return this.client.json("DELETE", "sessions");
+  deleteAll({ keepalive } = {}) {
+    return this.client.json("DELETE", "sessions", { keepalive });
   }
 
   /** A new session of the name `as`, with the past up to and with that turn. */
@@ -176,9 +183,24 @@ class Sessions {
     return this.#one("POST", session, "/fork", { body: { session_id: as, turn_id: turn } });
   }
 
-  /** The history ends before that turn. */
-  rewind(session, turn) {
-    return this.#one("POST", session, "/rewind", { body: { turn_id: turn } });
+  /** The history ends before that turn. With `keep`, what followed can be chosen again. `last`: see `choose`. */
+  rewind(session, turn, { keep = false, last } = {}) {
+    return this.#one("POST", session, "/rewind", { body: { turn_id: turn, keep }, ifMatch: last });
+  }
+
+  /** Shows another version of a turn. `last`: the last turn that the caller has seen; 412 if there are others now. */
+  choose(session, turn, { last } = {}) {
+    return this.#one("POST", session, "/choose", { body: { turn_id: turn }, ifMatch: last });
+  }
+
+  /** Forgets one turn, for good. */
+  deleteTurn(session, turn, { last, keepalive } = {}) {
+    return this.#one("DELETE", session, `/turns/${path(turn)}`, { ifMatch: last, keepalive });
+  }
+
+  /** Puts on the record what the caller thinks of a reply: -1, 0 or 1, and why. */
+  feedback(session, turn, score, comment = "") {
+    return this.#one("PUT", session, `/turns/${path(turn)}/feedback`, { body: { score, comment } });
   }
 
   /** Stops the running turn, wherever it was started: `{stopped}`. Its stream then ends as if all had been said. */
@@ -200,6 +222,11 @@ class Sessions {
     return this.client.json("POST", "sessions/import", { body: conversation });
   }
 
+  /** A conversation of another program, as `import` takes it: `{conversation, left_out}`. */
+  convert(foreign) {
+    return this.client.json("POST", "sessions/import/convert", { body: foreign });
+  }
+
   #one(method, session, rest = "", options = {}) {
     return this.client.json(method, `sessions/${path(session)}${rest}`, options);
   }
@@ -207,8 +234,9 @@ class Sessions {
 
 const path = encodeURIComponent;
 
-function withSession(config = {}, session, turn) {
+function withSession(config = {}, session, turn, versionOf) {
   const named = { ...config.configurable, session_id: session };
+  if (versionOf !== undefined) named.version_of = versionOf;
   if (turn !== undefined) named.turn_id = turn;
   return { ...config, configurable: named };
 }

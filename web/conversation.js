@@ -1,6 +1,7 @@
 // One conversation: what is on the record, and the turn that runs here. It knows nothing of how it is shown.
 
-import { ConnectionLost, RecollectError, newId, textOf } from "./client.js";
+import { ConnectionLost, RecollectError, newId } from "./client.js";
+import { Parts } from "./parts.js";
 
 const PAGE = 50;
 const TRIES = 4;
@@ -10,20 +11,24 @@ export class Conversation {
   recorded = [];
   older = null; // the cursor of the turns before those that are loaded
   live = null; // the turn that this page asked for, until the record has it
-  troubles = new Map(); // turn_id -> why it failed, which the record does not tell
+  troubles = new Map(); // turn_id -> why it failed, as it was told here
   stopping = false;
+  leaving = new Set(); // turns that are deleted unless a person takes it back
   known = false; // whether the server has this session
   #loads = 0;
 
   /** `changed(conversation)` is called after each change, `trouble(sentence or null)` while the server can't be reached. */
-  constructor(api, id, { changed, trouble }) {
-    Object.assign(this, { api, id, changed: () => changed(this), trouble });
+  constructor(api, kept, id, { changed, trouble }) {
+    Object.assign(this, { api, kept, id, changed: () => changed(this), trouble });
   }
 
   /** All that is to be shown, oldest first. */
   get turns() {
-    if (this.live === null) return this.recorded;
-    return [...this.recorded.filter((turn) => turn.turn_id !== this.live.turn_id), this.live];
+    const shown = this.leaving.size ? this.recorded.filter(({ turn_id: id }) => !this.leaving.has(id)) : this.recorded;
+    if (this.live === null) return shown;
+    const { turn_id: live, versionOf } = this.live;
+    const place = shown.findIndex(({ turn_id: id }) => id === versionOf);
+    return [...shown.slice(0, place < 0 ? undefined : place).filter(({ turn_id: id }) => id !== live), this.live];
   }
 
   get busy() {
@@ -50,13 +55,42 @@ export class Conversation {
     const overlap = this.recorded.findIndex((turn) => turn.turn_id === page.turns[0]?.turn_id);
     if (overlap <= 0) this.older = page.next;
     this.recorded = [...this.recorded.slice(0, Math.max(0, overlap)), ...page.turns];
+    this.#recall();
     this.changed();
   }
 
-  async loadOlder() {
+  /** Brings a question back that was not sent: it is kept until the record has it. */
+  #recall() {
+    const unsent = this.kept.get("unsent", this.id);
+    if (!unsent || this.busy) return;
+    const { turn_id: turnId, content, why, ...rest } = unsent;
+    if (this.#has(turnId)) {
+      this.kept.set("unsent", this.id, null);
+      this.live = null;
+    } else if (this.live === null) {
+      this.live = { turn_id: turnId, status: "unsent", input: [human(content)], output: [], usage: null, ...rest };
+      if (why) this.troubles.set(turnId, why);
+    }
+  }
+
+  #has(turnId) {
+    return this.recorded.some((turn) => turn.turn_id === turnId);
+  }
+
+  /** Reads older pages until that turn is there; false if there is none. */
+  async loadTo(turnId) {
+    while (!this.#has(turnId) && this.older !== null) await this.loadOlder(200);
+    return this.#has(turnId);
+  }
+
+  async loadAll() {
+    while (this.older !== null) await this.loadOlder(200);
+  }
+
+  async loadOlder(limit = PAGE) {
     const before = this.older;
     if (before === null) return;
-    const page = await this.api.sessions.turns(this.id, { limit: PAGE, before });
+    const page = await this.api.sessions.turns(this.id, { limit, before });
     if (this.older !== before) return;
     this.recorded = [...page.turns, ...this.recorded];
     this.older = page.next;
@@ -64,33 +98,85 @@ export class Conversation {
   }
 
   /** Puts a question. The same `turnId` again replaces a turn that failed, and never asks twice what was answered. */
-  async ask(chain, input, text, turnId = newId()) {
+  async ask(chain, input, content, turnId = newId(), versionOf = undefined) {
     if (this.busy) return;
-    const turn = { turn_id: turnId, status: "running", chain, input: [human(text)], output: [], text: "", usage: null };
+    const turn = { turn_id: turnId, status: "running", chain, input: [human(content)], output: [], live: new Parts(), usage: null, asked: input, versionOf };
     this.live = turn;
     this.troubles.delete(turnId);
+    if (!versionOf) this.#keep(turn);
     this.changed();
     const error = await this.#answer(turn, input);
     if (error !== null && !this.stopping) this.troubles.set(turnId, error.message);
+    await this.#settle(turn, error);
+    if (this.live !== null && error !== null) throw error; // it was not sent
+  }
+
+  /** The record takes the place of what was seen here; what it does not have was not sent, and is kept here. */
+  async #settle(turn, error) {
     try {
       await this.load();
     } catch (failed) {
-      this.troubles.set(turnId, failed.message);
+      this.troubles.set(turn.turn_id, failed.message);
     }
-    const kept = this.recorded.some((one) => one.turn_id === turnId);
-    this.live = kept ? null : { ...turn, status: "unsent" };
+    const sent = this.#has(turn.turn_id) || turn.versionOf !== undefined;
+    if (sent) this.kept.set("unsent", this.id, null);
+    else this.#keep(turn, error?.message);
+    this.live = sent ? null : { ...turn, status: "unsent" };
     this.stopping = false;
     this.changed();
   }
 
-  /** Asks at the place of an earlier turn: it, and all after it, are forgotten. */
-  async askAgain(turnId, chain, input, text) {
-    if (this.live?.turn_id !== turnId) {
-      await this.api.sessions.rewind(this.id, turnId);
-      this.recorded = this.recorded.slice(0, this.recorded.findIndex((turn) => turn.turn_id === turnId));
-    }
+  #keep({ turn_id: turnId, chain, asked, input }, why) {
+    this.kept.set("unsent", this.id, { turn_id: turnId, chain, asked, content: input[0].data.content, why, at: Date.now() });
+  }
+
+  /** Takes a question back that was not sent; gives what it said. */
+  takeBack() {
+    const { content } = this.live.input[0].data;
     this.live = null;
-    await this.ask(chain, input, text);
+    this.kept.set("unsent", this.id, null);
+    this.changed();
+    return content;
+  }
+
+  /** Asks at the place of an earlier turn, which stays as another version. If no answer comes, that one is shown again. */
+  async askAgain(turnId, chain, input, content) {
+    const id = newId();
+    await this.ask(chain, input, content, id, turnId);
+    if (!this.#has(id)) throw new Error(`${this.troubles.get(id) ?? "No answer came."} What was there is shown again.`);
+  }
+
+  /** Shows another version of a turn, as it was seen here; if there is more by now, that is shown instead. */
+  choose(turnId) {
+    return this.#change(() => this.api.sessions.choose(this.id, turnId, { last: this.#last }));
+  }
+
+  /** Deletes a turn that is hidden already. */
+  async remove(turnId, keepalive = false) {
+    if (!this.leaving.has(turnId)) return;
+    const last = this.#last;
+    try {
+      await this.#change(() => this.api.sessions.deleteTurn(this.id, turnId, { last, keepalive }));
+    } finally {
+      this.leaving.delete(turnId);
+      this.changed();
+    }
+  }
+
+  async rate(turnId, score, comment) {
+    await this.#change(() => this.api.sessions.feedback(this.id, turnId, score, comment));
+  }
+
+  get #last() {
+    return this.recorded.at(-1)?.turn_id;
+  }
+
+  async #change(change) {
+    try {
+      await change();
+    } finally {
+      await this.load();
+    }
   }
 
   async stop() {
@@ -127,10 +213,10 @@ export class Conversation {
   }
 
   async #hear(turn, input) {
-    turn.text = "";
-    for await (const chunk of this.api.stream(turn.chain, input, { session: this.id, turn: turn.turn_id })) {
+    turn.live = new Parts();
+    for await (const chunk of this.api.stream(turn.chain, input, { session: this.id, turn: turn.turn_id, versionOf: turn.versionOf })) {
       this.trouble(null);
-      turn.text += textOf(chunk);
+      turn.live.add(chunk);
       this.changed();
     }
   }
@@ -152,8 +238,8 @@ export class Conversation {
 }
 
 /** A message of the user, as the record has it. */
-function human(text) {
-  return { type: "human", data: { content: text } };
+function human(content) {
+  return { type: "human", data: { content } };
 }
 
 /** Some time, or until the network is back. */

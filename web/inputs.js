@@ -1,7 +1,8 @@
-// Which chain answers, and what it wants to know besides the message: a form made from its input schema.
+// Which chain answers, and what it wants to know besides the message. Both belong to the conversation.
 
-const KEPT = "recollect:inputs"; // the record keeps messages only, so the browser remembers the rest, by session
-const KEPT_SESSIONS = 200;
+import { Form } from "./form.js";
+
+const FIRST = "chat"; // what a conversation begins with, if nothing else was used before
 const $ = (id) => document.getElementById(id);
 
 export class Inputs {
@@ -10,13 +11,15 @@ export class Inputs {
   #session = null;
   #shown = 0;
   #ready;
+  #form = null;
 
-  constructor(api) {
-    this.api = api;
+  /** `changed(chain)` is called when another chain's form is shown. */
+  constructor(api, changed) {
+    Object.assign(this, { api, changed });
     $("chain").addEventListener("change", () => (this.#ready = this.#show(this.chain)));
   }
 
-  /** Takes the chains in; gives their names. */
+  /** Takes the chains in; gives them. `kept`: where what was said before is. */
   async load() {
     this.#chains = await this.api.chains();
     $("chain").replaceChildren(...this.#chains.map(({ name }) => new Option(name, name)));
@@ -27,82 +30,72 @@ export class Inputs {
     return $("chain").value;
   }
 
+  /** Whether the chain takes whole messages, which may hold pictures, and not only text. */
+  get takesMessages() {
+    const place = this.#place(this.chain);
+    return place !== undefined && place.type !== "string";
+  }
+
+  /** What to begin a conversation with: the examples of the message's schema. */
+  get starters() {
+    return (this.#place(this.chain)?.examples ?? []).filter((one) => typeof one === "string");
+  }
+
   /** Shows what was last used in a session: its chain, and what that chain was told. */
   async open(session, chain) {
     this.#session = session;
-    const wanted = chain || kept()[session]?.chain || kept()[""]?.chain;
+    const wanted = chain || this.kept.get("inputs", session)?.chain || this.kept.get("inputs", null)?.chain || FIRST;
     if (this.#chains.some(({ name }) => name === wanted)) $("chain").value = wanted;
     await (this.#ready = this.#show(this.chain));
   }
 
   /** The input of a chain with this message; null if the form lacks something, which the browser then says. */
-  async input(chain, text, session) {
+  async input(chain, content, session) {
     await this.#ready; // the form of a chain that was chosen just now
     if (chain !== this.chain) {
-      if (!this.#chains.some(({ name }) => name === chain)) throw new Error(`The chain ${chain} is not here any more.`);
+      if (!this.#card(chain)) throw new Error(`The chain ${chain} is not here any more.`);
       $("chain").value = chain;
       await this.#show(chain);
     }
-    const fields = [...document.querySelectorAll("#fields [name]")];
-    if (!fields.every((field) => field.reportValidity())) return null;
-    const extras = Object.fromEntries(fields.filter(({ value }) => value).map(({ name, value }) => [name, value]));
-    keep(session, { chain, extras });
-    const key = this.#chains.find(({ name }) => name === chain).input_key;
-    const schema = await this.#schema(chain);
-    const place = key === null ? schema : schema.properties?.[key];
-    const message = place?.type === "string" ? text : [{ type: "human", content: text }];
-    return key === null ? message : { ...extras, [key]: message };
+    if (!this.#form.valid()) return null;
+    const values = this.#form.value();
+    for (const id of [session, null]) this.kept.set("inputs", id, { chain, values: light(values) });
+    const { input_key: key } = this.#card(chain);
+    const message = this.takesMessages ? [{ type: "human", content }] : content;
+    return key === null ? message : { ...values, [key]: message };
   }
 
-  async #schema(chain) {
-    if (!this.#schemas.has(chain)) this.#schemas.set(chain, await this.api.inputSchema(chain));
-    return this.#schemas.get(chain);
+  /** Says what the server said of the input, each at its field; gives the sentences that have none. */
+  complain(problems) {
+    return this.#form.complain(problems);
+  }
+
+  #card(chain) {
+    return this.#chains.find(({ name }) => name === chain);
+  }
+
+  /** The schema of the place where the message goes. */
+  #place(chain) {
+    const schema = this.#schemas.get(chain);
+    const key = this.#card(chain)?.input_key ?? null;
+    return key === null ? schema : schema?.properties?.[key];
   }
 
   async #show(chain) {
     const shown = ++this.#shown;
-    const schema = await this.#schema(chain);
+    if (!this.#schemas.has(chain)) this.#schemas.set(chain, await this.api.inputSchema(chain));
     if (shown !== this.#shown) return;
-    const { input_key: key, description } = this.#chains.find(({ name }) => name === chain);
-    const said = kept()[this.#session] ?? kept()[""];
-    const names = key === null ? [] : Object.keys(schema.properties ?? {}).filter((name) => name !== key);
-    const fields = names.filter((name) => schema.properties[name].type === "string").map((name) => {
-      const value = said?.chain === chain ? said.extras[name] : undefined;
-      return field(name, schema.properties[name], schema.required?.includes(name), value);
-    });
-    $("fields").replaceChildren($("fields").firstElementChild, ...fields);
+    const { input_key: key, description } = this.#card(chain);
+    const said = this.kept.get("inputs", this.#session) ?? this.kept.get("inputs", null);
+    const values = said?.chain === chain ? said.values : {};
+    this.#form = new Form(key === null ? {} : this.#schemas.get(chain), { skip: key, values });
+    $("fields").replaceChildren($("fields").firstElementChild, ...this.#form.elements);
     $("about").textContent = description;
+    this.changed(chain);
   }
 }
 
-function field(name, { title, description, examples, default: preset, enum: choices }, required, value) {
-  const label = document.createElement("label");
-  label.className = "field";
-  const box = document.createElement(choices ? "select" : "input");
-  if (choices) box.append(...choices.map((choice) => new Option(choice, choice)));
-  else Object.assign(box, { placeholder: examples?.[0] ?? "", dir: "auto" });
-  Object.assign(box, { name, required: !!required, value: value ?? preset ?? "", title: description ?? "" });
-  label.append(`${title ?? name} `, box);
-  return label;
-}
-
-function kept() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-/** Under the session's name, and, for new conversations, as the last one of all. */
-function keep(session, what) {
-  const { [session]: _, ...others } = kept();
-  const latest = Object.entries({ ...others, [session]: what, "": what }).slice(-KEPT_SESSIONS);
-  localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(latest)));
-}
-
-/** Nothing of deleted conversations stays in the browser. */
-export function forgetInputs(session) {
-  const { [session]: _, ...others } = session === undefined ? {} : kept();
-  localStorage.setItem(KEPT, JSON.stringify(others));
+/** Values that a browser has room for: no files. */
+function light(values) {
+  return JSON.parse(JSON.stringify(values, (_, value) => (typeof value === "string" && value.length > 20_000 ? undefined : value)));
 }

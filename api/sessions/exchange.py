@@ -14,6 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     PlainValidator,
     WithJsonSchema,
@@ -237,12 +239,24 @@ class Conversation(Body):
         return self
 
 
-def export_json(session: Session, turns: list[Turn]) -> dict[str, Any]:
-    """What `Conversation` takes back."""
+class Unread:
+    """A body that is shown as a `Conversation`, and is left as it came: `read_conversation` reads it."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return handler(Any)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(Conversation.__pydantic_core_schema__)
+
+
+def read_conversation(body: object) -> tuple[Conversation, list[Turn]]:
+    """An import, with its turns. Raises `ValidationError`, and `UnknownMessage`."""
+    conversation = Conversation.model_validate(body)
+    return conversation, [turn.turn() for turn in conversation.turns]
+
+
+def conversation_of(session: Session) -> dict[str, Any]:
+    """What `Conversation` takes back, without a turn."""
     return Conversation.model_construct(
-        version=1,
-        session_id=session.session_id,
-        title=session.title,
-        created_at=session.created_at,
-        turns=[ExchangedTurn.of(turn) for turn in turns],
+        version=1, session_id=session.session_id, title=session.title, created_at=session.created_at, turns=[]
     ).model_dump()

@@ -14,16 +14,19 @@ _HTML = re.compile(r"<[a-zA-Z/!?]")
 _LINES = re.compile(r"\r\n|\r|\n")
 
 
-def export_markdown(session: Session, turns: list[Turn]) -> str:
-    """The conversation to be read. What was said is quoted, so that it can't pass for the frame around it."""
-    blocks = [f"# {_escaped(session.title)}"]
-    for number, turn in enumerate(turns, 1):
-        status = "" if turn.status is TurnStatus.COMPLETE else f" · {turn.status.value}"
-        when, who = f"{turn.started_at:%Y-%m-%d %H:%M} UTC", _escaped(turn.chain or "no chain")
-        blocks.append(f"## {number} · {when} · {who}{status}")
-        for message in (*turn.input, *turn.output):
-            blocks += [f"**{_VOICES.get(message.type, 'Other')}**", *_said(message)]
-    return _well_formed("\n\n".join(blocks) + "\n")
+def title_as_markdown(session: Session) -> bytes:
+    """The head of a conversation to be read."""
+    return _well_formed(f"# {_escaped(session.title)}").encode()
+
+
+def turn_as_markdown(turn: Turn) -> bytes:
+    """A turn, without its number. What was said is quoted, so that it can't pass for the frame around it."""
+    status = "" if turn.status is TurnStatus.COMPLETE else f" · {turn.status.value}"
+    when, who = f"{turn.started_at:%Y-%m-%d %H:%M} UTC", _escaped(turn.chain or "no chain")
+    blocks = [f" · {when} · {who}{status}"]
+    for message in (*turn.input, *turn.output):
+        blocks += [f"**{_VOICES.get(message.type, 'Other')}**", *_said(message)]
+    return _well_formed("\n\n".join(blocks)).encode()
 
 
 def _said(message: BaseMessage) -> list[str]:

@@ -12,7 +12,17 @@ from langchain_core.messages import BaseMessage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from histories.base import Failure, InvalidId, RecalledTurn, Session, Turn, Usage, check_id, message_to_json
+from histories.base import (
+    Failure,
+    Feedback,
+    InvalidId,
+    RecalledTurn,
+    Session,
+    Turn,
+    Usage,
+    check_id,
+    message_to_json,
+)
 from turns.parts import parts_of
 
 _ID_CHARACTERS = r"[^/\\\u0000-\u001f\u007f-\u009f]"
@@ -76,9 +86,23 @@ class Fork(Body):
 
 
 class Rewind(Body):
-    """Where the history is to end."""
+    """Where the history is to end. With `keep`, what followed can be chosen again; without, it is forgotten."""
 
-    turn_id: TurnId = Field(description="The first turn that is forgotten.", examples=[_TURN_ID])
+    turn_id: TurnId = Field(description="The first turn that is not shown any more.", examples=[_TURN_ID])
+    keep: bool = False
+
+
+class Choose(Body):
+    """Which version is to be shown, with all that followed it."""
+
+    turn_id: TurnId = Field(description="One of a turn's `versions`.", examples=[_TURN_ID])
+
+
+class Opinion(Body):
+    """What the user thinks of a reply: -1, 0 or 1, and why."""
+
+    score: Literal[-1, 0, 1] = Field(examples=[1])
+    comment: str = Field("", max_length=2000, examples=["Short and right."])
 
 
 # Responses are dictionaries, written as JSON in ASCII: pydantic's own JSON can't hold the lone surrogates that
@@ -95,6 +119,13 @@ class Message(TypedDict):
     data: Annotated[dict[str, Any], Field(examples=[{"content": "What does cosine mean?", "type": "human"}])]
 
 
+class HitInfo(TypedDict):
+    """A turn in which the words stand, and some of its text around them."""
+
+    turn_id: Annotated[str, Field(examples=[_TURN_ID])]
+    snippet: Annotated[str, Field(examples=["… the side next to the angle …"])]
+
+
 class SessionInfo(TypedDict):
     """One conversation."""
 
@@ -104,6 +135,7 @@ class SessionInfo(TypedDict):
     created_at: Time
     updated_at: Time
     turns: Annotated[int, Field(ge=0, examples=[1])]
+    hits: NotRequired[Annotated[list[HitInfo], Field(description="Of a search: where its words stand.")]]
     running: NotRequired[Annotated[str | None, Field(description="The turn_id of the turn that runs, if one does.")]]
 
 
@@ -118,7 +150,7 @@ _PARTS = "The reply in order, if it is more than text: `reasoning`, `text`, `too
 
 
 class TurnInfo(TypedDict):
-    """One exchange. `usage` is what the model counted, if it told. The last three are there if there is any."""
+    """One exchange. `usage` is what the model counted, if it told. What is not always there comes last."""
 
     turn_id: Annotated[str, Field(examples=[_TURN_ID])]
     status: Status
@@ -130,8 +162,10 @@ class TurnInfo(TypedDict):
     usage: Usage | None
     finish_reason: NotRequired[Annotated[str, Field(description="Why the reply ended.", examples=["stop", "length"])]]
     error: NotRequired[Annotated[Failure, Field(description="What the client was told of a failure.")]]
-    recalled: NotRequired[Annotated[list[RecalledTurn], Field(description="Earlier turns that the model was shown.")]]
     parts: NotRequired[Annotated[list[dict[str, Any]], Field(description=_PARTS)]]
+    recalled: NotRequired[Annotated[list[RecalledTurn], Field(description="Earlier turns that the model was shown.")]]
+    feedback: NotRequired[Annotated[Feedback, Field(description="What the user thinks of the reply.")]]
+    versions: NotRequired[Annotated[list[str], Field(description="The turn_ids of all versions at this place.")]]
 
 
 class TurnList(TypedDict):
@@ -160,7 +194,7 @@ def time_of(at: datetime) -> str:
 
 def session_info(session: Session) -> SessionInfo:
     """The session as a list shows it."""
-    return SessionInfo(
+    info = SessionInfo(
         session_id=session.session_id,
         title=session.title,
         chain=session.chain,
@@ -168,6 +202,9 @@ def session_info(session: Session) -> SessionInfo:
         updated_at=time_of(session.updated_at),
         turns=session.turns,
     )
+    if session.hits:
+        info["hits"] = [HitInfo(turn_id=hit.turn_id, snippet=hit.snippet) for hit in session.hits]
+    return info
 
 
 def one_session_info(session: Session) -> SessionInfo:
@@ -186,16 +223,15 @@ def turn_info(turn: Turn) -> TurnInfo:
         output=messages(turn.output),
         usage=turn.usage,
     )
-    if "finish_reason" in turn.details:
-        info["finish_reason"] = turn.details["finish_reason"]
-    if "error" in turn.details:
-        info["error"] = turn.details["error"]
-    if "recalled" in turn.details:
-        info["recalled"] = turn.details["recalled"]
-    parts = parts_of(turn)
-    if parts:
-        info["parts"] = parts
-    return info
+    found = {
+        "finish_reason": turn.details.get("finish_reason"),
+        "error": turn.details.get("error"),
+        "parts": parts_of(turn),
+        "recalled": turn.details.get("recalled"),
+        "feedback": turn.feedback,
+        "versions": list(turn.versions),
+    }
+    return cast(TurnInfo, {**info, **{name: value for name, value in found.items() if value}})
 
 
 def messages(said: Sequence[BaseMessage]) -> list[Message]:

@@ -7,17 +7,24 @@ absent. What a store raises gets its status at the edge, as everywhere.
 from __future__ import annotations
 
 import asyncio
-import json
-import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ValidationError
 
-from api.sessions.exchange import Conversation, export_json
-from api.sessions.markdown import export_markdown
+from api.rates import Rates
+from api.sessions.exchange import Conversation, ExchangedTurn, Unread, conversation_of, read_conversation
+from api.sessions.foreign import Unreadable, converted
+from api.sessions.markdown import title_as_markdown, turn_as_markdown
 from api.sessions.models import (
+    Choose,
     Fork,
+    Opinion,
     Problem,
     Rename,
     Rewind,
@@ -25,39 +32,49 @@ from api.sessions.models import (
     SessionList,
     SessionPath,
     Stopped,
+    TurnId,
     TurnList,
     one_session_info,
     session_info,
-    turn_info,
 )
+from api.sessions.pages import Spool, page_of_turns, to_json
+from api.slow_lane import LargeBodyRoute, SlowLane
 from auth.middleware import current_user
-from histories.base import HistoryStore, SessionHistory, Turn, TurnStatus, UnknownMessage
+from histories.base import Feedback, HistoryStore, Session, SessionHistory, Turn, TurnStatus, UnknownMessage
 
 User = Annotated[str, Depends(current_user)]
+TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn's name, percent-encoded.")]
+IfMatch = Annotated[str | None, Header(max_length=1600, description="The last turn_id that the caller was shown.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]
 
 STOP_WAIT_S = 2.0
-_PAGE = 200
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "Nobody that this server knows."},
     403: {"model": Problem, "description": "A page of another site asked, by a browser's cookie."},
     404: {"model": Problem, "description": "The caller has no such session, or it has no such turn."},
     409: {"model": Problem, "description": "A turn is running, or the name is taken."},
+    412: {"model": Problem, "description": "The session has moved on since the turn that If-Match names."},
     413: {"model": Problem, "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES."},
     422: {"model": Problem, "description": "Malformed: the detail names the field."},
+    429: {
+        "model": Problem,
+        "description": "Too much at once, or in too short a time. `Retry-After` says when to go on.",
+    },
     503: {"model": Problem, "description": "The store can't be reached. `Retry-After` says when to try again."},
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: _PROBLEMS[status] for status in sorted({401, 422, 503, *statuses})}
+    return {status: _PROBLEMS[status] for status in sorted({401, 422, 429, 503, *statuses})}
 
 
-def router(store: HistoryStore) -> APIRouter:
+def router(store: HistoryStore, rates: Rates) -> APIRouter:
     """`/sessions` over a store."""
-    own = _Sessions(store)
-    routes = APIRouter(prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)])
+    own = _Sessions(store, rates)
+    routes = APIRouter(
+        prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)], route_class=LargeBodyRoute
+    )
     one, changed = "/{session_id}", problems(403, 404, 409, 413)
     add = routes.add_api_route
     add("", own.list, methods=["GET"], response_model=SessionList, responses=problems())
@@ -65,12 +82,18 @@ def router(store: HistoryStore) -> APIRouter:
     for slashes in ("/", "//"):  # or Starlette takes a missing id for the list: a client's slip would delete it all
         add(slashes, _absent, methods=["GET", "PATCH", "DELETE", "POST", "PUT"], include_in_schema=False)
     add("/import", own.import_, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
+    add("/import/convert", convert, methods=["POST"], response_model=Converted, responses=problems(403, 413))
     add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=problems(404))
     add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 413))
     add(one, own.delete, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409))
     add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=problems(404))
     add(one + "/fork", own.fork, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
-    add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=changed)
+    moved = problems(403, 404, 409, 412, 413)
+    add(one + "/rewind", own.rewind, methods=["POST"], response_model=SessionInfo, responses=moved)
+    add(one + "/choose", own.choose, methods=["POST"], response_model=SessionInfo, responses=moved)
+    turn = one + "/turns/{turn_id}"
+    add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409, 412))
+    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=problems(403, 404, 413))
     add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=problems(403, 404))
     exported: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
     responses = exported | problems(404)
@@ -82,11 +105,27 @@ async def _absent() -> Response:
     raise HTTPException(404, "A session's name has at least one character.")
 
 
+class Converted(BaseModel):
+    """What `import` takes, and how many messages could not come along."""
+
+    conversation: dict[str, Any]
+    left_out: int
+
+
+def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"content": "Hi!"}}]])]) -> Response:
+    """A conversation of ChatGPT, open-webui, LibreChat, or LangChain's FileChatMessageHistory, as `import` takes it."""
+    try:
+        return json_of(converted(body))
+    except Unreadable as error:
+        raise HTTPException(422, str(error)) from error
+
+
 class _Sessions:
     """The routes. Their docstrings are what OpenAPI tells."""
 
-    def __init__(self, store: HistoryStore) -> None:
-        self._store = store
+    def __init__(self, store: HistoryStore, rates: Rates) -> None:
+        self._store, self._rates = store, rates
+        self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
         self,
@@ -126,23 +165,51 @@ class _Sessions:
         limit: Limit = 50,
         before: Annotated[str | None, Query(max_length=1000, description="The `next` of an earlier page.")] = None,
     ) -> Response:
-        """The session's turns: the newest page first, in each page the oldest first."""
+        """The session's turns: the newest page first, in each page the oldest first.
+
+        A page may have fewer than `limit` before the last one: it is bounded in bytes, too.
+        """
         history = self._store.history(user, session_id)
-        page = await history.turns(limit=limit, before=before or None)
-        if not page.items:
+        page = await page_of_turns(history, self._quick, limit=limit, before=before or None)
+        if page is None:
             await history.info()  # raises for a session that is not there
-        return json_of(TurnList(turns=[turn_info(turn) for turn in page.items], next=page.next))
+            page = to_json(TurnList(turns=[], next=None))
+        return Response(page, media_type="application/json")
 
     async def fork(self, user: User, session_id: SessionPath, body: Fork) -> Response:
         """A new session that shares the past up to and with a turn. 409 if its name is taken."""
-        await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
+        await self._rates.copy(user)
+        async with self._long.job(user):
+            await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
         return await _info(self._store.history(user, body.session_id), 201)
 
-    async def rewind(self, user: User, session_id: SessionPath, body: Rewind) -> Response:
-        """The history ends before a turn: to put its question again, changed or not. 409 while a turn runs."""
+    async def rewind(self, user: User, session_id: SessionPath, body: Rewind, if_match: IfMatch = None) -> Response:
+        """The history ends before a turn. 409 while a turn runs.
+
+        With `keep`, what followed can be chosen again, once another turn stands in its place.
+        """
         history = self._store.history(user, session_id)
-        await history.rewind(body.turn_id)
+        await history.rewind(body.turn_id, keep=body.keep, if_last=_tag(if_match))
         return await _info(history)
+
+    async def choose(self, user: User, session_id: SessionPath, body: Choose, if_match: IfMatch = None) -> Response:
+        """Shows another version of a turn, with all that followed it. 409 while a turn runs."""
+        history = self._store.history(user, session_id)
+        await history.choose(body.turn_id, if_last=_tag(if_match))
+        return await _info(history)
+
+    async def delete_turn(
+        self, user: User, session_id: SessionPath, turn_id: TurnPath, if_match: IfMatch = None
+    ) -> Response:
+        """Forgets one turn, for good; those around it stay. 409 while a turn runs."""
+        await self._store.history(user, session_id).delete_turn(turn_id, if_last=_tag(if_match))
+        return Response(status_code=204)
+
+    async def feedback(self, user: User, session_id: SessionPath, turn_id: TurnPath, body: Opinion) -> Response:
+        """Puts on the record what the caller thinks of a reply."""
+        told = Feedback(score=body.score, comment=body.comment)
+        await self._store.history(user, session_id).feedback(turn_id, told)
+        return Response(status_code=204)
 
     async def stop(self, user: User, session_id: SessionPath) -> Response:
         """Stops the running turn, if there is one, and keeps what was said so far.
@@ -164,39 +231,83 @@ class _Sessions:
     ) -> Response:
         """The whole session, as a file. A turn that still runs is in it as an interrupted one."""
         history = self._store.history(user, session_id)
-        session, turns = await history.info(), await _all_turns(history)
-        if format == "markdown":
-            response = Response(export_markdown(session, turns), media_type="text/markdown; charset=utf-8")
-        else:
-            response = json_of(export_json(session, turns))
-        name = quote(session_id + (".md" if format == "markdown" else ".json"), safe="")
-        response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
-        return response
+        export = _AS_MARKDOWN if format == "markdown" else _AS_JSON
+        async with self._long.job(user):
+            session = await history.info()
+            spool = await Spool.of(history, self._long, export.turn)
+        head, tail = export.frame(session)
+        name = quote(session_id + export.suffix, safe="")
+        return StreamingResponse(
+            _each(spool.pieces(head, export.joint, tail)),
+            media_type=export.media_type,
+            headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"},
+        )
 
-    async def import_(self, user: User, body: Conversation) -> Response:
+    async def import_(self, user: User, body: Annotated[Any, Body(), Unread()]) -> Response:
         """Takes an export in, as a session of the caller's. 409 if its name is taken.
 
         To take it in under another name, change its `session_id`. The body may be as large as
         RECOLLECT_MAX_BODY_BYTES says.
         """
-        history = self._store.history(user, body.session_id)
-        turns = [turn.turn() for turn in body.turns]
-        try:
-            await history.restore(turns, title=body.title, created_at=body.created_at)
-        except UnknownMessage as error:
-            raise HTTPException(422, f"turns: {error}") from error
+        await self._rates.copy(user)
+        async with self._long.job(user):
+            try:
+                said, turns = await self._long.run(lambda: read_conversation(body))
+                history = self._store.history(user, said.session_id)
+                await history.restore(turns, title=said.title, created_at=said.created_at)
+            except ValidationError as error:
+                errors = error.errors(include_url=False, include_context=False, include_input=False)
+                raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in errors]) from None
+            except UnknownMessage as error:
+                raise HTTPException(422, f"turns: {error}") from error
         return await _info(history, 201)
+
+
+def _tag(if_match: str | None) -> str | None:
+    """The turn_id of an If-Match, percent-encoded in quotes, as HTTP wants it, or bare. `*` matches all."""
+    tag = unquote((if_match or "").strip().strip('"'))
+    return None if tag in ("", "*") else tag
 
 
 async def _info(history: SessionHistory, status: int = 200) -> Response:
     return json_of(one_session_info(await history.info()), status)
 
 
-async def _all_turns(history: SessionHistory) -> list[Turn]:
-    pages = [await history.turns(limit=_PAGE)]
-    while pages[-1].next is not None:
-        pages.append(await history.turns(limit=_PAGE, before=pages[-1].next))
-    return [turn for page in reversed(pages) for turn in page.items]
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """How a session is written down: each turn, what stands around all of them, and what before each."""
+
+    media_type: str
+    suffix: str
+    turn: Callable[[Turn], bytes]
+    frame: Callable[[Session], tuple[bytes, bytes]]
+    joint: Callable[[int], bytes]
+
+
+def _json_frame(session: Session) -> tuple[bytes, bytes]:
+    text = to_json(conversation_of(session))
+    return text.removesuffix(b"]}"), b"]}"
+
+
+_AS_JSON = _Export(
+    "application/json",
+    ".json",
+    turn=lambda turn: to_json(ExchangedTurn.of(turn).model_dump()),
+    frame=_json_frame,
+    joint=lambda number: b", " if number else b"",
+)
+_AS_MARKDOWN = _Export(
+    "text/markdown; charset=utf-8",
+    ".md",
+    turn=turn_as_markdown,
+    frame=lambda session: (title_as_markdown(session), b"\n"),
+    joint=lambda number: b"\n\n## %d" % (number + 1),
+)
+
+
+async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 async def _until_it_ended(history: SessionHistory) -> None:
@@ -214,16 +325,4 @@ async def _until_it_ended(history: SessionHistory) -> None:
 
 def json_of(content: Any, status: int = 200) -> Response:
     """JSON in ASCII: messages may hold lone surrogates, which UTF-8 has not. What JSON has no number for is null."""
-    try:
-        body = json.dumps(content, allow_nan=False)
-    except ValueError:
-        body = json.dumps(_finite(content))
-    return Response(body, status, media_type="application/json")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return Response(to_json(content), status, media_type="application/json")

@@ -14,6 +14,7 @@ from histories.base import now
 from histories.files.disk import Disk
 from histories.files.locks import FileLock, is_held
 from histories.files.log import Log
+from histories.files.notes import NOTES
 from histories.files.salvage import Salvage, salvage
 
 _OPEN_TO_OTHERS: Final = 0o077
@@ -115,30 +116,39 @@ class _Check:
     def _file(self, folder: int, user: str, name: str) -> None:
         session, _, kind = name.partition(".")
         where = f"{user}/{name}"
+        if name == NOTES:
+            return
         if kind == "jsonl":
             self._session(folder, user, session)
         elif kind.startswith("damaged-"):
             self._say(where, "a damaged original that a repair has kept: remove it when nobody needs it any more.")
         elif kind == "turn":
-            lock = FileLock(self._disk, name)
-            with suppress(OSError):
-                if not self._repair:
-                    if not is_held(self._disk, folder, name):
-                        self._say(where, "kept by a server that is running, or left behind by one that was killed.")
-                elif lock.try_acquire(folder):  # who holds it may remove it
-                    lock.release(folder)
-                    self._say(where, "left behind by a process, removed.")
+            self._lock_file(folder, where, name)
+        elif kind == "journal":
+            if not is_held(self._disk, folder, f"{session}.turn"):
+                self._say(where, "what a killed process's turn had come to: it is kept when that turn is settled.")
         elif kind == "next" or kind.endswith("tmp"):
-            lock_name = f"{session}.turn"
-            with suppress(OSError):
-                if not is_held(self._disk, folder, lock_name) and not self._has_waiters(folder, f"{session}.next"):
-                    if self._repair:
-                        self._remove(folder, name)
-                    self._say(
-                        where, f"left behind by a process that was killed, {'removed' if self._repair else 'harmless'}."
-                    )
+            self._leftover(folder, where, name, session)
         else:
             self._say(where, "nothing that Recollect has put there.")
+
+    def _lock_file(self, folder: int, where: str, name: str) -> None:
+        lock = FileLock(self._disk, name)
+        with suppress(OSError):
+            if not self._repair:
+                if not is_held(self._disk, folder, name):
+                    self._say(where, "kept by a server that is running, or left behind by one that was killed.")
+            elif lock.try_acquire(folder):  # who holds it may remove it
+                lock.release(folder)
+                self._say(where, "left behind by a process, removed.")
+
+    def _leftover(self, folder: int, where: str, name: str, session: str) -> None:
+        with suppress(OSError):
+            if is_held(self._disk, folder, f"{session}.turn") or self._has_waiters(folder, f"{session}.next"):
+                return
+            if self._repair:
+                self._remove(folder, name)
+            self._say(where, f"left behind by a process that was killed, {'removed' if self._repair else 'harmless'}.")
 
     def _has_waiters(self, folder: int, line: str) -> bool:
         try:

@@ -5,8 +5,10 @@ Every call names files relative to an open folder and follows no symbolic link. 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -18,8 +20,19 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-_sync = getattr(os, "fdatasync", os.fsync)
-"""Without the file's times, where the system knows the difference; a folder has nothing else to leave out."""
+_full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+_data_sync = getattr(os, "fdatasync", os.fsync)
+
+
+def _sync(descriptor: int) -> None:
+    """Without the file's times, where the system knows the difference; a folder has nothing else to leave out.
+
+    On macOS `fsync` leaves data in the drive's cache, in any order.
+    """
+    if _full_sync is not None:
+        fcntl.fcntl(descriptor, _full_sync)
+    else:
+        _data_sync(descriptor)
 
 
 class Disk:
@@ -74,6 +87,21 @@ class Disk:
         except FileNotFoundError:
             return False
         return os.path.samestat(named, os.fstat(descriptor))
+
+    def is_at_path(self, path: str, descriptor: int) -> bool:
+        """The same of a path, whatever was moved or put in the place of folders on the way to it."""
+        try:
+            named = os.stat(path, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return os.path.samestat(named, os.fstat(descriptor))
+
+    def age_s(self, folder: int, name: str) -> float:
+        """How long ago the file was changed, or will have been, after the clock was set back. 0 for none."""
+        try:
+            return abs(time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime)
+        except FileNotFoundError:
+            return 0.0
 
     def read(self, descriptor: int, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""

@@ -17,6 +17,10 @@ class NotNow(Exception):
     """Another holder has the file at this moment. To be tried again by a coroutine, so that no thread waits."""
 
 
+class Replaced(NotNow):
+    """Another file has this one's name now, or its folder was moved: what was written to it is not to be found."""
+
+
 _guard = threading.Lock()  # held for a system call that does not block, and while this process forks
 _held: Final = set[int]()
 

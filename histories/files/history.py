@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from secrets import token_hex
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
 from histories.base import (
+    PAGE_BYTES,
+    Attempt,
+    Event,
+    Feedback,
     HistoryDamaged,
     InvalidCursor,
-    NewTurn,
+    InvalidId,
     OpenTurn,
     Page,
     Session,
@@ -25,16 +29,24 @@ from histories.base import (
     SessionHistory,
     SessionNotFound,
     Turn,
-    TurnNotFound,
     TurnStatus,
     now,
 )
+from histories.files.follow import follow
+from histories.files.idle import present, remove_session, while_idle
 from histories.files.listing import session_entry
-from histories.files.locks import FileLock, is_held
+from histories.files.locks import is_held
 from histories.files.log import Log
 from histories.files.names import file_name
-from histories.files.records import Entry, dropping, session_lines, sums_line
-from histories.files.turn import FileTurn, Place, begin_turn
+from histories.files.new_log import create_log
+from histories.files.place import Place
+from histories.files.records import Entry, feedback_line, sums_line
+from histories.files.rewrite import rewrite
+from histories.files.session_lines import session_lines
+from histories.files.settle import as_interrupted, settle, sums_at
+from histories.files.spot import Spot, entry_and_after, expect_last, jump_to
+from histories.files.tree import Tree
+from histories.files.turn import FileTurn, begin_turn
 
 if TYPE_CHECKING:
     from histories.files.store import FileStore
@@ -47,8 +59,11 @@ class FileHistory(SessionHistory):
 
     def __init__(self, store: FileStore, user_id: str, session_id: str) -> None:
         self.user_id, self.session_id = user_id, session_id
-        self._store = store
-        self._place = Place(file_name(user_id), file_name(session_id))
+        self._store, self.gate = store, store.gate
+        self._place = Place(store.path, file_name(user_id), file_name(session_id))
+        self.key = self._place.key
+
+    # Looking at the file, and writing to it.
 
     @contextmanager
     def _log(self, flags: int = os.O_RDONLY) -> Iterator[tuple[int, Log]]:
@@ -79,7 +94,7 @@ class FileHistory(SessionHistory):
         try:
             return await self._store.call(read)
         except HistoryDamaged:
-            return await self._store.write(self._place.key, read_alone)
+            return await self._store.write(self.key, read_alone)
 
     @contextmanager
     def _writing(self) -> Iterator[Log]:
@@ -88,22 +103,66 @@ class FileHistory(SessionHistory):
             log.cut_torn_tail()
             yield log
 
+    def _append(self, log: Log, line: bytes, at: datetime) -> None:
+        size = log.size()
+        log.append(line, at=at, sync=self._store.fsync, size=size, path=self._place.path)
+        self._store.trees.note(log, size, line)
+
+    @contextmanager
+    def _tree(self, log: Log) -> Iterator[Tree]:
+        tree = self._store.trees.of(log)
+        yield tree
+        self._store.trees.keep(log, tree)
+
+    async def _change(self, change: Callable[[int, Log], None]) -> None:
+        """Changes the record while no turn runs; what a dead owner left running is ended first."""
+
+        def write(folder: int) -> None:
+            with self._writing() as log:
+                settle(self._store, self._place, folder, log)
+                change(folder, log)
+
+        await while_idle(self._store, self._place, write)
+
+    # Turns.
+
     @override
-    async def begin(
-        self,
-        new: NewTurn,
-        *,
-        wait_s: float = 60.0,
-        window_tokens: int = 0,
-        on_stop: Callable[[], None] | None = None,
-        if_last: str | None = None,
-    ) -> OpenTurn | Turn:
-        turn = FileTurn(self._store, self, self._place, new, on_stop)
-        return await begin_turn(turn, wait_s=wait_s, window_tokens=window_tokens)
+    async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
+        return await begin_turn(FileTurn(self._store, self, self._place, attempt), attempt.deadline)
+
+    @override
+    async def _ask_stop(self) -> bool:
+        def look(folder: int, log: Log) -> bool:
+            last = self._running(folder, log)
+            if last is not None:
+                self._store.ask_stop(self.key, last.turn_id, last.offset)
+            return last is not None
+
+        return await self._read(look)
+
+    def _running(self, folder: int, log: Log) -> Entry | None:
+        """The turn that runs, wherever it does."""
+        last = next(log.entries(), None)
+        is_open = last is not None and last.end is None
+        return last if is_open and is_held(self._store.disk, folder, self._place.lock) else None
+
+    @override
+    def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
+        def look(folder: int, log: Log) -> int | None:
+            running = self._running(folder, log)
+            return running.offset if running is not None and running.turn_id == turn_id else None
+
+        return follow(self._store, self._place, partial(self._read, look), after)
+
+    # The record.
 
     @override
     async def info(self) -> Session:
-        return await self._read(lambda _, log: session_entry(log))
+        def look(folder: int, log: Log) -> Session:
+            running = self._running(folder, log)
+            return replace(session_entry(log), running=None if running is None else running.turn_id)
+
+        return await self._read(look)
 
     @override
     async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
@@ -112,9 +171,10 @@ class FileHistory(SessionHistory):
         def look(folder: int, log: Log) -> Page[Turn]:
             if offset is not None and not log.starts_record(offset):
                 raise _invalid()
+            start = log.size() if offset is None else offset
             found: list[Entry] = []
             for entry in log.entries(offset, set(gone)):
-                if len(found) == limit:
+                if len(found) == limit or (found and start - entry.offset > PAGE_BYTES):
                     oldest = found[-1]
                     following = ".".join(map(str, [oldest.dropped_from, *sorted(oldest.gone)]))
                     return Page(self._as_seen(folder, log, found), following)
@@ -131,30 +191,81 @@ class FileHistory(SessionHistory):
         turns = [entry.turn() for entry in reversed(found)]
         if found and found[0].end is None and not is_held(self._store.disk, folder, self._place.lock):
             # Since the log was read, an end may have come. If none has, none will.
-            again = next((e for e in log.entries() if e.offset == found[0].offset), found[0]).turn()
-            turns[-1] = again if again.ended_at else replace(again, status=TurnStatus.INTERRUPTED)
+            again = next((e for e in log.entries() if e.offset == found[0].offset), found[0])
+            turns[-1] = again.turn() if again.end else as_interrupted(self._store, self._place, folder, again)
+        if found and log.sums().more:
+            with self._tree(log) as tree:
+                return _with_more(tree, [entry.offset for entry in reversed(found)], turns)
         return turns
+
+    @override
+    async def turn(self, turn_id: str) -> Turn:
+        def look(folder: int, log: Log) -> Turn:
+            with self._tree(log) as tree:
+                node = tree.find(turn_id)
+            return self._as_seen(folder, log, [log.entry(node.offset, node.end)])[0]
+
+        return await self._read(look)
+
+    # Changes of the record.
 
     @override
     async def rename(self, title: str) -> None:
         def write() -> None:
             with self._writing() as log:
                 at = now()
-                log.append(sums_line("title", log.sums(), at, title=title), at=at, sync=self._store.fsync)
+                self._append(log, sums_line("title", log.sums(), at, title=title), at)
 
-        await self._store.write(self._place.key, write)
+        await self._store.write(self.key, write)
+
+    @override
+    async def feedback(self, turn_id: str, feedback: Feedback) -> None:
+        def write() -> None:
+            with self._writing() as log:
+                with self._tree(log) as tree:
+                    tree.find(turn_id)
+                at = now()
+                self._append(log, feedback_line(turn_id, feedback, at, log.sums()), at)
+
+        await self._store.write(self.key, write)
 
     @override
     async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
-        def write(_: int) -> None:
-            with self._writing() as log:
-                at, title, entry = now(), log.sums().title, log.find(turn_id)
-                if entry is None:
-                    raise TurnNotFound
-                sums, drop = dropping(entry, log.sums_before(entry.dropped_from))
-                log.append(sums_line("rewind", sums, at, title=title, **drop), at=at, sync=self._store.fsync)
+        def change(folder: int, log: Log) -> None:
+            entry, after = entry_and_after(log, turn_id)
+            expect_last(log, if_last)
+            spot, at = jump_to(log, Spot(log.sums()), entry, after, keep=keep), now()
+            self._append(log, sums_line("rewind", spot.sums, at, title=spot.sums.title, **spot.jump), at)
 
-        await while_idle(self._store, self._place, write)
+        await self._change(change)
+
+    @override
+    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+        def change(folder: int, log: Log) -> None:
+            with self._tree(log) as tree:
+                node = tree.find(turn_id)
+                tree.expect(if_last)
+                while node.chosen is not None:
+                    node = node.chosen
+                gone = sorted(offset for offset in tree.named if offset < node.end)
+            sums, at = sums_at(node, log.sums()), now()
+            jump: dict[str, Any] = {"to": node.end, "up": node.offset, "keep": True}
+            jump |= {"whole": True} if node.failed else {}
+            jump |= {"gone": gone} if gone else {}
+            self._append(log, sums_line("rewind", sums, at, title=sums.title, **jump), at)
+
+        await self._change(change)
+
+    @override
+    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+        def change(folder: int, log: Log) -> None:
+            tree = self._store.trees.of(log)
+            node = tree.find(turn_id)
+            tree.expect(if_last)
+            tree.remove([node])
+            rewrite(self._store, self._place, folder, log, tree, now())
+
+        await self._change(change)
 
     @override
     async def delete(self) -> None:
@@ -162,24 +273,18 @@ class FileHistory(SessionHistory):
             with suppress(HistoryDamaged), self._log():
                 pass  # it is there
             remove_session(self._store, self._place, folder)
-            remove_leftovers(self._store, folder, self._place)
 
-        await while_idle(self._store, self._place, remove)
+        await while_idle(self._store, self._place, remove, makes_room=True)
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
         def look(folder: int, log: Log) -> tuple[list[Turn], str]:
-            past: list[Turn] = []
-            for entry in log.entries():
-                if past:
-                    past.append(entry.turn())
-                elif entry.turn_id == turn_id:
-                    past += self._as_seen(folder, log, [entry])
-                    if past[0].status is TurnStatus.RUNNING:
-                        raise SessionBusy
-            if not past:
-                raise TurnNotFound
-            return past[::-1], log.sums().title
+            _, after = entry_and_after(log, turn_id)
+            past = [one for number, one in enumerate(log.entries()) if number >= after]
+            turns = self._as_seen(folder, log, past)
+            if turns[-1].status is TurnStatus.RUNNING:
+                raise SessionBusy
+            return turns, log.sums().title
 
         turns, title = await self._read(look)
         await self._store.history(self.user_id, session_id).restore(turns, title=title, created_at=now())
@@ -191,105 +296,30 @@ class FileHistory(SessionHistory):
         def create(folder: int) -> None:
             with suppress(SessionNotFound), self._log():
                 raise SessionExists
+            if len({turn.turn_id for turn in turns}) < len(turns):
+                raise InvalidId("Two of these turns have the same turn_id.")
             content = session_lines(
                 self.user_id, self.session_id, turns, title=title, created_at=created_at, updated_at=updated_at
             )
-            self._create(folder, content, updated_at)
+            disk, fsync = self._store.disk, self._store.fsync
+            create_log(disk, folder, self._place.path, content, at=updated_at, sync=fsync).close()
 
         try:
             await while_idle(self._store, self._place, create, make_folder=True)
         except SessionBusy:
             raise SessionExists from None
 
-    def _create(self, folder: int, content: bytes, updated_at: datetime) -> None:
-        """Puts a whole file in place, or none."""
-        disk, name = self._store.disk, f"{self._place.session}.{token_hex(4)}.tmp"
-        descriptor = disk.open(folder, name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-        try:
-            Log(disk, descriptor).append(content, at=updated_at, sync=self._store.fsync)
-            disk.rename(folder, name, self._place.log)
-            name = self._place.log
-            if self._store.fsync:
-                disk.sync(folder)
-        except OSError:
-            with suppress(OSError):
-                disk.unlink(folder, name)
-            raise
-        finally:
-            os.close(descriptor)
 
-    @override
-    async def stop(self) -> bool:
-        running = self._store.running.get(self._place.key)
-        if running is not None:
-            if running[1] is not None:
-                running[1]()
-            return True
-
-        def look(folder: int, log: Log) -> bool:
-            last = next(log.entries(), None)
-            if last is None or last.end is not None or not is_held(self._store.disk, folder, self._place.lock):
-                return False
-            self._store.ask_stop(self._place.key, last.turn_id)
-            return True
-
-        return await self._read(look)
-
-
-@contextmanager
-def present(store: FileStore, user: str) -> Iterator[int]:
-    """The folder of a user; raises `SessionNotFound` if there is none."""
-    try:
-        folder = store.open_folder(user)
-    except FileNotFoundError:
-        raise SessionNotFound from None
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-async def while_idle(store: FileStore, place: Place, work: Callable[[int], None], *, make_folder: bool = False) -> None:
-    """Does `work` on the user's folder while no turn of the session can begin. `SessionBusy`, `SessionNotFound`."""
-    lock = FileLock(store.disk, place.lock)
-
-    def locked() -> None:
-        with store.folder(place.user, create=True) if make_folder else present(store, place.user) as folder:
-            if not lock.try_acquire(folder):
-                raise SessionBusy
-            try:
-                work(folder)
-            finally:
-                lock.release(folder)
-
-    try:
-        await store.wait_queue.enter(place.key, 0)
-    except TimeoutError:
-        raise SessionBusy from None
-    try:
-        kept = store.open_sessions.take(place.key)
-        if kept is not None:
-            kept.close()
-        await store.write(place.key, locked)
-    finally:
-        store.wait_queue.leave(place.key)
-
-
-def remove_session(store: FileStore, place: Place, folder: int) -> None:
-    """Removes the session's file, not yet durably. For who holds the session."""
-    with suppress(FileNotFoundError):
-        store.disk.unlink(folder, place.log)
-
-
-def remove_leftovers(store: FileStore, folder: int, place: Place | None = None) -> None:
-    """Removes what crashes and repairs have left of a session, or of all, and makes what was removed durable."""
-    for name in os.listdir(folder):
-        session, _, rest = name.partition(".")
-        if (place is None or session == place.session) and (rest.startswith("damaged-") or rest.endswith(".tmp")):
-            with suppress(FileNotFoundError):
-                store.disk.unlink(folder, name)
-    if store.fsync:
-        store.disk.sync(folder)
+def _with_more(tree: Tree, offsets: Sequence[int], turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with what only a look at the whole log tells of them."""
+    siblings, found = tree.siblings(), list[Turn]()
+    for offset, turn in zip(offsets, turns, strict=True):
+        node = tree.nodes.get(offset)
+        if node is not None:
+            versions = siblings[node.parent]
+            turn = replace(turn, feedback=node.feedback, versions=versions if len(versions) > 1 else ())
+        found.append(turn)
+    return found
 
 
 def _parse(before: str) -> tuple[int, list[int]]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from histories import codec
-from histories.base import HistoryDamaged, InvalidCursor, Page, Session
+from histories.base import HistoryDamaged, InvalidCursor, Page, Recalled, Session, Turn, TurnStatus
 from histories.files.disk import Disk
 from histories.files.folders import File, Folder, Folders, log_names
 from histories.files.log import Backward, Log
 from histories.files.records import Sums
-from histories.files.words import trace_of, words_of
+from histories.files.words import traces_of, words_of
+from histories.search import Text, hits, rank
 
 
 def session_entry(log: Log) -> Session:
@@ -59,15 +62,15 @@ def find_sessions(
     disk: Disk, folders: Folders, descriptor: int, *, limit: int, before: tuple[int, str] | None, query: str | None
 ) -> Page[Session]:
     """A page of the sessions in a folder, by the time of their last record."""
-    needle = query.casefold() if query and query.strip() else None
-    trace = None if needle is None else trace_of(needle)
+    needle = query if query and query.strip() else None
+    traces = None if needle is None else traces_of(needle)
     found: list[Session] = []
     place = (0, "")
     folder = folders.look(descriptor)
     for file in folder.newest_first(before):
-        if trace is not None:
+        if traces is not None:
             words = _words(disk, folders, descriptor, folder, file) if file.words is None else file.words
-            if words is not None and trace not in words:
+            if words is not None and not all(trace in words for trace in traces):
                 continue
         session = _read(disk, descriptor, file.place[1], needle)
         if session is None:
@@ -100,9 +103,12 @@ def _read(disk: Disk, folder: int, name: str, needle: str | None) -> Session | N
     except FileNotFoundError:  # deleted in this moment
         return None
     try:
-        if log.is_empty() or (needle is not None and not _says(log, needle)):
+        if log.is_empty():
             return None
-        return session_entry(log)
+        if needle is None:
+            return session_entry(log)
+        found = hits(needle, log.sums().title, _texts(log))
+        return None if found is None else replace(session_entry(log), hits=found)
     except HistoryDamaged:
         return None if needle is not None else _damaged_entry(log)
     finally:
@@ -125,11 +131,37 @@ def _damaged_entry(log: Log) -> Session | None:
     )
 
 
-def _says(log: Log, needle: str) -> bool:
-    if needle in log.sums().title.casefold():
-        return True
-    for entry in log.entries():
-        turn = entry.turn()
-        if needle in codec.text_of([*turn.input, *turn.output]).casefold():
-            return True
-    return False
+def _texts(log: Log) -> list[Text[str]]:
+    """What was said in each turn of the shown line, oldest first."""
+    turns = [entry.turn() for entry in log.entries()]
+    return [Text(turn.turn_id, codec.text_of([*turn.input, *turn.output])) for turn in reversed(turns)]
+
+
+def recall_in(
+    disk: Disk, folder: int, query: str, *, only: str | None, exclude: Collection[tuple[str, str]], limit: int
+) -> list[Recalled]:
+    """The complete turns of shown lines that bear on the query, best first: of the session in that file, or of all."""
+    found: dict[tuple[str, str], Turn] = {}
+    for name in log_names(folder) if only is None else [f"{only}.jsonl"]:
+        for session, turn in _complete_turns(disk, folder, name):
+            found[session, turn.turn_id] = turn
+    texts = [Text(key, codec.text_of([*turn.input, *turn.output])) for key, turn in found.items()]
+    ranked = [(key, score) for key, score in rank(query, texts) if key not in exclude]
+    return [Recalled(key[0], found[key], score) for key, score in ranked[:limit]]
+
+
+def _complete_turns(disk: Disk, folder: int, name: str) -> list[tuple[str, Turn]]:
+    try:
+        log = Log(disk, disk.open(folder, name, os.O_RDONLY))
+    except FileNotFoundError:
+        return []
+    try:
+        if log.is_empty():
+            return []
+        session = str(log.head()["session"])
+        turns = (entry.turn() for entry in log.entries() if entry.status is TurnStatus.COMPLETE)
+        return [(session, turn) for turn in turns]
+    except HistoryDamaged:
+        return []
+    finally:
+        log.close()

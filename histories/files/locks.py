@@ -14,6 +14,9 @@ from histories.files.disk import Disk
 _LOOKS: Final = 5
 """How often a lock that nobody holds is tried: who just looks at it is soon done, unless it was stopped meanwhile."""
 
+_PAUSED_S: Final = 3.0
+"""Who has not looked for so long, and looks many times a second, is stopped."""
+
 
 class FileLock:
     """A lock that a file in a folder stands for: it exists while held, and its holder's death frees it.
@@ -82,6 +85,11 @@ class FileLock:
         if wanted != self.wanted:
             self._disk.truncate(self._descriptor, int(wanted))
 
+    def touch(self) -> None:
+        """Says that its holder is not just alive, but gets on."""
+        with suppress(OSError):
+            os.utime(self._descriptor)
+
     def release(self, folder: int | None) -> None:
         """Frees the lock, and never raises: a file that can't be removed is a free lock all the same."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -109,7 +117,8 @@ def is_held(disk: Disk, folder: int, name: str) -> bool:
 class Line:
     """The line in which processes wait for a lock: a folder with a `FileLock` for each, named by the time it came.
 
-    In a process only the first of those who wait stands in it. A dead process is passed by.
+    In a process only the first of those who wait stands in it. A dead process is passed by, and one that has not
+    looked for long, as it was stopped, until it goes on.
     """
 
     def __init__(self, disk: Disk, name: str) -> None:
@@ -131,6 +140,8 @@ class Line:
                 if self.joined and name >= self._place.name:
                     break
                 if is_held(self._disk, line, name):
+                    if self._disk.age_s(line, name) > _PAUSED_S:
+                        continue
                     return True
                 with suppress(FileNotFoundError):
                     self._disk.unlink(line, name)
@@ -141,11 +152,14 @@ class Line:
     def join(self, folder: int) -> None:
         """Takes the last place in the line, unless the caller has one already; callers do so each time they look."""
         if self.joined:
+            self._place.touch()
             return
-        self._place = FileLock(self._disk, f"{time.time_ns():020d}-{token_hex(4)}")
         with suppress(FileNotFoundError):  # who left last removed the line in this instant
             line = self._disk.subfolder(folder, self._name, create=True, durable=False)
             try:
+                newest = max((int(name.partition("-")[0]) for name in os.listdir(line)), default=0)
+                number = max(time.time_ns(), newest + 1)  # clocks are set back
+                self._place = FileLock(self._disk, f"{number:020d}-{token_hex(4)}")
                 self._place.try_acquire(line)
             finally:
                 os.close(line)

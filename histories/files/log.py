@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from histories.base import HistoryDamaged
 from histories.files import flock
 from histories.files.disk import Disk
+from histories.files.flock import Replaced
 from histories.files.records import START, Entry, Sums, damaged, decode, is_whole
 
 _BLOCK: Final = 32 * 1024
@@ -43,14 +45,17 @@ class Log:
         return os.fstat(self.descriptor).st_size
 
     @cached_property
-    def identity(self) -> tuple[int, int]:
-        """Which file it is."""
-        file = os.fstat(self.descriptor)
-        return file.st_dev, file.st_ino
+    def identity(self) -> tuple[int, int, str]:
+        """Which file it is; a later one that got the same number differs in what its first record says."""
+        file, nonce = os.fstat(self.descriptor), ""
+        with suppress(HistoryDamaged):
+            nonce = str(self.head().get("file", ""))
+        return file.st_dev, file.st_ino, nonce
 
-    def is_removed(self) -> bool:
-        """Whether the file has no name any more."""
-        return os.fstat(self.descriptor).st_nlink == 0
+    def check_place(self, path: str) -> None:
+        """Raises `Replaced` unless the file is the one that `path` names."""
+        if not self.disk.is_at_path(path, self.descriptor):
+            raise Replaced
 
     def is_empty(self) -> bool:
         """Whether nothing was ever recorded: at most a first record that is torn."""
@@ -87,14 +92,19 @@ class Log:
 
         `gone`: the offsets of turns that one after `before` replaced.
         """
-        lines, end, gone = Backward(self, before), None, gone or set()
+        lines, end, gone, whole = Backward(self, before), None, gone or set(), False
         while (found := lines.previous()) is not None:
             offset, record = found
             gone.update(record.get("gone", ()))
-            if record["r"] == "end":
-                end = record
+            if record["r"] == "end" and "to" in record and not whole:
+                lines.jump(record["to"])
+            elif record["r"] == "end":
+                if end is None or end["id"] != record["id"]:  # the newest one holds
+                    end = record
             elif record["r"] == "rewind":
                 lines.jump(record["to"])
+                whole = bool(record.get("whole"))  # a turn that came to nothing was chosen: it is shown all the same
+                continue
             elif record["r"] == "turn":
                 drop = record.get("to", offset)
                 ended = end if end and end["id"] == record["id"] else None
@@ -102,10 +112,18 @@ class Log:
                 lines.jump(drop)
                 if offset not in gone:
                     yield Entry(offset, record, ended, [g for g in gone if g < drop])
+            whole = False
 
-    def find(self, turn_id: str) -> Entry | None:
-        """The turn of that id: the more turns are after it, the longer it takes."""
-        return next((entry for entry in self.entries() if entry.turn_id == turn_id), None)
+    def entry(self, offset: int, end: int) -> Entry:
+        """The turn whose record begins at `offset`, and whose end ends at `end` (0: it has none)."""
+        line = b""
+        while b"\n" not in line:
+            more = self.disk.read(self.descriptor, _BLOCK, offset + len(line))
+            if not more:
+                raise damaged()
+            line += more
+        found = Backward(self, end).previous() if end else None
+        return Entry(offset, decode(line.partition(b"\n")[0]), found[1] if found else None)
 
     def cut_torn_tail(self) -> None:
         """Removes what a crash left after the last whole line; raises `HistoryDamaged` for what no crash leaves."""
@@ -126,20 +144,42 @@ class Log:
         if is_whole(tail[:-1]):  # just the end of its line has gone bad
             raise damaged()
 
-    def append(self, *lines: bytes, at: datetime, sync: bool, size: int | None = None) -> None:
-        """Appends the lines whole, or not at all. `size`: that of the file, from who knows it."""
+    def append(
+        self,
+        line: bytes,
+        *,
+        at: datetime,
+        sync: bool,
+        size: int | None = None,
+        path: str | None = None,
+        undo: Callable[[], bytes] | None = None,
+    ) -> None:
+        """Appends a line whole, or not at all; returns when it is found at `path`, or else raises `Replaced`.
+
+        One line at a time: of two, a power cut may leave the second without the first. `size` is that of the file,
+        from who knows it. `undo` gives the line that is appended if this one can't be taken back.
+        """
         size = self.size() if size is None else size
         try:
-            self.disk.write(self.descriptor, b"".join(lines))
+            self.disk.write(self.descriptor, line)
             with suppress(OSError):
                 self.disk.stamp(self.descriptor, at)
             if sync:
                 self.disk.sync(self.descriptor)
-        except OSError:
-            # If even this fails, the next writer cuts off what is torn, and settles a turn that nobody runs.
-            with suppress(OSError):
-                self.disk.truncate(self.descriptor, size)
+            if path is not None:
+                self.check_place(path)
+        except (OSError, Replaced):
+            self._take_back(size, size + len(line), undo)
             raise
+
+    def _take_back(self, size: int, written: int, undo: Callable[[], bytes] | None) -> None:
+        """Undoes an append; if the disk refuses even that, a torn line is left, which the next writer cuts off."""
+        try:
+            self.disk.truncate(self.descriptor, size)
+        except OSError:
+            with suppress(OSError):
+                if undo is not None and self.size() == written:
+                    self.disk.write(self.descriptor, undo())
 
 
 def _is_hole(line: int, start: int, end: int) -> bool:

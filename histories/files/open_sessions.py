@@ -18,6 +18,7 @@ from typing import Final
 
 from langchain_core.messages import BaseMessage
 
+from histories.base import ShownTurn
 from histories.files.locks import FileLock
 from histories.files.log import Log
 from histories.files.records import Sums
@@ -29,29 +30,29 @@ _MESSAGES: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A turn that a model is shown: the token count before it, and its messages."""
-
-    tokens_before: int
-    messages: Sequence[BaseMessage]
-
-
-@dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of a log whose last turn has ended: its sums, and all turns that are shown from the count `floor` on."""
+    """The end of a log whose last turn has ended: its sums, and all turns that are shown from the count `floor` on.
+
+    Each has the token count before it. `last` is the last turn of the line, shown to a model or not.
+    """
 
     sums: Sums
     floor: int
-    shown: Sequence[Shown]
+    shown: Sequence[tuple[int, ShownTurn]]
+    last: str = ""
 
-    @classmethod
-    def of(cls, sums: Sums, floor: int, shown: Sequence[Shown]) -> Tail | None:
-        """A tail that may be kept; None for one that is too long."""
-        return None if sum(len(turn.messages) for turn in shown) > _MESSAGES else cls(sums, floor, shown)
+    @property
+    def is_short(self) -> bool:
+        """Whether it may be kept."""
+        return sum(len(turn.messages) for _, turn in self.shown) <= _MESSAGES
 
-    def past(self, floor: int) -> list[BaseMessage]:
-        """The messages from a token count on. They are copies: chains do with them what they like."""
-        return [_copy(m) for turn in self.shown if turn.tokens_before >= floor for m in turn.messages]
+    def window(self, floor: int) -> list[ShownTurn]:
+        """The turns from a token count on. They are copies: chains do with messages what they like."""
+        return [
+            ShownTurn(turn.turn_id, [_copy(message) for message in turn.messages])
+            for tokens, turn in self.shown
+            if tokens >= floor
+        ]
 
 
 def _copy(message: BaseMessage) -> BaseMessage:

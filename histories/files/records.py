@@ -3,11 +3,15 @@
     {"v":1,"r":"session","user":…,"session":…,"at":…,…,"crc":"…"}     the first line
     {"v":1,"r":"turn","id":…,"chain":…,"at":…,"in":[…],…}              a turn has begun
     {"v":1,"r":"end","id":…,"status":…,"at":…,"out":[…],…}             and has ended
-    {"v":1,"r":"title", …}   {"v":1,"r":"rewind","to":…, …}            the past from byte `to` on is dropped
+    {"v":1,"r":"title", …}   {"v":1,"r":"feedback","id":…, …}
+    {"v":1,"r":"rewind","to":…, …}            the history goes on from what was before byte `to`
+
+So does a turn with a `to`, which stands in another one's place, and the end of such a turn that came to nothing. Those
+records also say which turn is then the last one that is shown (`up`, its offset, -1 for none), and whether what
+followed it can be shown again (`keep`) or is forgotten. `gone` are the offsets of turns that a later one replaced.
 
 Each record carries the sums of all before it (`s`: turns, tokens, title, chain), so that the tail of the file alone
-tells all that the next turn needs; and a checksum of its line, so that damage is seen. A turn that replaces another
-says so: `to`, as in a rewind, when that was the last one, or `gone`, the offsets of turns that are no longer there.
+tells all that the next turn needs; and a checksum of its line, so that damage is seen.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from secrets import token_hex
+from typing import Any, Final, cast
 
 from histories import codec
-from histories.base import HistoryDamaged, NewTurn, Reply, Turn, TurnStatus, Usage
+from histories.base import Feedback, HistoryDamaged, NewTurn, Reply, Turn, TurnDetails, TurnStatus, Usage
 
 VERSION: Final = 1
 START: Final = b'{"v":%d,"r":"' % VERSION
@@ -31,12 +36,13 @@ _CRC_SIZE: Final = len(_CRC) + 8 + len(b'"}')
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What all records so far come to."""
+    """What all records so far come to. `more`: there are some that only a look at the whole log explains."""
 
     turns: int = 0
     tokens: int = 0
     title: str = ""
     chain: str = ""
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ class Entry:
                 output=codec.load_messages(end["out"]) if end else [],
                 usage=end.get("usage"),
                 kind=end.get("kind", ""),
-                tokens=int(end["s"]["tokens"]) - self.tokens_before if end else 0,
+                tokens=int(end["s"]["tokens"]) - self.tokens_before if end and "to" not in end else 0,
+                details=cast(TurnDetails, codec.undump(end.get("details", {}))),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise damaged() from error
@@ -97,7 +104,9 @@ def damaged() -> HistoryDamaged:
 
 def encode(record: dict[str, Any], sums: Sums, **parts: str) -> bytes:
     """A record as a line. `parts` are members whose JSON is already made."""
-    so_far = {"turns": sums.turns, "tokens": sums.tokens, "title": sums.title, "chain": sums.chain}
+    so_far: dict[str, Any] = {"turns": sums.turns, "tokens": sums.tokens, "title": sums.title, "chain": sums.chain}
+    if sums.more:
+        so_far["more"] = True
     text = json.dumps({"v": VERSION, **record, "s": so_far}, separators=(",", ":"))[:-1]
     line = (text + "".join(f',"{name}":{part}' for name, part in parts.items())).encode("ascii")
     return b'%s,"crc":"%08x"}\n' % (line, zlib.crc32(line))
@@ -125,7 +134,9 @@ def is_newer(line: bytes) -> bool:
 
 
 def session_line(user_id: str, session_id: str, at: datetime) -> bytes:
-    return encode({"r": "session", "user": user_id, "session": session_id, "at": at.isoformat()}, Sums())
+    """The first line. `file` tells this file from any other that ever was: numbers of files are used again."""
+    record = {"r": "session", "user": user_id, "session": session_id, "at": at.isoformat(), "file": token_hex(8)}
+    return encode(record, Sums())
 
 
 def turn_line(new: NewTurn, at: datetime, sums: Sums, replaces: dict[str, Any]) -> bytes:
@@ -133,38 +144,21 @@ def turn_line(new: NewTurn, at: datetime, sums: Sums, replaces: dict[str, Any]) 
     return encode(record, sums, **{"in": codec.dump_messages(new.input)})
 
 
-def end_line(turn_id: str, reply: Reply, at: datetime, sums: Sums) -> bytes:
-    record: dict[str, Any] = {"r": "end", "id": turn_id, "status": reply.status, "at": at.isoformat()}
+def end_line(turn_id: str, reply: Reply, at: datetime, sums: Sums, **more: Any) -> bytes:
+    record: dict[str, Any] = {"r": "end", "id": turn_id, "status": reply.status, "at": at.isoformat(), **more}
     if reply.usage:
         record["usage"] = Usage(**reply.usage)
     if reply.kind:
         record["kind"] = reply.kind
-    return encode(record, sums, out=codec.dump_messages(reply.output))
+    details = {"details": codec.dump(dict(reply.details))} if reply.details else {}
+    return encode(record, sums, out=codec.dump_messages(reply.output), **details)
+
+
+def feedback_line(turn_id: str, feedback: Feedback, at: datetime, sums: Sums) -> bytes:
+    record = {"r": "feedback", "id": turn_id, "at": at.isoformat(), **Feedback(**feedback)}
+    return encode(record, replace(sums, more=True))
 
 
 def sums_line(kind: str, sums: Sums, at: datetime, *, title: str, **more: Any) -> bytes:
     """A record of nothing but what the sums are from now on: of a title, or of a rewind."""
     return encode({"r": kind, "at": at.isoformat(), **more}, replace(sums, title=title))
-
-
-def dropping(entry: Entry, before: Sums) -> tuple[Sums, dict[str, Any]]:
-    """The sums without this turn and all after it, from the sums `before` it, and how a record says so."""
-    sums = replace(before, turns=before.turns - len(entry.gone))
-    return sums, {"to": entry.dropped_from, **({"gone": list(entry.gone)} if entry.gone else {})}
-
-
-def session_lines(
-    user_id: str, session_id: str, turns: Iterable[Turn], *, title: str, created_at: datetime, updated_at: datetime
-) -> bytes:
-    """The whole file of a session whose turns have ended."""
-    sums, lines = Sums(title=title), [session_line(user_id, session_id, created_at)]
-    for turn in turns:
-        new = NewTurn(input=turn.input, chain=turn.chain, turn_id=turn.turn_id)
-        begun = replace(sums, turns=sums.turns + 1, chain=turn.chain)
-        lines.append(turn_line(new, turn.started_at, begun, {}))
-        sums = replace(begun, tokens=begun.tokens + (turn.tokens if turn.shown else 0))
-        status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
-        reply = Reply(status=status, output=turn.output, usage=turn.usage, kind=turn.kind)
-        lines.append(end_line(turn.turn_id, reply, turn.ended_at or turn.started_at, sums))
-    lines.append(sums_line("title", sums, updated_at, title=title))
-    return b"".join(lines)

@@ -11,7 +11,9 @@ from typing import Any
 
 from histories.base import HistoryDamaged, Turn, now
 from histories.files.names import file_name
-from histories.files.records import Entry, decode, is_newer, session_lines
+from histories.files.records import Entry, decode, is_newer
+from histories.files.session_lines import tree_lines
+from histories.files.tree import Node, Tree
 
 _STRING = rb'"((?:[^"\\]|\\.)*)"'
 
@@ -51,13 +53,13 @@ def salvage(data: bytes, user: str, session: str) -> Salvage:
             break
         end = start + len(line) + 1
         try:
-            replay.apply(start, decode(line))
+            replay.apply(start, decode(line), end)
         except (HistoryDamaged, KeyError, TypeError, ValueError) as error:
             what = str(error) if isinstance(error, _Inconsistent) else "a garbled record"
             replay.findings.append(Finding(f"byte {start}: {what}", _told_by(line)))
     torn_only = bool(salvaged.findings) and not replay.findings
     salvaged.findings = replay.findings + salvaged.findings
-    salvaged.turns, salvaged.open_turn = len(replay.turns), replay.open_turn
+    salvaged.turns, salvaged.open_turn = len(replay.tree.nodes), replay.open_turn
     if data and end:
         _name(salvaged, replay, data, user, session)
     if replay.ids is not None and salvaged.findings:
@@ -80,12 +82,13 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
 
 def _told_by(line: bytes) -> str:
     """What a garbled record was, as far as it still tells."""
-    kind = re.search(rb'"r":"(turn|end|title|rewind|session)"', line)
+    kind = re.search(rb'"r":"(turn|end|title|rewind|session|feedback)"', line)
     turn_id = re.search(rb'"id":' + _STRING, line)
     name = f" {turn_id[1].decode('ascii', 'replace')}" if turn_id else ""
     known = {
         b"turn": f"the turn{name}", b"end": f"the reply of the turn{name}", b"title": "a title",
         b"rewind": "a rewind: what it took back is there again", b"session": "",
+        b"feedback": "what its user thought of a reply",
     }  # fmt: skip
     return known[kind[1]] if kind else "one record, which may be a whole turn"
 
@@ -121,7 +124,9 @@ class _Replay:
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
-        self.turns: dict[int, tuple[dict[str, Any], dict[str, Any] | None]] = {}
+        self.tree = Tree()
+        self._ends: dict[int, dict[str, Any] | None] = {}
+        self._begins: dict[int, dict[str, Any]] = {}
         self.ids: tuple[str, str] | None = None
         self.title = ""
         self.created_at: datetime | None = None
@@ -130,46 +135,44 @@ class _Replay:
     @property
     def open_turn(self) -> str | None:
         """The turn_id of the last turn, if it has no end."""
-        last = next(reversed(self.turns.values()), None)
-        return str(last[0]["id"]) if last is not None and last[1] is None else None
+        head = self.tree.head
+        return head.turn_id if head is not None and not head.end else None
 
-    def apply(self, offset: int, record: dict[str, Any]) -> None:
+    def apply(self, offset: int, record: dict[str, Any], after: int) -> None:
         kind, at = record["r"], datetime.fromisoformat(record["at"])
         if kind == "session":
             self.ids, self.created_at = (str(record["user"]), str(record["session"])), at
         elif kind == "end":
             self._end(record)
-        elif kind in ("turn", "rewind"):
-            self._change(offset, record)
+        elif kind == "turn":
+            Entry(offset, record, None).turn()  # raises if it is none
+            self._begins[offset] = record
+        self.tree.apply(offset, record, after)
+        if kind in ("turn", "rewind"):
+            self._count(offset, record)
         self.title, self.updated_at = record["s"]["title"], at
 
-    def _change(self, offset: int, record: dict[str, Any]) -> None:
-        dropped_from = record.get("to", offset)
-        for place in [place for place in self.turns if place >= dropped_from or place in record.get("gone", ())]:
-            del self.turns[place]
-        if record["r"] == "turn":
-            Entry(offset, record, None).turn()  # raises if it is none
-            self.turns[offset] = record, None
-        if record["s"]["turns"] != len(self.turns) and not self.findings:
-            missing = record["s"]["turns"] - len(self.turns)
-            self.findings.append(
-                Finding(
-                    f"byte {offset}: {missing:+} turns before it by its count", "records that are not there any more"
-                )
-            )
+    def _count(self, offset: int, record: dict[str, Any]) -> None:
+        head = self.tree.head
+        missing = record["s"]["turns"] - (0 if head is None else head.depth)
+        if missing and not self.findings:
+            what = f"byte {offset}: {missing:+} turns before it by its count"
+            self.findings.append(Finding(what, "records that are not there any more"))
 
     def _end(self, record: dict[str, Any]) -> None:
-        place = next(reversed(self.turns), None)
-        if place is None or self.turns[place][0]["id"] != record["id"] or self.turns[place][1] is not None:
+        node = self.tree.ids.get(record["id"])
+        if node is None:
             raise _Inconsistent("the end of a turn that is not there")
-        Entry(place, self.turns[place][0], record).turn()
-        self.turns[place] = self.turns[place][0], record
+        Entry(node.offset, self._begins[node.offset], record).turn()
+        self._ends[node.offset] = record  # a second one holds instead of the first
+
+    def _turn(self, node: Node) -> Turn:
+        return Entry(node.offset, self._begins[node.offset], self._ends.get(node.offset)).turn()
 
     def content(self) -> bytes:
         """A whole file of what could be read."""
         assert self.ids is not None  # noqa: S101 - a session of nobody is not repaired
-        turns: list[Turn] = [Entry(place, *records).turn() for place, records in self.turns.items()]
-        at = self.created_at or (turns[0].started_at if turns else self.updated_at) or now()
-        return session_lines(
-            *self.ids, turns, title=self.title or "Untitled", created_at=at, updated_at=self.updated_at or at
-        )
+        first = next(iter(self.tree.nodes.values()), None)
+        at = self.created_at or (self._turn(first).started_at if first else self.updated_at) or now()
+        title, updated_at = self.title or "Untitled", self.updated_at or at
+        return tree_lines(*self.ids, self.tree, self._turn, title=title, created_at=at, updated_at=updated_at)

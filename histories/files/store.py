@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,12 @@ from typing import TypeVar, cast
 from typing_extensions import override
 
 from histories.base import (
+    Gate,
+    HistoryDamaged,
     HistoryStore,
+    Note,
     Page,
+    Recalled,
     Session,
     SessionBusy,
     SessionHistory,
@@ -34,14 +38,17 @@ from histories.blocking import undisturbed
 from histories.files.disk import Disk
 from histories.files.flock import NotNow
 from histories.files.folders import Folders, log_names
-from histories.files.history import FileHistory, present, remove_leftovers, remove_session, while_idle
-from histories.files.listing import find_sessions, find_user, parse_cursor
+from histories.files.history import FileHistory
+from histories.files.idle import present, remove_leftovers, remove_session, while_idle
+from histories.files.listing import find_sessions, find_user, parse_cursor, recall_in
 from histories.files.names import file_name
+from histories.files.notes import NOTES, read_notes, write_notes
 from histories.files.open_sessions import OpenSession, OpenSessions
+from histories.files.place import Place
 from histories.files.records import damaged
+from histories.files.rewrite import tidy
 from histories.files.threads import Threads
-from histories.files.turn import Place
-from histories.files.turn_ids import TurnIds
+from histories.files.tree import Trees
 from histories.waiting import WaitQueue
 
 T = TypeVar("T")
@@ -64,11 +71,11 @@ class FileStore(HistoryStore):
 
     def __init__(self, folder: str | Path, *, fsync: bool = True, disk: Disk | None = None) -> None:
         self.path, self.fsync, self.disk = os.path.abspath(folder), fsync, disk or Disk()
-        self.wait_queue, self.writers = WaitQueue(), WaitQueue()
+        self.gate, self.writers = Gate(), WaitQueue()
         """Who has a session for a turn or for what no turn may see, and who writes to its log in this moment."""
-        self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
-        """The turns that run in this process: key of the session -> turn_id, how to stop it."""
-        self.turn_ids, self.open_sessions, self.folders = TurnIds(), OpenSessions(), Folders()
+        self.offsets: dict[str, int] = {}
+        """Of the records of turns that run in this process: a retry of the same turn_id has another one."""
+        self.trees, self.open_sessions, self.folders = Trees(), OpenSessions(), Folders()
         self._threads: Threads | None = None
         self._guard = threading.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -218,19 +225,74 @@ class FileStore(HistoryStore):
             return Page([])
 
     @override
-    async def users(self) -> AsyncIterator[str]:
-        def names() -> list[str]:
-            with suppress(FileNotFoundError):
-                return [name for name in os.listdir(self.path) if name != _STOPS]
+    async def recall(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        session_id: str | None = None,
+        exclude: Collection[tuple[str, str]] = (),
+        limit: int = 8,
+    ) -> list[Recalled]:
+        user, only = file_name(user_id), None if session_id is None else file_name(session_id)
+
+        def find() -> list[Recalled]:
+            with present(self, user) as folder:
+                return recall_in(self.disk, folder, query, only=only, exclude=exclude, limit=limit)
+
+        try:
+            return await self.call(find)
+        except SessionNotFound:
             return []
 
+    @override
+    async def notes(self, user_id: str) -> list[Note]:
+        def read() -> list[Note]:
+            with present(self, file_name(user_id)) as folder:
+                return read_notes(self.disk, folder)
+
+        try:
+            return await self.call(read)
+        except SessionNotFound:
+            return []
+
+    @override
+    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+        def write() -> None:
+            with self.folder(file_name(user_id), create=True) as folder:
+                write_notes(self.disk, folder, notes, sync=self.fsync)
+
+        await self.call(write)
+
+    @override
+    async def tidy(self) -> int:
+        total = 0
+        for user in await self.call(self._folder_names):
+            for session in await self.call(partial(self._session_names, user)):
+                place = Place(self.path, user, session)
+                with suppress(SessionBusy, SessionNotFound, HistoryDamaged):
+                    total += await tidy(self, place)
+        return total
+
+    def _folder_names(self) -> list[str]:
+        with suppress(FileNotFoundError):
+            return [name for name in os.listdir(self.path) if name != _STOPS]
+        return []
+
+    def _session_names(self, user: str) -> list[str]:
+        with suppress(FileNotFoundError, NotADirectoryError), self.folder(user) as folder:
+            return [name.removesuffix(".jsonl") for name in log_names(folder)]
+        return []
+
+    @override
+    async def users(self) -> AsyncIterator[str]:
         def who(name: str) -> tuple[str | None, bool]:
             with suppress(FileNotFoundError), self.folder(name) as folder:
                 return find_user(self.disk, folder)
             return None, True
 
         all_sound = True
-        for name in await self.call(names):
+        for name in await self.call(self._folder_names):
             user, sound = await self.call(partial(who, name))
             all_sound = all_sound and sound
             if user is not None:
@@ -249,12 +311,16 @@ class FileStore(HistoryStore):
         def clear() -> None:
             with present(self, user) as folder:
                 remove_leftovers(self, folder)
+                with suppress(FileNotFoundError):
+                    self.disk.unlink(folder, NOTES)
+                if self.fsync:
+                    self.disk.sync(folder)
 
         try:
             for name in await self.call(names):
-                place = Place(user, name.removesuffix(".jsonl"))
+                place = Place(self.path, user, name.removesuffix(".jsonl"))
                 try:
-                    await while_idle(self, place, partial(remove_session, self, place))
+                    await while_idle(self, place, partial(remove_session, self, place), makes_room=True)
                 except SessionBusy as error:
                     busy = error
             await self.call(clear)
@@ -268,21 +334,21 @@ class FileStore(HistoryStore):
         while True:
             await asyncio.sleep(_STOP_POLL_S)
             self.put_away(self.open_sessions.take_stale())
-            if self.running:
+            if self.offsets:
                 with suppress(StoreUnavailable):
                     await self.call(self._heed_stops)
 
     def _heed_stops(self) -> None:
         with suppress(FileNotFoundError), self.folder(_STOPS) as folder:
             for name in os.listdir(folder):
-                key, _, turn_id = name.removesuffix(".stop").rpartition("~")
-                running = self.running.get(key.replace("~", "/", 1))
-                if running is not None and file_name(running[0]) == turn_id:
+                key, _, attempt = name.removesuffix(".stop").rpartition("~")
+                key = key.replace("~", "/", 1)
+                running, offset = self.gate.running.get(key), self.offsets.get(key)
+                if running is not None and f"{file_name(running.new.turn_id)}.{offset}" == attempt:
                     with suppress(FileNotFoundError):
                         self.disk.unlink(folder, name)
-                    if running[1] is not None:
-                        with suppress(RuntimeError):  # its event loop is gone, and the turn with it
-                            running[1]()
+                    with suppress(RuntimeError):  # its event loop is gone, and the turn with it
+                        self.gate.stop(key, running.token)
                 else:
                     self._expire(folder, name)
 
@@ -292,10 +358,10 @@ class FileStore(HistoryStore):
             if now().timestamp() - asked > _STOP_EXPIRES_S:
                 self.disk.unlink(folder, name)
 
-    def ask_stop(self, key: str, turn_id: str) -> None:
+    def ask_stop(self, key: str, turn_id: str, offset: int = 0) -> None:
         """Leaves word for the process that runs this turn."""
         with self.folder(_STOPS, create=True) as folder:
-            name = f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.stop"
+            name = f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.{offset}.stop"
             os.close(self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT))
 
 

@@ -10,6 +10,7 @@ import json
 from typing import Final
 
 from histories.files.records import is_whole
+from histories.search import fold, words
 
 _CONTENT: Final = '"content":'
 _SUMS: Final = '"s":'
@@ -18,7 +19,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def words_of(data: bytes) -> bytes | None:
-    """The title of a log and the texts of its messages, casefolded; None if it has to be parsed to know them.
+    """The title of a log and the texts of its messages, folded; None if it has to be parsed to know them.
 
     Within a string of JSON a quotation mark is escaped: what is found here are members, and no message lacks its own.
     """
@@ -39,12 +40,12 @@ def words_of(data: bytes) -> bytes | None:
             place = log.find(_CONTENT, end)
     except (ValueError, LookupError, TypeError, RecursionError):  # it is damaged
         return None
-    return _encoded("\n".join(found).casefold())
+    return _encoded(fold("\n".join(found)))
 
 
-def trace_of(needle: str) -> bytes:
-    """What `words_of` has in it wherever the casefolded `needle` was said: texts need not follow each other in it."""
-    return _encoded(max(needle.split("\n"), key=len))
+def traces_of(query: str) -> list[bytes]:
+    """What `words_of` has in it wherever the words of the query were said."""
+    return [_encoded(word) for word in words(query)]
 
 
 def _encoded(text: str) -> bytes:

@@ -1,65 +1,78 @@
-"""The history of one session in PostgreSQL: all but the way of a turn."""
+"""The history of one session in PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
-from uuid import uuid4
+from typing import Final
 
-import psycopg
 from typing_extensions import override
 
 from histories import codec
 from histories.base import (
+    PAGE_BYTES,
+    Attempt,
+    Event,
+    Feedback,
     InvalidCursor,
-    InvalidId,
-    NewTurn,
     OpenTurn,
     Page,
     Session,
-    SessionBusy,
-    SessionExists,
     SessionHistory,
     SessionNotFound,
+    StoreUnavailable,
     Turn,
     TurnNotFound,
 )
-from histories.postgres import sql
-from histories.postgres.rows import pack, said, searchable, session_from, turn_from, usage_to_json
-from histories.postgres.turn import PostgresTurn
+from histories.postgres import statements
+from histories.postgres.begin import Beginning
+from histories.postgres.driver import Row
+from histories.postgres.events import read_events
+from histories.postgres.restore import restore
+from histories.postgres.rows import pack, session_from, turn_from, words_of
+from histories.postgres.settle import settle
+from histories.postgres.shared import REFUSALS, SessionName, Shared
 
-if TYPE_CHECKING:
-    from histories.postgres.store import PostgresStore
-
-_RESTORE_S: Final = 120.0
 _AFTER_ALL: Final = 2**62
+_IS_LOST: Final = 1
+"""The column of a turn that says that its owner is dead."""
 
 
 class PostgresHistory(SessionHistory):
     """The history of one session, in PostgreSQL."""
 
-    def __init__(self, store: PostgresStore, user_id: str, session_id: str) -> None:
+    def __init__(self, shared: Shared, user_id: str, session_id: str) -> None:
         self.user_id, self.session_id = user_id, session_id
-        self._store, self._key = store, (user_id, session_id)
-        self._where = {"user": pack(user_id), "session": pack(session_id)}
+        self._shared, self._session = shared, SessionName(user_id, session_id)
+        self.gate, self.key = shared.gate, self._session.key
 
     @override
-    async def begin(
-        self,
-        new: NewTurn,
-        *,
-        wait_s: float = 60.0,
-        window_tokens: int = 0,
-        on_stop: Callable[[], None] | None = None,
-        if_last: str | None = None,
-    ) -> OpenTurn | Turn:
-        turn = PostgresTurn(self._store, self._key, new, on_stop)
-        return await turn.begin(wait_s=wait_s, window_tokens=window_tokens)
+    async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
+        async def recorded() -> Turn:
+            return await self.turn(attempt.new.turn_id)
+
+        return await Beginning(self._shared, self._session, attempt, recorded).turn()
+
+    @override
+    async def _ask_stop(self) -> bool:
+        found, runs = (await self._fetch(statements.STOP))[0]
+        if not found:
+            raise SessionNotFound
+        return bool(runs)
+
+    @override
+    def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
+        journal = self._shared.journals.get(self.key) if self.gate.runs(self.key, turn_id) else None
+        if journal is not None:
+            return journal.read(after)
+        return read_events(self._shared.link(), self._session, turn_id, after)
+
+    # The record.
 
     @override
     async def info(self) -> Session:
-        rows = await self._store.link().fetch(sql.SESSION, self._where)
+        rows = await self._fetch(statements.SESSION)
         if not rows:
             raise SessionNotFound
         return session_from(rows[0])
@@ -69,114 +82,84 @@ class PostgresHistory(SessionHistory):
         if before is not None and not (before.isascii() and before.isdigit() and len(before) < 16):
             raise InvalidCursor("Send `before` as the `next` of an earlier page.")
         seq = _AFTER_ALL if before is None else int(before)
-        rows = await self._store.link().fetch(sql.TURNS, {**self._where, "before": seq, "limit": limit + 1})
-        page = rows[:limit]
-        return Page([turn_from(row) for row in reversed(page)], str(page[-1][0]) if len(rows) > limit else None)
+        rows = await self._read(statements.TURNS, before=seq, limit=limit, bytes=PAGE_BYTES)
+        more = bool(rows) and rows[0][-1] > len(rows)
+        return Page([turn_from(row) for row in reversed(rows)], str(rows[-1][0]) if more else None)
+
+    @override
+    async def turn(self, turn_id: str) -> Turn:
+        rows = await self._read(statements.TURN, turn=pack(turn_id))
+        if not rows:
+            raise SessionNotFound
+        if rows[0][0] is None:
+            raise TurnNotFound
+        return turn_from(rows[0])
+
+    async def _read(self, statement: str, **params: object) -> list[Row]:
+        """Rows of turns. What a dead owner left is settled first, so that what was heard of it is on the record."""
+        rows = await self._fetch(statement, **params)
+        if any(row[_IS_LOST] for row in rows):
+            with suppress(StoreUnavailable):  # it may be read only: then it is told as it is
+                await settle(self._shared.link().fetch, self._session)
+                rows = await self._fetch(statement, **params)
+        return rows
+
+    async def _fetch(self, statement: str, **params: object) -> list[Row]:
+        return await self._shared.link().fetch(statement, {**self._session.params, **params})
+
+    # Changes of the record.
 
     @override
     async def rename(self, title: str) -> None:
-        params = {**self._where, "title": pack(title), "title_said": searchable(title)}
-        if not await self._store.link().fetch(sql.RENAME, params):
+        words = words_of(self.user_id, title)
+        if not await self._fetch(statements.RENAME, title=pack(title), title_words=words):
             raise SessionNotFound
+
+    @override
+    async def feedback(self, turn_id: str, feedback: Feedback) -> None:
+        stored = codec.dump(dict(feedback))
+        found, given = (await self._fetch(statements.FEEDBACK, turn=pack(turn_id), feedback=stored))[0]
+        if not given:
+            raise TurnNotFound if found else SessionNotFound
 
     @override
     async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
-        await self._while_idle(sql.REWIND, turn_id)
+        await self._while_idle(statements.REWIND, turn=pack(turn_id), if_last=_packed(if_last), keep=keep)
+
+    @override
+    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+        await self._while_idle(statements.CHOOSE, turn=pack(turn_id), if_last=_packed(if_last))
+
+    @override
+    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+        await self._while_idle(statements.DELETE_TURN, turn=pack(turn_id), if_last=_packed(if_last))
 
     @override
     async def delete(self) -> None:
-        await self._while_idle(sql.DELETE, "")
-
-    async def _while_idle(self, statement: str, turn_id: str) -> None:
-        """Changes the session while no turn of it can begin."""
-        link, queue = self._store.link(), self._store.queue_of(self._key)
-        try:
-            await self._store.wait_queue.enter(queue, 0)
-        except TimeoutError:
-            raise SessionBusy from None
-        try:
-            while True:
-                params = {**self._where, "server": link.server_id, "turn": pack(turn_id), "next": uuid4().hex}
-                found, found_turn, held, done = (await link.fetch(statement, params))[0]
-                if not found:
-                    raise SessionNotFound
-                if not found_turn:
-                    raise TurnNotFound
-                if held:
-                    raise SessionBusy
-                if done:
-                    return
-        finally:
-            self._store.wait_queue.leave(queue)
+        await self._while_idle(statements.DELETE_SESSION)
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
-        params = {**self._where, "new": pack(session_id), "turn": pack(turn_id), "next": uuid4().hex}
-        found, found_turn, over, made = (await self._store.link().fetch(sql.FORK, params))[0]
-        if not found:
-            raise SessionNotFound
-        if not found_turn:
-            raise TurnNotFound
-        if not over:
-            raise SessionBusy
-        if not made:
-            raise SessionExists
+        await self._change(statements.FORK, "", turn=pack(turn_id), new=pack(session_id))
+
+    async def _while_idle(self, statement: str, **params: object) -> None:
+        """Changes the session while no turn of it can begin."""
+        async with self.gate.idle(self.key):
+            await self._change(statement, self._shared.link().server_id, **params)
+
+    async def _change(self, statement: str, server_id: str, **params: object) -> None:
+        while True:
+            word = (await self._fetch(statement, server=server_id, **params))[0][0]
+            if word == "done":
+                return
+            if word != "lost":
+                raise REFUSALS[word]
+            await settle(self._shared.link().fetch, self._session, server_id=server_id)
 
     @override
     async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-        rows, tokens = [], 0
-        for seq, turn in enumerate(turns, 1):
-            adds = turn.tokens if turn.shown else 0
-            rows.append(self._turn_row(turn, seq, adds, tokens))
-            tokens += adds
-        session = {
-            **self._where,
-            "title": pack(title),
-            "title_said": searchable(title),
-            "chain": pack(turns[-1].chain) if turns else "",
-            "created_at": created_at,
-            "updated_at": (turns[-1].ended_at if turns else None) or created_at,
-            "turns": len(turns),
-            "tokens": tokens,
-            "next": uuid4().hex,
-        }
-        async with self._store.link().connection(limit_s=_RESTORE_S) as conn, conn.transaction():
-            await conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_RESTORE_S}s"])
-            if await (await conn.execute(sql.RESTORE_SESSION, session)).fetchone() is None:
-                raise SessionExists
-            try:
-                async with conn.cursor() as cursor, cursor.copy(sql.RESTORE_TURNS) as copy:
-                    for row in rows:
-                        await copy.write_row(row)
-            except psycopg.errors.UniqueViolation:
-                raise InvalidId("Two of these turns have the same turn_id.") from None
+        await restore(self._shared.link(), self._session, turns, title=title, created_at=created_at)
 
-    def _turn_row(self, turn: Turn, seq: int, tokens: int, tokens_before: int) -> tuple[object, ...]:
-        return (
-            *self._where.values(),
-            seq,
-            pack(turn.turn_id),
-            turn.status.value,
-            pack(turn.chain),
-            pack(turn.kind),
-            turn.started_at,
-            turn.ended_at,
-            codec.dump_messages(turn.input),
-            codec.dump_messages(turn.output),
-            usage_to_json(turn.usage),
-            tokens,
-            tokens_before,
-            said([*turn.input, *turn.output]),
-        )
 
-    @override
-    async def stop(self) -> bool:
-        running = self._store.running.get(self._key)
-        if running is not None:
-            if running[1] is not None:
-                running[1]()
-            return True
-        found, runs = (await self._store.link().fetch(sql.STOP, self._where))[0]
-        if not found:
-            raise SessionNotFound
-        return bool(runs)
+def _packed(turn_id: str | None) -> str | None:
+    return None if turn_id is None else pack(turn_id)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -19,12 +21,16 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL, Identifier
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from histories.base import StoreUnavailable
-from histories.postgres import sql
+from histories.base import HistoryError, StoreUnavailable
+from histories.postgres import statements
 from histories.postgres.driver import Connection, Params, Row, cut_after, fetch, name_of, refusals, refuse_broken
 from histories.postgres.schema import migrate
 
 log = logging.getLogger("recollect.histories")
+
+Call = Callable[[], object]
+Chore = Callable[[Callable[[str, Params], Awaitable[list[Row]]]], Awaitable[None]]
+"""Some work, which is given what it can ask PostgreSQL by."""
 
 _ASK_S: Final = 0.5
 """How long a request waits at least for a connection: no longer, if PostgreSQL can't be reached at all."""
@@ -32,6 +38,10 @@ _RECONNECT_S: Final = (0.1, 1.0)
 _TIDY_EVERY: Final = 60
 """Heartbeats between two searches for what dead servers left behind."""
 _MIGRATE_S: Final = 600.0
+_CALL_S: Final = 3.0
+"""How long the server's call to itself may take at its start: less than a lease, for no heart beats meanwhile."""
+_SEARCHES: Final = 2
+"""How many connections searches may have at once, and recalls: the rest of the pool is for turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +60,8 @@ class Link:
 
     def __init__(self, options: LinkOptions) -> None:
         self.server_id = uuid4().hex
-        self.calls: dict[str, Callable[[], None]] = {}
-        """What to do when another server calls: `stop:<fence>` of a turn, or `free:<fence>` of one that waits."""
+        self.searches, self.recalls = asyncio.Semaphore(_SEARCHES), asyncio.Semaphore(_SEARCHES)
+        self._calls = defaultdict[str, list[Call]](list)
         self._options = options
         self._pool = AsyncConnectionPool(
             kwargs=options.params,
@@ -70,13 +80,24 @@ class Link:
         self._keeper_conn: Connection | None = None
         self._beaten_at = float("-inf")
         self._tried = asyncio.Event()
-        self._down = False
-        self._chores: list[tuple[str, Params]] = []
+        self._down = self._is_checked = False
+        self._chores = deque[Chore]()
 
     @property
     def idle(self) -> int:
         """How many of the pool's connections are not at work."""
         return self._pool.get_stats().get("pool_available", 0)
+
+    def listen(self, name: str, call: Call) -> None:
+        """Does `call` when another server calls this one: `stop:`, `free:` or `events:` and the token of an attempt."""
+        self._calls[name].append(call)
+
+    def unlisten(self, name: str, call: Call) -> None:
+        """No longer."""
+        with suppress(ValueError):
+            self._calls[name].remove(call)
+        if not self._calls[name]:
+            del self._calls[name]
 
     async def fetch(self, statement: str, params: Params, *, prepare: bool = True) -> list[Row]:
         """The rows of one statement: one round trip, and a transaction of its own."""
@@ -130,7 +151,7 @@ class Link:
                 self._ready = True
 
     async def _configure(self, conn: Connection) -> None:
-        await conn.execute(sql.CONFIGURE, [f"{self._options.statement_s}s"] * 2)
+        await conn.execute(statements.CONFIGURE, [f"{self._options.statement_s}s"] * 2)
 
     async def close(self) -> None:
         """Lets go of all connections; what this server still held is free at once."""
@@ -146,7 +167,7 @@ class Link:
     async def _settle_chores_and_leave(self) -> None:
         async with self._borrowed(self._options.statement_s) as conn:
             await self._do_chores(conn)
-            await fetch(conn, sql.LEAVE_SERVERS, {"server": self.server_id})
+            await fetch(conn, statements.LEAVE_SERVERS, {"server": self.server_id})
 
     def abandon(self) -> None:
         """Drops the connections of a link whose event loop is gone."""
@@ -163,9 +184,9 @@ class Link:
         if asyncio.get_running_loop().time() - self._beaten_at > self._options.lease_s / 2:
             await self.beat()
 
-    def later(self, statement: str, params: Params) -> None:
-        """Sees to it that the statement is done as soon as PostgreSQL can be reached."""
-        self._chores.append((statement, params))
+    def later(self, chore: Chore) -> None:
+        """Sees to it that this is done as soon as PostgreSQL can be reached."""
+        self._chores.append(chore)
 
     async def _keep(self) -> None:
         """Beats, listens, and does the chores, for as long as the link is open."""
@@ -179,6 +200,7 @@ class Link:
                     self._tried.set()
                     await self._configure(conn)
                     await conn.execute(SQL("LISTEN {}").format(Identifier(f"recollect_{self.server_id}")))
+                    await self._check_calls(conn)
                     await self._keep_beating(conn)
             except (psycopg.Error, OSError) as error:
                 if not self._down:
@@ -188,6 +210,23 @@ class Link:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RECONNECT_S[1])
 
+    async def _check_calls(self, conn: Connection) -> None:
+        """Calls itself, from another connection: a pooler that lends connections for a transaction hears nothing."""
+        if self._is_checked:
+            return
+        async with await AsyncConnection.connect(**self._options.params) as other:
+            await other.execute("SELECT pg_notify(%s, 'hello')", [f"recollect_{self.server_id}"])
+        async for notice in conn.notifies(timeout=_CALL_S, stop_after=1):
+            self._is_checked = True
+            self._call(notice.payload)
+        if not self._is_checked:
+            self._is_checked = True
+            log.error(
+                "PostgreSQL's notifications do not arrive: turns of one session will wait for each other longer than "
+                "they have to, and prepared statements may fail. If this is PgBouncer, let it pool by session "
+                "(pool_mode = session), not by transaction."
+            )
+
     async def _keep_beating(self, conn: Connection) -> None:
         beats = 0
         while True:
@@ -196,7 +235,7 @@ class Link:
                     await self._beat(conn)
                     await self._do_chores(conn)
                     if beats % _TIDY_EVERY == 0:
-                        await fetch(conn, sql.TIDY, {})
+                        await fetch(conn, statements.TIDY, {})
                 beats += 1
             async for notice in conn.notifies(timeout=self._options.lease_s / 4):
                 self._call(notice.payload)
@@ -204,21 +243,20 @@ class Link:
     async def _beat(self, conn: Connection) -> None:
         at = asyncio.get_running_loop().time()
         lease = f"{self._options.lease_s}s"
-        for (fence,) in await fetch(conn, sql.BEAT, {"server": self.server_id, "lease": lease}):
-            self._call(f"stop:{fence}")
+        for (token,) in await fetch(conn, statements.BEAT, {"server": self.server_id, "lease": lease}):
+            self._call(f"stop:{token}")
         self._beaten_at = at
 
     def _call(self, name: str) -> None:
-        call = self.calls.get(name)
-        if call is not None:
+        for call in self._calls.get(name, ()):
             asyncio.get_running_loop().call_soon(call)
 
     async def _do_chores(self, conn: Connection) -> None:
         while self._chores:
             try:
-                await fetch(conn, *self._chores[0])
+                await self._chores[0](partial(fetch, conn))
             except psycopg.OperationalError:
                 raise
-            except psycopg.Error as error:  # nothing gets better by doing it again
+            except (psycopg.Error, HistoryError) as error:  # nothing gets better by doing it again
                 log.warning("PostgreSQL refused to settle a turn (%s)", name_of(error))
-            del self._chores[0]
+            self._chores.popleft()

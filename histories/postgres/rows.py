@@ -6,20 +6,27 @@ ASCII, where they are escapes; short texts as they are, or, if they can't be, as
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.messages import BaseMessage
 
 from histories import codec
-from histories.base import HistoryDamaged, InvalidCursor, Session, Turn, TurnStatus, Usage
+from histories.base import Feedback, HistoryDamaged, InvalidCursor, Note, Session, Turn, TurnDetails, TurnStatus, Usage
+from histories.search import words
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LIKE: Final = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_"})
+_WORD: Final = 60
+"""How many characters of a word are looked at."""
+_WORDS_BYTES: Final = 500_000
+"""How much of a turn's words goes into the index: a tsvector holds 1 MB at most."""
+_QUERY_WORDS: Final = 32
+"""How many words of a query are looked for."""
 
 
 def pack(text: str) -> str:
@@ -34,19 +41,27 @@ def unpack(stored: str) -> str:
     return str(codec.undump(json.loads(stored))) if stored.startswith(('"', "{")) else stored
 
 
-def searchable(text: str) -> str:
-    """The text as search compares it: without case, and without what can't be stored."""
-    return _UNSTORABLE.sub("\ufffd", text.casefold())
+def mark_of(user_id: str) -> str:
+    """What stands before each word of this user's in the index, so that a search reads those of its own user alone."""
+    return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest() + ":"
 
 
-def said(messages: Sequence[BaseMessage]) -> str:
-    """All that was said in the messages, as search compares it."""
-    return searchable(codec.text_of(messages))
+def words_of(user_id: str, text: str) -> list[str]:
+    """The words of a text as the index holds them: each once, and no more than an entry of PostgreSQL's may have."""
+    mark, size, found = mark_of(user_id), 0, list[str]()
+    for word in dict.fromkeys(words(text)):
+        found.append(mark + word[:_WORD])
+        size += len(found[-1].encode())
+        if size > _WORDS_BYTES:
+            break
+    return found
 
 
-def like(query: str) -> str:
-    """The pattern of all texts that have `query` in them."""
-    return f"%{searchable(query).translate(_LIKE)}%"
+def queries(user_id: str, query: str, *, prefixes: bool) -> list[str]:
+    """A tsquery for each word of a query: for the word itself, or for all that begin with it."""
+    mark, more = mark_of(user_id), ":*" if prefixes else ""
+    wanted = list(dict.fromkeys(word[:_WORD] for word in words(query)))[:_QUERY_WORDS]
+    return [f"'{mark}{word}'{more}" for word in wanted]
 
 
 def usage_to_json(usage: Usage | None) -> str | None:
@@ -56,7 +71,7 @@ def usage_to_json(usage: Usage | None) -> str | None:
 
 def session_from(row: Sequence[Any]) -> Session:
     """A session from a row of the statements that find some."""
-    session_id, title, chain, created_at, updated_at, turns = row
+    session_id, title, chain, created_at, updated_at, turns, running = row
     return Session(
         session_id=unpack(session_id),
         title=unpack(title),
@@ -64,16 +79,18 @@ def session_from(row: Sequence[Any]) -> Session:
         created_at=created_at.astimezone(UTC),
         updated_at=updated_at.astimezone(UTC),
         turns=turns,
+        running=None if running is None else unpack(running),
     )
 
 
 def turn_from(row: Sequence[Any]) -> Turn:
     """A turn from a row of the statements that find some; raises `HistoryDamaged` when its messages are none."""
-    _, turn_id, status, chain, started_at, ended_at, given, output, usage, kind, tokens = row
+    _, is_lost, turn_id, status, chain, started_at, ended_at, given, output, usage, kind, tokens = row[:12]
+    details, feedback, versions = row[12:15]
     try:
         return Turn(
             turn_id=unpack(turn_id),
-            status=TurnStatus(status),
+            status=TurnStatus.INTERRUPTED if is_lost else TurnStatus(status),
             chain=unpack(chain),
             started_at=started_at.astimezone(UTC),
             ended_at=None if ended_at is None else ended_at.astimezone(UTC),
@@ -82,9 +99,33 @@ def turn_from(row: Sequence[Any]) -> Turn:
             usage=None if usage is None else json.loads(usage),
             kind=unpack(kind),
             tokens=tokens,
+            details=cast(TurnDetails, from_json(details)),
+            feedback=None if feedback is None else cast(Feedback, from_json(feedback)),
+            versions=[unpack(version) for version in versions] if len(versions) > 1 else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged() from error
+
+
+def from_json(stored: str) -> object:
+    """What `codec.dump` was given."""
+    return codec.undump(json.loads(stored))
+
+
+def notes_to_json(notes: Sequence[Note]) -> str:
+    """Notes as text."""
+    return codec.dump([[note.note_id, note.text, note.created_at.isoformat()] for note in notes])
+
+
+def notes_from(stored: str) -> list[Note]:
+    """What `notes_to_json` was given; raises `HistoryDamaged`."""
+    try:
+        return [
+            Note(text=text, created_at=datetime.fromisoformat(at), note_id=note_id)
+            for note_id, text, at in cast(list[list[str]], from_json(stored))
+        ]
+    except (TypeError, ValueError) as error:
+        raise HistoryDamaged("The notes of this user can't be read from PostgreSQL.") from error
 
 
 def messages_from(stored: str) -> list[BaseMessage]:

@@ -1,29 +1,30 @@
-"""The tables of the PostgreSQL store, and how they come to be: numbered files of plain SQL, each applied once."""
+"""The tables of the PostgreSQL store, and how they come to be: numbered files of plain SQL, each applied once.
+
+Then come the functions of the database, which the servers call.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final
 
-from psycopg import errors
-
 from histories.base import StoreUnavailable
 from histories.postgres.driver import Connection
 
-_FOLDER: Final = Path(__file__).with_name("migrations")
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+_FUNCTIONS: Final = Path(__file__).with_name("functions")
 _LOCK: Final = 0x7265636F6C6C6563  # "recollec": one migration at a time in a database
 _NEWEST: Final = "SELECT coalesce(max(version), 0) FROM recollect_schema"
-_NO_EXTENSION: Final = (
-    errors.FeatureNotSupported,
-    errors.UndefinedFile,
-    errors.InsufficientPrivilege,
-    errors.UndefinedObject,
-)
 
 
 def migrations() -> list[tuple[int, Path]]:
     """The migrations by their number, oldest first."""
-    return sorted((int(path.name.partition("_")[0]), path) for path in _FOLDER.glob("[0-9]*_*.sql"))
+    return sorted((int(path.name.partition("_")[0]), path) for path in _MIGRATIONS.glob("[0-9]*_*.sql"))
+
+
+def functions() -> list[Path]:
+    """The functions and views, which are made anew after each migration: one that is changed comes with a migration."""
+    return sorted(_FUNCTIONS.glob("*.sql"))
 
 
 async def migrate(conn: Connection) -> list[int]:
@@ -51,25 +52,9 @@ async def migrate(conn: Connection) -> list[int]:
         for number, path in applied:
             await conn.execute(path.read_text("utf-8"))
             await conn.execute("INSERT INTO recollect_schema (version) VALUES (%s)", [number])
-        await _index_search(conn)
+        for path in functions() if applied else []:
+            await conn.execute(path.read_text("utf-8"))
     return [number for number, _ in applied]
-
-
-async def index_search(conn: Connection) -> bool:
-    """Makes the index for search if it is missing; False where the server does not have what it takes."""
-    async with conn.transaction():
-        await conn.execute("SET LOCAL statement_timeout = 0")
-        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        return await _index_search(conn)
-
-
-async def _index_search(conn: Connection) -> bool:
-    try:
-        async with conn.transaction():
-            await conn.execute((_FOLDER / "search.sql").read_text("utf-8"))
-    except _NO_EXTENSION:
-        return False
-    return True
 
 
 async def _version(conn: Connection) -> int:

@@ -7,20 +7,30 @@ survives a power cut; on a replica, too, if `synchronous_standby_names` says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 
 from psycopg import AsyncConnection
 from typing_extensions import override
 
-from histories.base import HistoryStore, Page, Session, SessionBusy, SessionHistory, StoreUnavailable
-from histories.postgres import sql
+from histories.base import (
+    HistoryStore,
+    Note,
+    Page,
+    Recalled,
+    Session,
+    SessionBusy,
+    SessionHistory,
+    StoreUnavailable,
+)
+from histories.postgres import statements
 from histories.postgres.driver import connection_params, refusals
 from histories.postgres.history import PostgresHistory
 from histories.postgres.link import Link, LinkOptions
-from histories.postgres.rows import cursor_after, like, pack, place_of, session_from, unpack
-from histories.postgres.schema import index_search, migrate
-from histories.waiting import WaitQueue
+from histories.postgres.rows import cursor_after, notes_from, notes_to_json, pack, place_of, session_from, unpack
+from histories.postgres.schema import migrate
+from histories.postgres.search import Search
+from histories.postgres.shared import Shared
 
 
 class PostgresStore(HistoryStore):
@@ -42,10 +52,6 @@ class PostgresStore(HistoryStore):
         lease_s: float = 4.0,
         save_limit_s: float = 10.0,
     ) -> None:
-        self.save_limit_s = save_limit_s
-        self.wait_queue = WaitQueue()
-        self.running: dict[tuple[str, str], tuple[str, Callable[[], None] | None]] = {}
-        """The turns that run in this process: user and session -> turn_id, how to stop it."""
         self._options = LinkOptions(
             params=connection_params(url),
             pool_size=pool_size,
@@ -54,6 +60,7 @@ class PostgresStore(HistoryStore):
             lease_s=lease_s,
         )
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
+        self._shared, self._search = Shared(self.link, save_limit_s), Search()
 
     def link(self) -> Link:
         """The connections of the running event loop."""
@@ -88,54 +95,62 @@ class PostgresStore(HistoryStore):
 
     @override
     def history(self, user_id: str, session_id: str) -> SessionHistory:
-        return PostgresHistory(self, user_id, session_id)
-
-    def queue_of(self, key: tuple[str, str]) -> str:
-        """The name of a session's line of turns in this process."""
-        return f"{len(key[0])}:{key[0]}{key[1]}"
+        return PostgresHistory(self._shared, user_id, session_id)
 
     @override
     async def sessions(
         self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
     ) -> Page[Session]:
+        if query and query.strip():
+            return await self._search.sessions(self.link(), user_id, query, cursor, limit)
         at, session = place_of(cursor)
         params = {"user": pack(user_id), "at": at, "session": session, "limit": limit + 1}
-        if query and query.strip():
-            # Planned for this very pattern: what is common is found otherwise than what is rare.
-            found = {**params, "like": like(query)}
-            rows = await self.link().fetch(sql.SESSIONS_THAT_SAY, found, prepare=False)
-        else:
-            rows = await self.link().fetch(sql.SESSIONS, params)
+        rows = await self.link().fetch(statements.SESSIONS, params)
         page = [session_from(row) for row in rows[:limit]]
         return Page(page, cursor_after(page[-1]) if len(rows) > limit else None)
 
     @override
+    async def recall(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        session_id: str | None = None,
+        exclude: Collection[tuple[str, str]] = (),
+        limit: int = 8,
+    ) -> list[Recalled]:
+        return await self._search.recall(self.link(), user_id, query, session_id, exclude, limit)
+
+    @override
+    async def notes(self, user_id: str) -> list[Note]:
+        rows = await self.link().fetch(statements.NOTES, {"user": pack(user_id)})
+        return notes_from(rows[0][0]) if rows else []
+
+    @override
+    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+        await self.link().fetch(statements.SET_NOTES, {"user": pack(user_id), "notes": notes_to_json(notes)})
+
+    @override
     async def users(self) -> AsyncIterator[str]:
         start = ""
-        while rows := await self.link().fetch(sql.USERS, {"start": start}):
+        while rows := await self.link().fetch(statements.USERS, {"start": start}):
             for (stored,) in rows:
                 yield unpack(stored)
             start = f"{rows[-1][0]}\1"  # the least text that is more: no text of PostgreSQL's has a NUL
 
     @override
     async def forget(self, user_id: str) -> None:
-        while True:
-            gone, held, seen = (await self.link().fetch(sql.FORGET, {"user": pack(user_id)}))[0]
-            if gone + held == seen:
-                break
-        if held:
+        if (await self.link().fetch(statements.FORGET, {"user": pack(user_id)}))[0][0]:
             raise SessionBusy
 
 
 async def migrate_schema(url: str) -> list[int]:
     """Makes the tables, or brings them up to date; gives the numbers of the migrations that were applied.
 
-    Also makes the index for search, if the server has come to have the extensions that it takes. Servers do the same
-    when they start; this is for those whose database user may not. Raises `ValueError`, `StoreUnavailable`.
+    Servers do the same when they start; this is for those whose database user may not, and for many turns, since it
+    takes the time that it takes. Raises `ValueError`, `StoreUnavailable`.
     """
     params = connection_params(url)
     with refusals():
         async with await AsyncConnection.connect(**params) as conn:
-            applied = await migrate(conn)
-            await index_search(conn)
-    return applied
+            return await migrate(conn)

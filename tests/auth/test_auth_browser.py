@@ -9,10 +9,10 @@ import httpx
 import jwt
 import pytest
 
-from auth.files import signing_secret
+from auth.files import kept_secret
 from auth.login import safe_next
 from auth.middleware import Auth
-from tests.sign_in import ORIGIN, bearer, claims, client_of
+from tests.sign_in import ORIGIN, bearer, claims, client_of, follow
 
 OWN = {"Origin": ORIGIN}
 
@@ -23,7 +23,7 @@ def auth(tmp_path: Path) -> Auth:
 
 
 async def sign_in(client: httpx.AsyncClient, auth: Auth, user: str = "alice") -> None:
-    assert (await client.get("/login", params={"token": auth.links.create(user)})).status_code == 303
+    assert (await follow(client, auth.links.create(user))).status_code == 303
 
 
 async def test_revoking_a_key_ends_its_cookies_and_its_links(auth: Auth) -> None:
@@ -32,12 +32,12 @@ async def test_revoking_a_key_ends_its_cookies_and_its_links(auth: Auth) -> None
     async with client_of(auth) as by_form, client_of(auth) as by_link, client_of(auth) as by_other:
         assert (await by_form.post("/login", data={"key": f" {key}\n"}, headers=OWN)).status_code == 303
         assert (await by_other.post("/login", data={"key": other}, headers=OWN)).status_code == 303
-        assert (await by_link.get("/login", params={"token": auth.links.create("alice", record.id)})).is_redirect
+        assert (await follow(by_link, auth.links.create("alice", record.id))).is_redirect
         clients = (by_form, by_link, by_other)
         assert [(await client.get("/whoami")).status_code for client in clients] == [200, 200, 200]
         auth.keys.revoke(record.id)
         assert [(await client.get("/whoami")).status_code for client in clients] == [401, 401, 200]
-        assert (await by_link.get("/login", params={"token": token})).status_code == 401
+        assert (await follow(by_link, token)).status_code == 401
 
 
 async def test_signing_a_user_out_ends_all_their_cookies_and_nobody_elses(auth: Auth) -> None:
@@ -53,27 +53,31 @@ async def test_signing_a_user_out_ends_all_their_cookies_and_nobody_elses(auth: 
 @pytest.mark.parametrize(("origin", "secure"), [(ORIGIN, False), ("https://recollect.test", True)])
 async def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites(auth: Auth, origin: str, secure: bool) -> None:
     async with client_of(auth, origin) as client:
-        response = await client.get("/login", params={"token": auth.links.create("alice")})
+        response = await follow(client, auth.links.create("alice"))
     _, *attributes = response.headers["set-cookie"].split("; ")
     expected = {"HttpOnly", "SameSite=lax", "Path=/", f"Max-Age={30 * 24 * 3600}"}
     assert set(attributes) == expected | ({"Secure"} if secure else set())
 
 
 async def test_a_tampered_expired_or_foreign_cookie_is_401(tmp_path: Path) -> None:
-    auth, secret, theirs = Auth(tmp_path, jwt_secret="s" * 32), signing_secret(tmp_path), "recollect:cookie"
-    good = jwt.encode(claims(aud=theirs, iat=time.time()), secret)
+    auth, secret, theirs = Auth(tmp_path, jwt_secret="s" * 32), kept_secret(tmp_path), "recollect:cookie"
+    jti = auth.sign_ins.begin(60)
+    good = jwt.encode(claims(aud=theirs, iat=time.time(), jti=jti), secret)
     head, body, signature = good.split(".")
     bad = [
-        f"{head}.{jwt.encode(claims('bob', aud=theirs, iat=1), secret).split('.')[1]}.{signature}",
+        f"{head}.{jwt.encode(claims('bob', aud=theirs, iat=1, jti=jti), secret).split('.')[1]}.{signature}",
         f"{head}.{body}.",
-        jwt.encode(claims(aud=theirs, iat=1, exp=int(time.time()) - 60), secret),
-        jwt.encode(claims(aud=theirs), secret),
-        jwt.encode(claims(iat=1), secret),
-        jwt.encode(claims(aud="another", iat=1), secret),
-        jwt.encode(claims(aud=theirs, iat=1), "s" * 32),
-        jwt.encode(claims(aud=theirs, iat=1, key="gone"), secret),
-        jwt.encode(claims("a\nb", aud=theirs, iat=1), secret),
-        jwt.encode(claims(aud=theirs, iat=1), "", algorithm="none"),
+        jwt.encode(claims(aud=theirs, iat=1, jti=jti, exp=int(time.time()) - 60), secret),
+        jwt.encode(claims(aud=theirs, jti=jti), secret),
+        jwt.encode(claims(aud=theirs, iat=1), secret),
+        jwt.encode(claims(aud=theirs, iat=1, jti="gone"), secret),
+        jwt.encode(claims(aud=theirs, iat=1, jti=7), secret),
+        jwt.encode(claims(iat=1, jti=jti), secret),
+        jwt.encode(claims(aud="another", iat=1, jti=jti), secret),
+        jwt.encode(claims(aud=theirs, iat=1, jti=jti), "s" * 32),
+        jwt.encode(claims(aud=theirs, iat=1, jti=jti, key="gone"), secret),
+        jwt.encode(claims("a\nb", aud=theirs, iat=1, jti=jti), secret),
+        jwt.encode(claims(aud=theirs, iat=1, jti=jti), "", algorithm="none"),
         jwt.encode(claims(), "s" * 32),  # a good API token
         auth.keys.create("alice")[1],  # a good key
     ]
@@ -87,7 +91,8 @@ async def test_a_tampered_expired_or_foreign_cookie_is_401(tmp_path: Path) -> No
 
 async def test_a_cookie_of_one_users_key_cannot_name_another(auth: Auth, tmp_path: Path) -> None:
     record, _ = auth.keys.create("alice")
-    cookie = jwt.encode(claims("bob", aud="recollect:cookie", iat=time.time(), key=record.id), signing_secret(tmp_path))
+    body = claims("bob", aud="recollect:cookie", iat=time.time(), key=record.id, jti=auth.sign_ins.begin(60))
+    cookie = jwt.encode(body, kept_secret(tmp_path))
     async with client_of(auth) as client:
         assert (await client.get("/whoami", headers={"Cookie": f"recollect={cookie}"})).status_code == 401
 
@@ -209,5 +214,5 @@ FOREIGN = [
 async def test_a_sign_in_leads_to_no_other_site(auth: Auth, path: str) -> None:
     assert safe_next(path) == "/"
     async with client_of(auth) as client:
-        response = await client.get("/login", params={"token": auth.links.create("alice"), "next": path})
+        response = await follow(client, auth.links.create("alice"), path)
     assert response.headers["location"] == "/"

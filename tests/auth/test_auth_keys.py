@@ -11,7 +11,7 @@ from threading import Barrier
 
 import pytest
 
-from auth.files import KeyFileError, signing_secret
+from auth.files import KeyFileError, kept_secret
 from auth.keys import ApiKeys, UnknownKey
 from auth.middleware import Auth
 from auth.users import InvalidUserId
@@ -108,7 +108,7 @@ def test_writers_at_once_lose_no_key_and_make_one_secret(tmp_path: Path) -> None
 
     def work(number: int) -> bytes:
         together.wait(10)
-        secret = signing_secret(tmp_path)
+        secret = kept_secret(tmp_path)
         ApiKeys(tmp_path).create(f"user {number}")
         return secret
 

@@ -12,7 +12,7 @@ import pytest
 
 from auth.links import LINK_LIFE_S, Links, login_url, server_url
 from auth.middleware import Auth
-from tests.sign_in import ORIGIN, client_of
+from tests.sign_in import ORIGIN, client_of, follow
 
 OWN = {"Origin": ORIGIN}
 
@@ -25,12 +25,12 @@ def auth(tmp_path: Path) -> Auth:
 async def test_a_link_signs_a_browser_in_once(auth: Auth) -> None:
     token = auth.links.create("alice")
     async with client_of(auth) as first, client_of(auth) as second:
-        response = await first.get("/login", params={"token": token})
+        response = await follow(first, token)
         assert (response.status_code, response.headers["location"]) == (303, "/")
         assert response.headers["cache-control"] == "no-store"
         assert response.headers["referrer-policy"] == "no-referrer"
         assert (await first.get("/whoami")).json() == "alice"
-        again = await second.get("/login", params={"token": token})
+        again = await follow(second, token)
         assert again.status_code == 401
         assert again.headers["www-authenticate"] == "Bearer"
         assert "was used already" in again.text
@@ -41,17 +41,31 @@ async def test_a_link_signs_a_browser_in_once(auth: Auth) -> None:
 async def test_two_users_browsers_are_told_apart(auth: Auth) -> None:
     async with client_of(auth) as alice, client_of(auth) as bob:
         for client, user in ((alice, "alice"), (bob, "bob")):
-            await client.get("/login", params={"token": auth.links.create(user)})
+            await follow(client, auth.links.create(user))
         assert [(await client.get("/whoami")).json() for client in (alice, bob)] == ["alice", "bob"]
 
 
-async def test_neither_a_head_request_nor_a_prefetch_uses_a_link_up(auth: Auth) -> None:
-    token = auth.links.create("alice")
+async def test_a_look_at_a_link_shows_a_button_with_the_users_name_and_uses_nothing_up(auth: Auth) -> None:
+    token = auth.links.create("<ann>")
     async with client_of(auth) as client:
-        await client.head("/login", params={"token": token})
-        guess = await client.get("/login", params={"token": token}, headers={"Sec-Purpose": "prefetch;prerender"})
-        assert guess.status_code == 503
-        assert (await client.get("/login", params={"token": token})).status_code == 303
+        for _ in range(2):  # a chat program's preview, and then the person
+            page = await client.get("/login", params={"token": token, "next": "/chat"})
+            assert (page.status_code, "set-cookie" in page.headers) == (200, False)
+            assert 'signs this browser in as <strong dir="auto">&lt;ann&gt;</strong>' in page.text
+            assert f'value="{token}"' in page.text
+            assert 'name="next" value="/chat"' in page.text
+        assert (await follow(client, token)).status_code == 303
+        spent = await client.get("/login", params={"token": token})
+    assert spent.status_code == 401
+    assert "was used already" in spent.text
+
+
+async def test_no_page_of_another_site_can_sign_a_browser_in_by_a_link(auth: Auth) -> None:
+    token = auth.links.create("mallory")
+    async with client_of(auth) as client:
+        posted = await client.post("/login", data={"token": token}, headers={"Origin": "http://evil.test"})
+        assert (posted.status_code, "set-cookie" in posted.headers) == (403, False)
+        assert (await follow(client, token)).status_code == 303
 
 
 async def test_of_eight_uses_at_once_one_wins(tmp_path: Path) -> None:
@@ -71,8 +85,8 @@ async def test_a_link_lives_for_ten_minutes(auth: Auth, tmp_path: Path) -> None:
     token = Links(tmp_path, now=lambda: now - LINK_LIFE_S - 1).create("alice")
     young = Links(tmp_path, now=lambda: now - LINK_LIFE_S + 60).create("alice")
     async with client_of(auth) as client:
-        assert (await client.get("/login", params={"token": token})).status_code == 401
-        assert (await client.get("/login", params={"token": young})).status_code == 303
+        assert (await follow(client, token)).status_code == 401
+        assert (await follow(client, young)).status_code == 303
 
 
 def test_making_a_link_sweeps_away_those_that_are_too_old(tmp_path: Path) -> None:
@@ -91,7 +105,7 @@ async def test_links_that_cannot_be_read_are_503(auth: Auth, tmp_path: Path) -> 
     file.unlink()
     file.mkdir()
     async with client_of(auth) as client:
-        response = await client.get("/login", params={"token": token})
+        response = await follow(client, token)
     assert (response.status_code, response.headers["retry-after"]) == (503, "10")
 
 
@@ -102,7 +116,7 @@ async def test_the_first_start_gives_a_link_as_long_as_its_key_is_the_only_one(t
     assert second not in (None, first)
     assert [key.user for key in auth.keys.all()] == ["local"]
     async with client_of(auth) as client:
-        assert (await client.get("/login", params={"token": first})).status_code == 303
+        assert (await follow(client, first)).status_code == 303
         assert (await client.get("/whoami")).json() == "local"
     auth.keys.create("alice")
     assert auth.first_link() is None

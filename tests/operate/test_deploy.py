@@ -16,7 +16,6 @@ yaml: Any = import_module("yaml")  # it comes with langchain-core, and brings no
 DEPLOY = ROOT / "deploy"
 IMAGE = dict(instructions())
 PORT = int(IMAGE["EXPOSE"])
-NOT_OURS = {"FORWARDED_ALLOW_IPS"}  # uvicorn's
 
 
 @cache
@@ -48,8 +47,8 @@ def container() -> dict[str, Any]:
 def settings_of(environment: dict[str, str]) -> Settings:
     """What a server would make of it, where the shell that runs compose has set nothing."""
     given = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in environment.items()}
-    assert given.keys() - NOT_OURS <= {variable(field) for field in Settings.model_fields}
-    return load_settings({name: value for name, value in given.items() if name not in NOT_OURS})
+    assert given.keys() <= {variable(field) for field in Settings.model_fields}
+    return load_settings(given)
 
 
 def test_what_is_deployed_is_set_up_with_settings_that_exist_and_with_a_store_that_can_be_shared() -> None:

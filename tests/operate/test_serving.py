@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -110,7 +111,9 @@ def fresh(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_the_first_start_prints_a_link_that_signs_in_once(fresh: Process) -> None:
     link = fresh.wait_for_line(r"(http://\S+/login\?token=\S+)")
     with httpx.Client() as browser:
-        entered = browser.get(link)
+        shown, token = browser.get(link), link.partition("token=")[2]
+        assert "signs this browser in as" in shown.text
+        entered = browser.post(f"{fresh.url}/login", data={"token": token}, headers={"Origin": fresh.url})
         assert entered.status_code == 303
         assert browser.get(f"{fresh.url}/me").json() == {"user_id": "local"}
     with httpx.Client() as another:
@@ -118,11 +121,12 @@ def test_the_first_start_prints_a_link_that_signs_in_once(fresh: Process) -> Non
         assert another.get(f"{fresh.url}/me").status_code == 401
 
 
-def test_a_start_says_which_model_answers_and_is_quiet_afterwards(fresh: Process, stub: OpenAIStub) -> None:
-    first, second, third = fresh.output.splitlines()
+def test_a_start_says_which_model_answers_and_then_logs_requests_alone(fresh: Process, stub: OpenAIStub) -> None:
+    first, second, third, *rest = fresh.output.splitlines()
     assert first == f"Model: gpt-5.4-mini at {stub.base_url}"
     assert second == f"Recollect is at {fresh.url}"
     assert third.startswith("Sign in, once, within ten minutes: ")
+    assert all(re.match(r"\S+Z info +(request|audit) ", line) for line in rest)
 
 
 def test_a_server_with_a_model_elsewhere_is_ready_soon_and_is_small(fresh: Process) -> None:

@@ -31,8 +31,9 @@ from histories.base import HistoryStore, Turn, TurnStatus
 from histories.memory import MemoryStore
 from tests.turns.test_with_history import config
 from turns.calls import fit_to_show
+from turns.errors import ChainError, InvalidInput, WrongChain
 from turns.parts import parts_of
-from turns.run import ChainError, InvalidInput, Turns, WrongChain
+from turns.run import Turns
 from turns.with_history import ChainWithHistory
 
 

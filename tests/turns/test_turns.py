@@ -17,7 +17,10 @@ from histories.base import NewTurn, OpenTurn, Reply, SessionHistory, StoreFull, 
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
-from turns.run import ChainFailed, Connection, Rules, ShuttingDown, Turns, TurnStopped, TurnTooLong, connection
+from turns.connection import Connection, connection
+from turns.errors import ChainFailed, ShuttingDown, TurnStopped, TurnTooLong
+from turns.rules import Rules
+from turns.run import Turns
 from turns.voice import Voice, encode
 from turns.with_history import ChainWithHistory
 

@@ -28,7 +28,9 @@ from tests.echo_model import EchoModel
 from tests.turns.test_turns import Gate, settled, wait_for
 from tests.turns.test_with_history import config, shapes, text_of, turns_of
 from turns.errors import RecordedFailure, TurnStopped, WrongChain
-from turns.run import Rules, TurnRun, Turns
+from turns.rules import Rules
+from turns.run import Turns
+from turns.turn_run import TurnRun
 from turns.voice import encode
 from turns.watch import rest_of, watch
 from turns.with_history import ChainWithHistory

@@ -25,7 +25,9 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from histories.base import InvalidId, SessionBusy, Turn, TurnStatus
 from histories.memory import MemoryStore
 from tests.echo_model import USAGE, EchoModel
-from turns.run import ChainFailed, InvalidInput, Rules, Turns
+from turns.errors import ChainFailed, InvalidInput
+from turns.rules import Rules
+from turns.run import Turns
 from turns.shown import well_formed
 from turns.with_history import ChainWithHistory
 

@@ -16,7 +16,8 @@ from histories.memory import MemoryStore
 from tests.echo_model import USAGE, EchoModel
 from tests.turns.test_turns import Gate, chain_on
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
-from turns.run import Stop, Turns
+from turns.rules import Speech, Stop
+from turns.run import Turns
 from turns.shown import Redaction
 from turns.with_history import ChainWithHistory
 
@@ -93,7 +94,7 @@ async def test_a_second_stop_changes_nothing() -> None:
     def unkept(output: Any, cut: bool) -> Any:
         return None
 
-    run = turns.start("alice", "s1", NewTurn(input=[HumanMessage("hi")]), say, say, unkept)
+    run = turns.start("alice", "s1", NewTurn(input=[HumanMessage("hi")]), Speech(say, say, unkept))
     await gate.reached.wait()
     run.stop(Stop.ASKED)
     run.stop(Stop.LEFT)

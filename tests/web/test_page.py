@@ -31,7 +31,7 @@ def stub() -> Iterator[OpenAIStub]:
 
 @pytest.fixture
 def server(stub: OpenAIStub, tmp_path: Path) -> Iterator[Here]:
-    with serve_here(tmp_path, openai_base_url=stub.base_url) as server:
+    with serve_here(tmp_path, openai_base_url=stub.base_url, history_url="memory:") as server:
         yield server
 
 
@@ -123,23 +123,80 @@ def test_a_failed_turn_says_why_and_can_be_tried_again(alice: Person, page: Page
     expect(page.locator("#turns > li")).to_have_count(1)
 
 
-def test_a_question_is_edited_and_asked_again(page: Page) -> None:
+def versions(page: Page) -> list[str]:
+    return [text.replace("\n", "") for text in page.locator(".versions:visible").all_inner_texts()]
+
+
+def test_a_question_is_edited_and_what_was_there_can_be_gone_back_to(page: Page) -> None:
     for text in ("one", "two", "three"):
         ask(page, text)
     act(page, "Edit", 1)
-    expect(page.get_by_text("The turn after this will be forgotten.")).to_be_visible()
+    expect(page.get_by_text("What is there now stays, with the turn after it")).to_be_visible()
     page.get_by_role("textbox", name="Your message, changed").fill("zwei")
     page.get_by_role("button", name="Ask again").click()
     expect(page.locator("#turns > li").nth(1).locator(".reply .rendered")).to_contain_text("one | zwei")
     expect(page.locator("#turns > li")).to_have_count(2)
+    expect(page.locator(".versions:visible")).to_contain_text("2 / 2")
+    page.get_by_role("button", name="Version before").click()
+    expect(page.locator("#turns > li")).to_have_count(3)
+    expect(page.locator(".you .words").nth(1)).to_have_text("two")
 
 
-def test_a_reply_is_regenerated(page: Page, stub: OpenAIStub) -> None:
+def test_a_reply_is_regenerated_and_a_model_that_fails_costs_nothing(
+    alice: Person, page: Page, stub: OpenAIStub
+) -> None:
     ask(page, "roll the dice")
+    ask(page, "and then")
     stub.reply = lambda messages: f"a six, after {len(messages)} messages"
-    act(page, "Regenerate")
+    act(page, "Regenerate", 0)
     expect(page.locator(".reply .rendered")).to_have_text("a six, after 2 messages")
+    page.get_by_role("button", name="Version before").click()
+    expect(page.locator("#turns > li")).to_have_count(2)
+    stub.fail_with(400)
+    act(page, "Regenerate", 0)
+    expect(page.locator("#what")).to_contain_text("What was there is shown again.")
+    expect(page.locator("#turns > li")).to_have_count(2)
+    expect(page.locator(".reply .rendered").first).to_contain_text("You said: roll the dice")
+    alice.errors.clear()
+
+
+def test_a_page_that_has_not_seen_all_changes_nothing(page: Page, alice: Person) -> None:
+    ask(page, "one")
+    act(page, "Regenerate")
+    expect(page.locator(".versions:visible")).to_contain_text("2 / 2")
+    other = alice.open(page.url)
+    other.locator(".rendered").wait_for()
+    page.evaluate("BroadcastChannel.prototype.postMessage = () => {}")
+    ask(page, "two")
+    other.get_by_role("button", name="Version before").click()
+    expect(other.locator("#what")).to_contain_text("moved on")
+    expect(other.locator("#turns > li")).to_have_count(2)
+    assert "412" in alice.errors.pop()
+
+
+def test_one_turn_is_deleted_and_comes_back_with_undo(page: Page, server: Here) -> None:
+    for text in ("one", "two"):
+        ask(page, text)
+    act(page, "Delete this turn", 0)
     expect(page.locator("#turns > li")).to_have_count(1)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#turns > li")).to_have_count(2)
+    act(page, "Delete this turn", 0)
+    page.goto("about:blank")
+    with server.client() as client:
+        wait_for(lambda: client.get("/sessions").json()["sessions"][0]["turns"] == 1, "the turn to be gone")
+
+
+def test_what_is_thought_of_a_reply_is_kept(page: Page) -> None:
+    ask(page, "one")
+    act(page, "Good reply")
+    expect(page.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "true")
+    act(page, "Bad reply")
+    page.get_by_role("dialog").get_by_role("textbox").fill("It is wrong.")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Bad reply")).to_have_attribute("aria-pressed", "true")
+    page.reload()
+    expect(page.get_by_role("button", name="Bad reply")).to_have_attribute("aria-pressed", "true")
 
 
 def test_a_branch_leaves_the_conversation_as_it_was(page: Page) -> None:
@@ -238,9 +295,34 @@ def test_what_is_exported_can_be_imported(page: Page, tmp_path: Path) -> None:
     exported.value.save_as(tmp_path / "hello.json")
     assert json.loads((tmp_path / "hello.json").read_text())["title"] == "hello"
     page.get_by_text("alice", exact=True).click()
-    page.get_by_label("Import a conversation").set_input_files(tmp_path / "hello.json")
+    page.get_by_label("Import conversations").set_input_files(tmp_path / "hello.json")
     expect(page.locator("#list li")).to_have_count(2)
     expect(page.locator("#turns > li")).to_have_count(1)
+
+
+def test_all_conversations_go_out_in_one_file_and_come_in_again(page: Page, tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        ask(page, text)
+        page.get_by_role("link", name="New").click()
+    page.locator("#account").evaluate("one => { one.open = true; }")
+    with page.expect_download() as exported:
+        page.get_by_role("button", name="Export all conversations").click()
+    exported.value.save_as(tmp_path / "all.jsonl")
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2
+    page.get_by_label("Import conversations").set_input_files(tmp_path / "all.jsonl")
+    expect(page.locator("#list li")).to_have_count(4)
+
+
+def test_many_conversations_of_another_program_come_in_from_one_file(page: Page, alice: Person, tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    chats = [{"chat": {"title": f"Chat {n}", "messages": said}} for n in range(3)]
+    (tmp_path / "chats.json").write_text(json.dumps([*chats, {"chat": {"title": "Nothing", "messages": []}}]))
+    page.locator("#account").evaluate("one => { one.open = true; }")
+    page.get_by_label("Import conversations").set_input_files(tmp_path / "chats.json")
+    expect(page.locator("#what")).to_contain_text("3 conversations are here. 1 could not come along")
+    expect(page.locator("#list li")).to_have_count(3)
+    expect(page.locator(".reply .rendered")).to_have_text("Because.")
+    assert "422" in alice.errors.pop()
 
 
 def test_two_tabs_on_one_conversation_agree(page: Page, alice: Person, stub: OpenAIStub) -> None:
@@ -282,7 +364,7 @@ def test_signing_out_leads_to_the_sign_in_page(page: Page) -> None:
 def test_the_playgrounds_and_the_documentation_are_linked(page: Page) -> None:
     page.get_by_text("alice", exact=True).click()
     hrefs = [link.get_attribute("href") for link in page.locator("#account a").all()]
-    assert hrefs == ["chat/playground/", "tutor/playground/", "docs"]
+    assert hrefs == ["agent/playground/", "chat/playground/", "tutor/playground/", "docs"]
 
 
 def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:

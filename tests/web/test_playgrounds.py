@@ -41,6 +41,7 @@ def page(browser: Browser, server: Here) -> Iterator[Page]:
     context.on("weberror", lambda error: errors.append(str(error.error)))
     page = context.new_page()
     page.goto(f"/login?token={Auth(server.data_dir).links.create('alice', None)}")
+    page.get_by_role("button", name="Sign in").click()
     yield page
     assert errors == []
     context.close()
@@ -168,6 +169,7 @@ def test_two_users_of_one_browser_do_not_meet(page: Page, browser: Browser, serv
     expect_reply(page, "blue.")
     page.context.clear_cookies(name="recollect")
     page.goto(f"/login?token={Auth(server.data_dir).links.create('bob', None)}")
+    page.get_by_role("button", name="Sign in").click()
     visit(page, "/chat/playground/?session_id=ours")
     ask_chat(page, "hello")
     expect_reply(page, "hello.")

@@ -128,7 +128,7 @@ async def test_a_byte_that_has_gone_bad_is_seen_and_nothing_is_changed(
             assert place < start
             await turn.end(FAILED)
             assert log_of(tmp_path).read_bytes().startswith(bytes(garbled))
-        assert len(store.wait_queue) == 0
+        assert len(store.gate.queue) == 0
     assert seen > len(places) * 0.7  # a window does not read the head, and need not
     await store.close()
 

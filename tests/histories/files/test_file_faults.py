@@ -134,8 +134,8 @@ class _Run:
 
     async def afterwards(self) -> None:
         """Nothing is held, and the next turn works: for others, and once the disk is sound for this store, too."""
-        assert len(self.failing.wait_queue) == 0
-        assert self.failing.running == {}
+        assert len(self.failing.gate.queue) == 0
+        assert self.failing.gate.running == {}
         before = await self.read()
         self.failing.disk = _Unsynced()
         for store in (self.sound, self.failing):
@@ -262,7 +262,7 @@ async def test_a_read_only_folder_can_be_read_and_refuses_turns(tmp_path: Path) 
         if mounted:
             assert [t.turn_id for t in await all_turns(history)] == ids
             assert [s.session_id for s in await all_sessions(store, "alice")] == ["s1"]
-        assert len(store.wait_queue) == 0
+        assert len(store.gate.queue) == 0
     finally:
         await store.close()
         if mounted:

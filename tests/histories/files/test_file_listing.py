@@ -21,10 +21,10 @@ from histories.base import SessionHistory, Turn, TurnStatus, now
 from histories.files.disk import Disk
 from histories.files.folders import Folder, Folders
 from histories.files.names import file_name
-from histories.files.records import session_lines
+from histories.files.session_lines import session_lines
 from histories.files.store import FileStore
 from histories.files.watch import Watch
-from histories.files.words import trace_of, words_of
+from histories.files.words import traces_of, words_of
 from tests.files import folder_of, no_descriptor_is_left_open
 from tests.histories.test_codec import messages
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk
@@ -170,8 +170,13 @@ async def test_a_search_may_go_over_several_texts_of_a_turn(store: FileStore) ->
     await talk(history, "same", reply=replied("same"))
     await talk(history, "one", reply=replied("two"))
     for _ in range(2):
-        assert await _found(store, "SAME\nsame") == await _found(store, "ne\nTW") == ["s1"]
-        assert await _found(store, "same\none") == await _found(store, "one\nthree") == []
+        assert (
+            await _found(store, "SAME\nsame")
+            == await _found(store, "on\nTW")
+            == await _found(store, "two same")
+            == ["s1"]
+        )
+        assert await _found(store, "same\nne") == await _found(store, "one\nthree") == []
     await store.close()
 
 
@@ -189,7 +194,7 @@ async def test_what_was_read_once_is_not_read_again_until_it_changes(tmp_path: P
 
     assert await opened("nothing") == 20
     assert await opened("nothing else") == 0
-    assert await opened("hello 7") == 1
+    assert await opened("hello 7") == 2  # in 17 there is a 7, too, if no word begins with it
     await talk(store.history("alice", "s3"), "more")
     assert await opened("nothing") == 1
     await store.close()
@@ -399,7 +404,7 @@ def test_all_that_was_said_leaves_its_trace(turns: list[list[BaseMessage]], titl
         folded = text.casefold()
         start = data.draw(st.integers(0, len(folded)))
         needle = folded[start : data.draw(st.integers(start, len(folded)))]
-        assert words is None or trace_of(needle) in words
+        assert words is None or all(trace in words for trace in traces_of(needle))
 
 
 def test_words_are_those_of_messages_and_of_the_title() -> None:

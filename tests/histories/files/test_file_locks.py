@@ -7,6 +7,7 @@ import fcntl
 import gc
 import os
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -109,7 +110,7 @@ async def test_a_thousand_waiters_take_no_thread_no_descriptor_and_little_memory
     assert memory / 1000 < 20_000
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert threading.active_count() == threads
-    assert len(store.wait_queue) == 1
+    assert len(store.gate.queue) == 1
     for task in tasks[:990]:
         task.cancel()
     await asyncio.gather(*tasks[:990], return_exceptions=True)
@@ -119,7 +120,7 @@ async def test_a_thousand_waiters_take_no_thread_no_descriptor_and_little_memory
         assert isinstance(turn, OpenTurn)
         await turn.end(replied())
     assert [texts(t.input) for t in await all_turns(history)] == [["held"], *([str(n)] for n in range(990, 1000))]
-    assert len(store.wait_queue) == 0
+    assert len(store.gate.queue) == 0
     await store.close()
 
 
@@ -130,8 +131,8 @@ async def test_idle_sessions_leave_nothing_behind_in_the_process(tmp_path: Path)
     idle = [store.history("alice", str(n)) for n in range(10_000)]
     for history in idle[:200]:
         await talk(history, "hello")
-    assert len(store.wait_queue) == 0
-    assert store.running == {}
+    assert len(store.gate.queue) == 0
+    assert store.gate.running == {}
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 16  # the folder of each thread at work
     assert {p.suffix for p in tmp_path.rglob("*.*")} == {".jsonl"}
     await store.close()
@@ -244,4 +245,33 @@ def test_a_line_that_was_removed_in_this_instant_can_be_joined_next_time(tmp_pat
         joined.append(line.joined)
     assert joined == [False, True]
     line.leave(folder)
+    os.close(folder)
+
+
+async def test_who_came_first_goes_first_also_after_the_clock_was_set_back(
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (Line(Disk(), "x.next") for _ in range(2))
+    one.join(folder)
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: an_hour_ago)
+    two.join(folder)
+    assert (one.is_behind(folder), two.is_behind(folder)) == (False, True)
+    one.leave(folder)
+    two.leave(folder)
+    os.close(folder)
+
+
+async def test_a_waiter_that_was_stopped_is_passed_by_until_it_goes_on(tmp_path: Path, folder: int) -> None:
+    stopped, two = (Line(Disk(), "x.next") for _ in range(2))
+    stopped.join(folder)
+    two.join(folder)
+    assert two.is_behind(folder)
+    (place, _) = sorted((tmp_path / "x.next").iterdir())
+    os.utime(place, (time.time() - 60, time.time() - 60))
+    assert not two.is_behind(folder)
+    stopped.join(folder)  # as it does each time it looks
+    assert two.is_behind(folder)
+    stopped.leave(folder)
+    two.leave(folder)
     os.close(folder)

@@ -139,7 +139,7 @@ async def test_a_reply_to_a_session_that_was_removed_by_hand_is_an_error(tmp_pat
         with pytest.raises(TurnLost):
             await turn.end(replied())
         assert await all_turns(history) == []
-        assert len(store.wait_queue) == 0
+        assert len(store.gate.queue) == 0
         await talk(history, "afresh")
     await store.close()
 

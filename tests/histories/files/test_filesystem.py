@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from histories.files.log import Log
 from histories.files.names import file_name
 from histories.files.records import Sums, turn_line
 from histories.files.store import FileStore
-from histories.files.turn_ids import TurnIds
+from histories.files.tree import Trees
 from tests.files import log_of, no_descriptor_is_left_open
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts, until
 
@@ -98,7 +99,7 @@ async def test_links_that_were_planted_are_not_followed(tmp_path: Path, store: F
         await talk(store.history("alice", "other"), "the other session works")
     assert [p.name for p in prey.iterdir()] == ["file"]
     assert (prey / "file").read_text() == "precious"
-    assert len(store.wait_queue) == 0
+    assert len(store.gate.queue) == 0
     await store.close()
 
 
@@ -120,14 +121,15 @@ async def test_a_new_file_and_a_new_folder_are_made_durable_before_the_turn_runs
 
     class Watched(Disk):
         def sync(self, descriptor: int) -> None:
-            synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
+            name = os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path)
+            synced.append(re.sub(r"\.[0-9a-f]{8}\.tmp", ".tmp", name))
             super().sync(descriptor)
 
     store = FileStore(tmp_path / "a" / "b", disk=Watched())
     turn = await begun(store.history("alice", "s1"), "hello")
     user = f"a/b/{file_name('alice')}"
     log = f"{user}/{file_name('s1')}.jsonl"
-    assert synced == [".", "a", "a/b", user, log]
+    assert synced == [".", "a", "a/b", f"{user}/{file_name('s1')}.tmp", user]
     await turn.end(replied())
     assert synced[5:] == [log]
     await store.close()
@@ -306,12 +308,14 @@ async def test_what_a_turn_reads_does_not_grow_with_the_history(tmp_path: Path, 
 
 
 async def test_known_turn_ids_are_those_of_the_file_as_it_is(tmp_path: Path) -> None:
-    ids, disk, path = TurnIds(most=30), Disk(), tmp_path / "log"
+    trees, disk, path = Trees(most=30), Disk(), tmp_path / "log"
 
     def mention(turn_id: str, name: str = "log") -> bool:
         log = Log(disk, os.open(tmp_path / name, os.O_RDWR))
         try:
-            return ids.mention(log, turn_id)
+            tree = trees.of(log)
+            trees.keep(log, tree)
+            return turn_id in tree.ids
         finally:
             log.close()
 

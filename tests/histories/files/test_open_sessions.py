@@ -282,7 +282,7 @@ async def test_a_disk_that_fails_at_the_begin_leaves_the_session_as_it_was(store
     disk.fails = 1
     with pytest.raises(StoreUnavailable):
         await store.history("alice", "s1").begin(said("two"))
-    assert len(store.wait_queue) == 0
+    assert len(store.gate.queue) == 0
     assert await past_of(store) == ["one", "re: one"]
 
 

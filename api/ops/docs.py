@@ -1,0 +1,94 @@
+"""`/docs` and `/redoc`: Swagger UI and Redoc, with every file from this server.
+
+The files come with the wheel `fastapi-offline`, whose own code is not run: its pages hold scripts, and ours hold none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Final
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+
+from auth.cookies import root_path
+from auth.middleware import current_user
+
+DOCS_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Both make styles as they run; Redoc searches in a worker."""
+
+_SCRIPT, _STYLE = "text/javascript; charset=utf-8", "text/css; charset=utf-8"
+_START_SWAGGER = b"""const at = new URL("../openapi.json", document.currentScript.src).href;
+SwaggerUIBundle({ url: at, dom_id: "#ui", deepLinking: true, presets: [SwaggerUIBundle.presets.apis] });
+"""
+_START_REDOC = b"""const at = new URL("../openapi.json", document.currentScript.src).href;
+Redoc.init(at, { nativeScrollbars: true }, document.getElementById("ui"));
+"""
+_PAGE = """<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>{title}</title>
+    <link rel="icon" href="data:,">
+    {style}
+  </head>
+  <body>
+    <div id="ui"></div>
+    <script src="{root}/docs/{program}"></script>
+    <script src="{root}/docs/{start}"></script>
+  </body>
+</html>
+"""
+
+
+def router() -> APIRouter:
+    """The two pages, and the files that they need, behind the sign-in."""
+    routes, assets = APIRouter(dependencies=[Depends(current_user)], include_in_schema=False), _assets()
+
+    @routes.get("/docs")
+    async def swagger(request: Request) -> Response:
+        root = root_path(request.scope)
+        style = f'<link rel="stylesheet" href="{root}/docs/swagger-ui.css">'
+        return _page("Recollect: the API", style, root, "swagger-ui-bundle.js", "swagger-start.js")
+
+    @routes.get("/redoc")
+    async def redoc(request: Request) -> Response:
+        return _page("Recollect: the API", "", root_path(request.scope), "redoc.standalone.js", "redoc-start.js")
+
+    @routes.get("/docs/{name}")
+    async def asset(request: Request, name: str) -> Response:
+        if name not in assets:
+            raise HTTPException(404, "There is no such file.")
+        content, media_type, tag = assets[name]
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
+
+    return routes
+
+
+def _page(title: str, style: str, root: str, program: str, start: str) -> Response:
+    page = _PAGE.format(title=title, style=style, root=root, program=program, start=start)
+    return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": DOCS_POLICY})
+
+
+def _assets() -> dict[str, tuple[bytes, str, str]]:
+    """Content, type and tag of each file."""
+    folder = files("fastapi_offline") / "static"
+    found = {"swagger-start.js": _START_SWAGGER, "redoc-start.js": _START_REDOC}
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js"):
+        found[name] = (folder / name).read_bytes()
+    return {name: (content, _type_of(name), f'"{_digest(content)}"') for name, content in found.items()}
+
+
+def _type_of(name: str) -> str:
+    return _STYLE if name.endswith(".css") else _SCRIPT
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]

@@ -1,0 +1,81 @@
+"""All that is kept of a user, for who has to count it, give it out, or delete it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from api.sessions.exchange import ExchangedTurn, conversation_of
+from auth.keys import ApiKeys
+from histories.base import HistoryStore, Session, SessionNotFound, Turn
+
+_PAGE = 200
+
+
+async def sessions_of(store: HistoryStore, user: str) -> AsyncIterator[Session]:
+    """All of a user's sessions, newest first."""
+    cursor: str | None = None
+    while True:
+        page = await store.sessions(user, limit=_PAGE, cursor=cursor)
+        for session in page.items:
+            yield session
+        if page.next is None:
+            return
+        cursor = page.next
+
+
+async def count_by_user(store: HistoryStore, data_dir: Path) -> dict[str, tuple[int, int]]:
+    """The numbers of sessions and of keys of each user who has either."""
+    users = {user: await _count(store, user) async for user in store.users()}
+    keys = [key.user for key in ApiKeys(data_dir).all()]
+    return {user: (users.get(user, 0), keys.count(user)) for user in sorted({*users, *keys})}
+
+
+async def _count(store: HistoryStore, user: str) -> int:
+    sessions = sessions_of(store, user)
+    return sum([1 async for _ in sessions])
+
+
+async def erase(store: HistoryStore, data_dir: Path, user: str) -> tuple[int, int]:
+    """Deletes a user's sessions and keys, and signs their browsers out; gives the numbers of sessions and keys.
+
+    Raises `SessionBusy` while a turn runs: what could be deleted then is.
+    """
+    keys = ApiKeys(data_dir)
+    theirs, sessions = [key for key in keys.all() if key.user == user], await _count(store, user)
+    for key in theirs:
+        keys.revoke(key.id)
+    keys.sign_out(user)
+    await store.forget(user)
+    return sessions, len(theirs)
+
+
+async def export(store: HistoryStore, data_dir: Path, user: str, to: TextIO) -> int:
+    """Writes all that is kept of a user as one JSON object, session by session; gives the number of sessions."""
+    keys = [key.model_dump(exclude={"hash"}) for key in ApiKeys(data_dir).all() if key.user == user]
+    to.write(f'{{"user": {json.dumps(user)}, "keys": {json.dumps(keys)}, "sessions": [')
+    count = 0
+    async for session in sessions_of(store, user):
+        try:
+            turns = await _turns(store, user, session.session_id)
+        except SessionNotFound:  # it was deleted meanwhile
+            continue
+        to.write((",\n" if count else "\n") + json.dumps(_exported(session, turns)))
+        count += 1
+    to.write("\n]}\n")
+    return count
+
+
+def _exported(session: Session, turns: Sequence[Turn]) -> dict[str, Any]:
+    """A session as `/sessions/import` takes it."""
+    return {**conversation_of(session), "turns": [ExchangedTurn.of(turn).model_dump() for turn in turns]}
+
+
+async def _turns(store: HistoryStore, user: str, session_id: str) -> list[Turn]:
+    history = store.history(user, session_id)
+    pages = [await history.turns(limit=_PAGE)]
+    while pages[-1].next is not None:
+        pages.append(await history.turns(limit=_PAGE, before=pages[-1].next))
+    return [turn for page in reversed(pages) for turn in page.items]

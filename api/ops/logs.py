@@ -1,0 +1,155 @@
+"""The log: one line an event, for a person or for a program.
+
+Whoever has something to say uses `logging` as ever; `event` adds named fields. Every line within a request has its id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from typing_extensions import override
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request on behalf of which this code runs; turns that it started run on its behalf, too."""
+
+MAX_TEXT: Final = 20_000
+"""Characters of one value: what a model's server answers may be a whole page."""
+
+_SECRET = re.compile(
+    r"\b(?:rk_|sk-)[\w*-]{6,}|(?<=[Bb]earer )[\w.~+/=-]+|(?<=token=)[\w-]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+)
+_SHINGLE: Final = 8
+
+
+class Names:
+    """How users and sessions are named in the log: by a keyed hash, which can be computed but not turned back."""
+
+    def __init__(self, key: bytes, *, plain: bool = False) -> None:
+        self._key, self._plain = key[:64], plain
+
+    def __call__(self, name: str | None) -> str | None:
+        if name is None or self._plain:
+            return name
+        encoded = name.encode(errors="surrogatepass")
+        return hashlib.blake2b(encoded, digest_size=8, key=self._key).hexdigest()
+
+
+def event(logger: logging.Logger, level: int, name: str, error: BaseException | None = None, /, **fields: Any) -> None:
+    """Logs an event with its fields; those that are None are left out."""
+    if logger.isEnabledFor(level):
+        told = {key: value for key, value in fields.items() if value is not None}
+        logger.log(level, "%s", name, exc_info=error, extra={"fields": told})
+
+
+def without_secrets(text: str) -> str:
+    """The text without what looks like a key, a token or a password."""
+    return _SECRET.sub("[hidden]", text)
+
+
+def without_words(text: str, words: Iterable[str]) -> str:
+    """The text without anything that repeats eight characters or more of what people said, or all of it."""
+    hidden, pieces = bytearray(len(text)), set[str]()
+    for said in words:
+        if len(said) < _SHINGLE:
+            for start in _places(text, said):
+                hidden[start : start + len(said)] = b"\1" * len(said)
+        pieces.update(said[start : start + _SHINGLE] for start in range(len(said) - _SHINGLE + 1))
+    for start in range(len(text) if pieces else 0):
+        if text[start : start + _SHINGLE] in pieces:
+            hidden[start : start + _SHINGLE] = b"\1" * _SHINGLE
+    return "".join(_masked(text, hidden))
+
+
+def _places(text: str, said: str) -> Iterator[int]:
+    """Where a short text stands as a word of its own."""
+    if said.strip():
+        for found in re.finditer(rf"(?<!\w){re.escape(said)}(?!\w)", text):
+            yield found.start()
+
+
+def _masked(text: str, hidden: bytearray) -> Iterator[str]:
+    for place, char in enumerate(text):
+        if not hidden[place]:
+            yield char
+        elif place == 0 or not hidden[place - 1]:
+            yield "[words]"
+
+
+class ErrorText(Exception):
+    """Carries the text of an error that was made fit for the log; see `in_words`."""
+
+
+def in_words(error: BaseException, words: Iterable[str], *, content: bool) -> ErrorText:
+    """The traceback of an error and of what it came from; without the words of people unless `content`."""
+    text = "".join(traceback.format_exception(error))[-MAX_TEXT:]
+    return ErrorText(without_secrets(text if content else without_words(text, words)))
+
+
+def configure(form: str, level: str, stream: TextIO | None = None) -> None:
+    """Sets the log of this process up: all of it, that of libraries too, on standard error."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Console())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("recollect").setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    told: dict[str, Any] = {"request_id": request_id.get()} if request_id.get() is not None else {}
+    return told | getattr(record, "fields", {})
+
+
+def _error_of(record: logging.LogRecord) -> str | None:
+    if not record.exc_info or record.exc_info[1] is None:
+        return None
+    error = record.exc_info[1]
+    text = str(error) if isinstance(error, ErrorText) else "".join(traceback.format_exception(error))[-MAX_TEXT:]
+    return without_secrets(text)
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Json(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time_of(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": without_secrets(record.getMessage()),
+            **_fields_of(record),
+        }
+        error = _error_of(record)
+        if error is not None:
+            line["error"] = error
+        return json.dumps(line, default=str)
+
+
+class _Console(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        told = " ".join(f"{name}={_quoted(value)}" for name, value in _fields_of(record).items())
+        message = _one_line(without_secrets(record.getMessage()))
+        line = f"{_time_of(record)} {record.levelname.lower():7} {message} {told}".rstrip()
+        error = _error_of(record)
+        return line if error is None else f"{line}\n{error.rstrip()}"
+
+
+def _quoted(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if text.isprintable() and " " not in text and text else json.dumps(text)
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)[1:-1]

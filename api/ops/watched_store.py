@@ -1,0 +1,56 @@
+"""A store whose calls are timed: the store itself knows nothing of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, cast
+
+from api.ops.metrics import Metrics
+from histories.base import HistoryError, HistoryStore, OpenTurn
+
+_OF_STORE = frozenset({"ping", "sessions", "forget", "recall", "notes", "set_notes"})
+_OF_HISTORY = frozenset(
+    {"begin", "info", "turns", "turn", "rename", "rewind", "choose", "fork", "restore", "stop", "delete"}
+) | {"delete_turn", "feedback"}
+_OF_TURN = frozenset({"end", "journal"})
+_CLIENTS = frozenset({"InvalidId", "InvalidCursor", "SessionNotFound", "TurnNotFound", "SessionExists", "HistoryMoved"})
+"""What a client asked for that is not there: no trouble of the store's."""
+
+
+def watched(store: HistoryStore, metrics: Metrics) -> HistoryStore:
+    """The store, with each of its operations timed, and those of its histories and turns."""
+    return cast(HistoryStore, _Watched(store, metrics, _OF_STORE))
+
+
+class _Watched:
+    """Stands in for an object, and times the methods that are named."""
+
+    def __init__(self, inner: Any, metrics: Metrics, timed: frozenset[str]) -> None:
+        self._inner, self._metrics, self._timed = inner, metrics, timed
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name in self._timed:
+            return self._timing(name, found)
+        if name == "history":
+            return lambda *args, **kwargs: _Watched(found(*args, **kwargs), self._metrics, _OF_HISTORY)
+        return found
+
+    def _timing(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @wraps(call)
+        async def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                result = await call(*args, **kwargs)
+            except HistoryError as error:
+                kind = type(error).__name__
+                if kind not in _CLIENTS:
+                    self._metrics.store_errors.labels(name, kind).inc()
+                raise
+            finally:
+                self._metrics.store_seconds.labels(name).observe(time.perf_counter() - start)
+            return _Watched(result, self._metrics, _OF_TURN) if isinstance(result, OpenTurn) else result
+
+        return timed

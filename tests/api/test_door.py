@@ -1,0 +1,204 @@
+"""The door: what a connection may send before anybody has looked at it, and how slowly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.door import DoorRules
+from tests.calls import call
+from tests.echo_model import EchoModel
+from tests.live_server import Here, langserve_warns, serve_here, wait_for
+
+pytestmark = langserve_warns
+
+RULES = DoorRules(header_s=0.5, body_s=0.5, unread_s=0.5, connections=6, connections_per_address=20)
+_HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: here\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    with serve_here(tmp_path_factory.mktemp("door"), model=EchoModel(), history_url="memory:", door=RULES) as server:
+        yield server
+
+
+class Caller:
+    """A client that says what it likes."""
+
+    def __init__(self, server: Here) -> None:
+        host, port = server.url.removeprefix("http://").split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self._unread = b""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self) -> bytes:
+        """The next answer, whole, with its head."""
+        while b"\r\n\r\n" not in self._unread and (more := self.socket.recv(65536)):
+            self._unread += more
+        head, _, body = self._unread.partition(b"\r\n\r\n")
+        length = int((re.findall(rb"content-length: (\d+)", head.lower()) or [b"0"])[0])
+        while len(body) < length and (more := self.socket.recv(65536)):
+            body += more
+        self._unread = body[length:]
+        return head + b"\r\n\r\n" + body[:length]
+
+    def is_hung_up_on(self) -> bool:
+        try:
+            return self.socket.recv(65536) == b""
+        except ConnectionError:
+            return True
+
+
+@contextlib.contextmanager
+def calling(server: Here) -> Iterator[Caller]:
+    caller = Caller(server)
+    with caller.socket:
+        yield caller
+
+
+def refusal(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return int(head[9:12]), json.loads(body)["detail"]
+
+
+def _never_ends(size: int) -> bytes:
+    return _HEALTHZ + b"X: " + b"a" * size
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        _never_ends(100_000),
+        _HEALTHZ + b"X: y\r\n" * 10_000,
+        _HEALTHZ + b"X: " + b"a" * 33_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 100_000,
+        _HEALTHZ + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * 100_000,
+        _HEALTHZ + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 100_000,
+    ],
+    ids=["a header", "headers", "whole", "a path", "a trailer", "a chunk's extension"],
+)
+def test_headers_of_more_than_32_kilobytes_are_refused_before_they_are_whole(server: Here, request_: bytes) -> None:
+    with calling(server) as caller:
+        with contextlib.suppress(ConnectionError):
+            caller.send(request_)
+        if b"chunked" in request_:  # such a request is answered when its headers are there: what follows is not read on
+            caller.answer()
+            assert caller.is_hung_up_on()
+        else:
+            assert refusal(caller.answer())[0] == 431
+
+
+def test_headers_of_32_kilobytes_are_taken_in_pieces_and_in_a_row(server: Here) -> None:
+    request = _HEALTHZ + b"X: " + b"a" * 32_000 + b"\r\n\r\n"
+    with calling(server) as caller:
+        for _ in range(3):
+            for start in range(0, len(request), 5_000):
+                caller.send(request[start : start + 5_000])
+            assert caller.answer().startswith(b"HTTP/1.1 200")
+        caller.send(request * 3)
+        for _ in range(3):
+            assert caller.answer().startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nhost: a\r\n"])
+def test_a_request_has_one_host(server: Here, hosts: bytes) -> None:
+    with calling(server) as caller:
+        caller.send(b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
+        assert refusal(caller.answer())[0] == 400
+
+
+def test_http_1_0_needs_no_host(server: Here) -> None:
+    with calling(server) as caller:
+        caller.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert caller.answer().startswith(b"HTTP/1.1 200")
+
+
+def test_what_is_not_http_is_told_so(server: Here) -> None:
+    with calling(server) as caller:
+        caller.send(b"\x16\x03\x01 hello\r\n\r\n")
+        assert refusal(caller.answer())[0] == 400
+
+
+def test_an_upgrade_that_nobody_speaks_is_a_request_like_others(server: Here) -> None:
+    with calling(server) as caller:
+        caller.send(_HEALTHZ + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert caller.answer().startswith(b"HTTP/1.1 200")
+
+
+def test_headers_have_a_time(server: Here) -> None:
+    with calling(server) as caller, calling(server) as silent:
+        caller.send(_HEALTHZ)
+        assert refusal(caller.answer())[0] == 408
+        assert silent.is_hung_up_on()
+
+
+def test_a_body_may_not_pause_for_long(server: Here) -> None:
+    key = server.key("alice").encode()
+    with calling(server) as caller:
+        caller.send(b"POST /chat/invoke HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nAuthorization: Bearer " + key)
+        caller.send(b"\r\n\r\n{")
+        assert refusal(caller.answer())[0] == 408
+
+
+def test_a_body_that_comes_slowly_but_steadily_is_taken(server: Here) -> None:
+    key, body = server.key("alice").encode(), json.dumps({"texts": ["a" * 4000]}).encode()
+    with calling(server) as caller:
+        caller.send(
+            b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: Bearer " + key
+        )
+        caller.send(b"\r\nContent-Length: %d\r\n\r\n" % len(body))
+        for start in range(0, len(body), 500):
+            caller.send(body[start : start + 500])
+        assert caller.answer().startswith(b"HTTP/1.1 200")
+
+
+def test_who_has_a_place_and_no_request_makes_room(server: Here) -> None:
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(calling(server)) for _ in range(RULES.connections)]
+        caller = stack.enter_context(calling(server))
+        caller.send(_HEALTHZ + b"\r\n")
+        assert caller.answer().startswith(b"HTTP/1.1 200")
+        assert idle[0].is_hung_up_on()
+
+
+def test_an_address_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
+    rules = DoorRules(connections=10, connections_per_address=3)
+    with serve_here(tmp_path, model=EchoModel(), history_url="memory:", door=rules) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(calling(server))
+            assert refusal(stack.enter_context(calling(server)).answer())[0] == 429
+
+        def is_served() -> bool:
+            with calling(server) as caller:
+                caller.send(_HEALTHZ + b"\r\n")
+                return caller.answer().startswith(b"HTTP/1.1 200")
+
+        wait_for(is_served, "the places of those who left")
+
+
+def test_an_answer_that_nobody_reads_is_given_up(server: Here) -> None:
+    key = server.key("alice").encode()
+    with server.client("alice") as client:
+        assert call(client, "word " * 400_000, "big").status_code == 200
+    with calling(server) as caller:
+        caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.send(b"GET /sessions/big/export HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + key + b"\r\n\r\n")
+
+        def hung_up() -> bool:
+            try:
+                caller.send(b"\r\n")
+            except ConnectionError:
+                return True
+            return False
+
+        wait_for(hung_up, "the server's patience to end")

@@ -1,0 +1,118 @@
+"""Rates: what a user may ask for, over all servers that share a storage; and what is said when it is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from limits.aio.storage import MemoryStorage, Storage
+
+from api.counters import FileCounters
+from api.rates import RateRules, Rates
+from tests.calls import call, said
+from tests.echo_model import USAGE, EchoModel
+from tests.live_server import langserve_warns, serve_here
+from turns.shares import OverBudget
+
+pytestmark = langserve_warns
+
+
+@pytest.fixture(params=["memory", "file"])
+def storages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Storage]]:
+    """What two servers count in."""
+    if request.param == "memory":
+        yield [MemoryStorage()] * 2
+        return
+    files = [FileCounters(tmp_path / "rates.sqlite") for _ in range(2)]
+    yield list[Storage](files)
+    for file in files:
+        file.close()
+
+
+async def test_requests_are_counted_over_all_who_share_a_storage(storages: list[Storage]) -> None:
+    one, other = (Rates(RateRules(requests_per_minute=3), storage) for storage in storages)
+    await one.request("alice")
+    await other.request("alice")
+    left = await one.request("alice")
+    assert left is not None
+    assert left["left"] == 0
+    with pytest.raises(OverBudget) as refused:
+        await other.request("alice")
+    assert 1 <= refused.value.retry_after_s <= 60
+    await other.request("bob")
+
+
+async def test_the_tokens_of_a_turn_are_reserved_and_then_set_right(storages: list[Storage]) -> None:
+    rates, other = (Rates(RateRules(tokens_per_day=1500), storage) for storage in storages)
+    async with rates.turn("alice", 10, lambda: 700), other.turn("alice", 10, lambda: 700):
+        with pytest.raises(OverBudget):
+            async with other.turn("alice", 10, lambda: 0):
+                pass
+        async with other.turn("bob", 10, lambda: 0):
+            pass
+    [left] = await rates.left("alice") or []
+    assert left["left"] == 100
+    async with rates.turn("alice", 10, lambda: 100):
+        pass
+    with pytest.raises(OverBudget):
+        async with rates.turn("alice", 10, lambda: 0):
+            pass
+
+
+async def test_a_storage_that_fails_limits_nobody(tmp_path: Path) -> None:
+    rates = Rates(RateRules(requests_per_minute=1, copies_per_minute=1, tokens_per_day=1), FileCounters(tmp_path))
+    await rates.copy("alice")
+    await rates.copy("alice")
+    async with rates.turn("alice", 1, lambda: 1):
+        pass
+
+
+def test_clients_are_told_what_is_left_and_when_to_come_back(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"requests_per_minute": 5, "tokens_per_day": 1_000}
+    with serve_here(tmp_path, model=EchoModel(), history_url="memory:", **limits) as server:
+        with server.client("alice") as alice:
+            assert said(call(alice, "one", "s")) == "one."
+            me = alice.get("/me")
+            assert me.headers["RateLimit-Limit"] == "5"
+            assert me.headers["RateLimit-Remaining"] == "3"
+            tokens = next(one for one in me.json()["limits"] if one["limit"] == "tokens a day")
+            assert (tokens["of"], tokens["left"]) == (1000, 1000 - USAGE["total_tokens"])
+            answers = [alice.get("/sessions") for _ in range(4)]
+            assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+            assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+            assert "too many requests" in answers[-1].json()["detail"]
+        with server.client("bob") as bob:
+            assert bob.get("/sessions").status_code == 200
+
+
+def test_who_has_used_up_the_tokens_of_a_day_is_told_before_a_stream_opens(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"tokens_per_day": USAGE["total_tokens"]}
+    with serve_here(tmp_path, model=EchoModel(), history_url="memory:", **limits) as server, server.client() as alice:
+        assert said(call(alice, "one", "s")) == "one."
+        answer = call(alice, "two", "s", way="stream")
+        assert answer.status_code == 429
+        assert int(answer.headers["Retry-After"]) > 0
+        assert alice.get("/sessions/s").json()["turns"] == 1
+
+
+def test_wrong_credentials_from_one_address_are_refused_after_some_and_good_ones_pass(tmp_path: Path) -> None:
+    with serve_here(tmp_path, model=EchoModel(), history_url="memory:", sign_ins_per_minute=3) as server:
+        with server.client(None) as nobody:
+            assert [nobody.get("/me").status_code for _ in range(5)] == [401] * 5  # who shows none tries none
+            wrong = {"Authorization": "Bearer rk_wrong"}
+            tries = [nobody.get("/me", headers=wrong) for _ in range(4)]
+            assert [answer.status_code for answer in tries] == [401, 401, 401, 429]
+            assert int(tries[-1].headers["Retry-After"]) > 0
+            assert nobody.post("/login", data={"key": "wrong"}, headers={"Origin": server.url}).status_code == 429
+        with server.client("alice") as alice:
+            assert alice.get("/me").json() == {"user_id": "alice"}
+
+
+def test_forks_and_imports_are_bounded(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"history_url": "memory:", "copies_per_minute": 2}
+    with serve_here(tmp_path, model=EchoModel(), **settings) as server, server.client("alice") as alice:
+        call(alice, "one", "s", turn_id="t")
+        bodies = [{"session_id": f"f{number}", "turn_id": "t"} for number in range(3)]
+        assert [alice.post("/sessions/s/fork", json=body).status_code for body in bodies] == [201, 201, 429]

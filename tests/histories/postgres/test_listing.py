@@ -1,0 +1,143 @@
+"""What is listed and found, and that every text is an id."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+
+from histories.base import (
+    InvalidCursor,
+    InvalidId,
+    NewTurn,
+    OpenTurn,
+    Page,
+    SessionExists,
+    StoreUnavailable,
+    Turn,
+    TurnStatus,
+    now,
+)
+from histories.postgres import statements
+from histories.postgres.rows import queries
+from histories.postgres.store import PostgresStore
+from tests.histories.postgres.steps import REPLY, ask, opened, until
+from tests.postgres_holder import USER, whole_turn
+
+
+async def test_sessions_of_the_same_microsecond_are_all_listed(store: PostgresStore) -> None:
+    at = now()
+    for n in range(7):
+        await store.history(USER, f"s{n}").restore([], title="t", created_at=at)
+    found, cursor = list[str](), None
+    while True:
+        page = await store.sessions(USER, limit=2, cursor=cursor)
+        found += [session.session_id for session in page.items]
+        cursor = page.next
+        if cursor is None:
+            break
+    assert found == [f"s{n}" for n in reversed(range(7))]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "~", "1", "1-~s", "-~s", "-99999999999999999~s", "9" * 30 + "~s"])
+async def test_a_cursor_that_is_none_is_said_to_be_so(store: PostgresStore, cursor: str) -> None:
+    with pytest.raises(InvalidCursor):
+        await store.sessions(USER, cursor=cursor)
+
+
+async def test_what_a_search_finds_is_its_users_alone_and_in_the_index_from_then_on(
+    url: str, store: PostgresStore
+) -> None:
+    turn = Turn(
+        turn_id="t", status=TurnStatus.COMPLETE, chain="", started_at=now(), input=[HumanMessage("a\0b \ud800")]
+    )
+    for user in (USER, "bob"):
+        await store.history(user, "s").restore([turn], title="A Title, \0 with {", created_at=now())
+    assert ask(url, "SELECT count(*) FROM recollect_turns WHERE words IS NULL") == 2
+    for query in ("title", "b a", "with B"):
+        assert [session.session_id for session in (await store.sessions(USER, query=query)).items] == ["s"]
+    assert ask(url, "SELECT count(*) FROM recollect_turns WHERE words IS NULL") == 1
+    assert (await store.history(USER, "s").info()).title == "A Title, \0 with {"
+
+
+async def test_a_search_reads_the_index_and_not_the_turns(store: PostgresStore) -> None:
+    turns = [
+        Turn(
+            turn_id=str(n), status=TurnStatus.COMPLETE, chain="", started_at=now(), input=[HumanMessage(f"word{n} is")]
+        )
+        for n in range(2000)
+    ]
+    await store.history(USER, "s").restore(turns, title="many", created_at=now())
+    (session,) = (await store.sessions(USER, query="word1999 IS")).items
+    assert session.hits[0].turn_id == "1999"
+    params = {"queries": queries(USER, "word7", prefixes=True), "user": USER, "at": now(), "session": "", "limit": 2}
+    async with store.link().connection() as conn:
+        await conn.execute("ANALYZE recollect_turns")
+        plan = await (await conn.execute(f"EXPLAIN {statements.SESSIONS_THAT_SAY}", params)).fetchall()
+    assert any("recollect_turns_words" in line for (line,) in plan), plan
+
+
+async def test_a_text_of_very_many_words_is_kept_and_found_by_the_first_of_them(store: PostgresStore) -> None:
+    text = " ".join(f"{number:x}{'y' * 70}" for number in range(40_000))
+    await store.history(USER, "s").aadd_messages([HumanMessage(text), AIMessage("yes")])
+    assert len((await store.sessions(USER, query=f"1{'y' * 70}")).items) == 1
+
+
+async def test_hundreds_of_searches_of_one_user_leave_the_others_their_turn(url: str) -> None:
+    async with opened(url, pool_size=4) as store:
+        await whole_turn(store, "s", "hello")
+        async with store.link().connection() as conn, conn.transaction():
+            await conn.execute("LOCK recollect_turns")  # whoever searches waits for it
+            searching = [asyncio.create_task(store.sessions(USER, query="hello")) for _ in range(100)]
+            await until(lambda: ask(url, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 1)
+            await asyncio.wait_for(store.ping(), 5)
+        found = await asyncio.gather(*searching, return_exceptions=True)
+        assert {len(page.items) for page in found if isinstance(page, Page)} == {1}
+        assert {type(page) for page in found} <= {Page, StoreUnavailable}
+
+
+async def test_ids_of_any_text_are_kept_apart(store: PostgresStore) -> None:
+    names = [
+        "a",
+        "A",
+        "é",
+        "e\u0301",
+        '"a"',
+        "{}",
+        '{"wtf8": "YQ=="}',
+        "a\0",
+        "\ud800",
+        "\ud83d\ude00",
+        "😀",
+        "a/b",
+        "",
+        " ",
+        "%",
+        "x" * 128,
+    ]
+    for user in names:
+        for session in names:
+            new = NewTurn(input=[HumanMessage(f"{user!r} {session!r}")], turn_id="t" + session)
+            turn = await store.history(user, session).begin(new)
+            assert isinstance(turn, OpenTurn)
+            await turn.end(REPLY)
+    for user in names:
+        sessions = (await store.sessions(user)).items
+        assert sorted(session.session_id for session in sessions) == sorted(names)
+        for session in names:
+            (turn_,) = (await store.history(user, session).turns()).items
+            assert turn_.turn_id == "t" + session
+            assert [m.content for m in turn_.input] == [f"{user!r} {session!r}"]
+
+
+async def test_an_import_is_whole_or_not_at_all(store: PostgresStore) -> None:
+    turn = Turn(turn_id="t", status=TurnStatus.COMPLETE, chain="", started_at=now(), input=[HumanMessage("x")])
+    with pytest.raises(InvalidId):
+        await store.history(USER, "s").restore([turn, turn], title="t", created_at=now())
+    assert (await store.sessions(USER)).items == []
+    await store.history(USER, "s").restore([turn], title="t", created_at=now())
+    with pytest.raises(SessionExists):
+        await store.history(USER, "s").restore([turn], title="t", created_at=now())
+    with pytest.raises(SessionExists):
+        await store.history(USER, "s").fork("s", "t")

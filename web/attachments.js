@@ -1,0 +1,104 @@
+// Pictures and text files beside a message: by button, paste and drop. They travel as content blocks of LangChain's.
+
+import { base64 } from "./form.js";
+
+const PICTURES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+const PICTURE_BYTES = 2_000_000; // the server takes four megabytes, in base64, with all that was attached
+const TEXT_BYTES = 200_000;
+const AT_MOST = 5;
+const $ = (id) => document.getElementById(id);
+
+export class Attachments {
+  #blocks = []; // {name, block}
+
+  constructor(say) {
+    this.say = say;
+    $("attach").addEventListener("change", () => {
+      this.#take([...$("attach").files]);
+      $("attach").value = "";
+    });
+    $("text").addEventListener("paste", (event) => this.#offered(event, event.clipboardData));
+    for (const kind of ["dragover", "drop"]) {
+      document.querySelector("main").addEventListener(kind, (event) => kind === "drop" ? this.#offered(event, event.dataTransfer) : this.#over(event));
+    }
+  }
+
+  /** Whether the chain that answers takes files. */
+  set offered(offered) {
+    $("attach-label").hidden = !offered;
+    if (!offered) this.clear();
+  }
+
+  clear() {
+    this.#blocks = [];
+    this.#draw();
+  }
+
+  /** The content of a message with this text; null if there is nothing to say. */
+  with(text) {
+    if (!this.#blocks.length) return text.trim() ? text : null;
+    return [...(text.trim() ? [{ type: "text", text }] : []), ...this.#blocks.map(({ block }) => block)];
+  }
+
+  #over(event) {
+    if (!$("attach-label").hidden && event.dataTransfer.types.includes("Files")) event.preventDefault();
+  }
+
+  #offered(event, data) {
+    if (!data.files.length || $("attach-label").hidden) return;
+    event.preventDefault();
+    this.#take([...data.files]);
+  }
+
+  async #take(files) {
+    for (const file of files) {
+      try {
+        if (this.#blocks.length === AT_MOST) throw new Error(`At most ${AT_MOST} files go with one message.`);
+        this.#blocks.push({ name: file.name, block: await blockOf(file) });
+      } catch (error) {
+        this.say(error.message);
+      }
+    }
+    this.#draw();
+    $("text").focus();
+  }
+
+  #draw() {
+    $("text").required = this.#blocks.length === 0;
+    $("attached").hidden = this.#blocks.length === 0;
+    $("attached").replaceChildren(...this.#blocks.map((one) => this.#item(one)));
+  }
+
+  #item(one) {
+    const item = document.createElement("li");
+    if (one.block.image_url) item.append(Object.assign(new Image(), { src: one.block.image_url.url, alt: "" }));
+    const remove = Object.assign(document.createElement("button"), { type: "button", className: "icon", textContent: "✕" });
+    remove.setAttribute("aria-label", `Remove ${one.name}`);
+    remove.onclick = () => {
+      this.#blocks = this.#blocks.filter((other) => other !== one);
+      this.#draw();
+      $("text").focus();
+    };
+    item.append(Object.assign(document.createElement("span"), { dir: "auto", textContent: one.name }), remove);
+    return item;
+  }
+}
+
+async function blockOf(file) {
+  if (PICTURES.includes(file.type)) {
+    if (file.size > PICTURE_BYTES) throw new Error(`${file.name} is too large: a picture has at most 2 MB.`);
+    return { type: "image_url", image_url: { url: `data:${file.type};base64,${await base64(file)}` } };
+  }
+  if (file.size > TEXT_BYTES) throw new Error(`${file.name} is too large: a text file has at most 200 kB.`);
+  const text = await textOf(file);
+  const fence = "`".repeat(Math.max(3, ...[...text.matchAll(/`+/g)].map(([run]) => run.length + 1)));
+  return { type: "text", text: `${file.name}\n${fence}\n${text}\n${fence}` };
+}
+
+async function textOf(file) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+  } catch {
+    throw new Error(`${file.name} is neither a picture (PNG, JPEG, GIF, WebP) nor a text file.`);
+  }
+}

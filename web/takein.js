@@ -1,0 +1,79 @@
+// Conversations that come in from files: of this server, of ChatGPT, open-webui, LibreChat, LangChain.
+
+import { newId } from "./client.js";
+import { say } from "./notes.js";
+
+/** Takes files in, with a word on how far it is; `done(id)` is told the last conversation that came. */
+export async function takeIn(api, files, done) {
+  const found = (await Promise.all(files.map(conversationsIn))).flat();
+  const report = { here: 0, failed: 0, leftOut: 0, why: "" };
+  let last = null;
+  for (const [place, conversation] of found.entries()) {
+    if (found.length > 1) say(`Importing: ${place + 1} of ${found.length}`, { ms: 60_000 });
+    try {
+      last = await one(api, conversation, report);
+      report.here++;
+    } catch (error) {
+      if (error.status !== 422 && error.status !== 413) throw error;
+      report.failed++;
+      report.why = error.message;
+    }
+  }
+  if (report.here === 0) throw new Error(report.why || "There is no conversation in this file.");
+  say(told(report), { ms: 10_000 });
+  await done(last);
+}
+
+async function one(api, given, report) {
+  let conversation = given;
+  if (given.version === undefined) {
+    const { conversation: own, left_out: leftOut } = await api.sessions.convert(given);
+    report.leftOut += leftOut;
+    conversation = own;
+  }
+  return (await api.sessions.import({ ...conversation, session_id: newId() })).session_id;
+}
+
+function told({ here, failed, leftOut, why }) {
+  const parts = [here === 1 ? "The conversation is here." : `${here} conversations are here.`];
+  if (leftOut) parts.push(`${leftOut} messages that hold no text stayed behind.`);
+  if (failed) parts.push(`${failed} could not come along: ${why}`);
+  return parts.join(" ");
+}
+
+/** The conversations of a file: one, a list of them, or one on each line. */
+async function conversationsIn(file) {
+  const text = await file.text();
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = lines(text, file.name);
+  }
+  const isOne = !Array.isArray(value) || (value[0]?.type !== undefined && value[0]?.data !== undefined); // a list of messages is one
+  return isOne ? [value] : value;
+}
+
+function lines(text, name) {
+  try {
+    return text.split("\n").filter((line) => line.trim()).map((line) => JSON.parse(line));
+  } catch {
+    throw new Error(`${name} is not a file of conversations.`);
+  }
+}
+
+/** All of the caller's conversations as one file, one on each line, which can be taken in again. */
+export async function giveOut(api) {
+  const lines = [];
+  let cursor = null;
+  do {
+    const page = await api.sessions.list({ limit: 200, cursor });
+    for (const { session_id: id } of page.sessions) lines.push(JSON.stringify(await api.sessions.export(id)), "\n");
+    cursor = page.next;
+    say(`Exporting: ${lines.length / 2} conversations`, { ms: 60_000 });
+  } while (cursor !== null);
+  const url = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
+  Object.assign(document.createElement("a"), { href: url, download: "recollect.jsonl" }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  say(`${lines.length / 2} conversations are in the file.`);
+}
