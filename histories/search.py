@@ -143,7 +143,10 @@ def _rarity(texts_with: int, texts: int) -> float:
 
 
 def terms(text: str) -> list[str]:
-    """The words of a text that tell what it is about, stemmed; all of them, if none does."""
+    """The words of a text that tell what it is about, stemmed; all of them, if none does.
+
+    A stem is the beginning of most words that it stands for: an index of whole words can look for those that begin so.
+    """
     found = words(text)
     return [_stem(word) for word in found if word not in _STOP] or found
 
@@ -163,9 +166,7 @@ def _stem(word: str) -> str:
         if stem != word and len(stem) > 2 and any(vowel in stem for vowel in "aeiouy"):
             word = stem[:-1] if stem[-1] == stem[-2] and stem[-1] not in "lsz" else stem
             break
-    if len(word) > 3:
-        word = word.removesuffix("e")
-    return word[:-1] + "i" if len(word) > 3 and word.endswith("y") else word
+    return word[:-1] if len(word) > 3 and word[-1] in "ey" else word
 
 
 _STOP: Final = frozenset(
