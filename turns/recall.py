@@ -29,7 +29,8 @@ RECALLS: Final = get_args(Recall)
 RECALL_S: Final = 0.25
 """How long a turn waits for what a recall finds: it costs nothing but itself."""
 
-_FOUND: Final = 16
+_LATEST_S: Final = 10.0
+_FOUND: Final = 12
 _QUESTION: Final = 2_000
 _LONGEST: Final = 700
 """Characters of one message that are shown again: of a longer one, those around the question's words."""
@@ -48,21 +49,44 @@ async def recalled(
     limit: int = _FOUND,
 ) -> list[Recalled]:
     """What the store recalls, best first; nothing, if it can't, or takes too long."""
-    question = question[:_QUESTION]
-    if not question.strip():
+    question, who = question[:_QUESTION], (id(store), user_id)
+    if not question.strip() or who in _late:
         return []
+    asking = asyncio.ensure_future(store.recall(user_id, question, session_id=session_id, exclude=exclude, limit=limit))
     try:
-        async with asyncio.timeout(RECALL_S):
-            return await store.recall(user_id, question, session_id=session_id, exclude=exclude, limit=limit)
-    except NotImplementedError:
-        return []
-    except TimeoutError:
-        log.info("a recall took longer than %g seconds", RECALL_S)
-    except HistoryError as error:
-        log.warning("a recall failed: %s", error)
-    except Exception:
-        log.exception("a recall failed")
+        await asyncio.wait({asking}, timeout=RECALL_S)
+    except asyncio.CancelledError:
+        asking.cancel()
+        raise
+    if asking.done():
+        return _outcome(asking)
+    # It goes on: a store that has read a long session once has it in mind. This user's next turns don't wait for it.
+    log.info("a recall took longer than %g seconds", RECALL_S)
+    _late[who] = asking
+    end = asyncio.get_running_loop().call_later(_LATEST_S, asking.cancel)
+
+    def over(_: object) -> None:
+        end.cancel()
+        _late.pop(who, None)
+        _outcome(asking)
+
+    asking.add_done_callback(over)
     return []
+
+
+_late: dict[tuple[int, str], asyncio.Future[list[Recalled]]] = {}
+"""Recalls that nobody waits for any more."""
+
+
+def _outcome(asked: asyncio.Future[list[Recalled]]) -> list[Recalled]:
+    if asked.cancelled():
+        return []
+    error = asked.exception()
+    if isinstance(error, HistoryError):
+        log.warning("a recall failed: %s", error)
+    elif error is not None:
+        log.error("a recall failed", exc_info=error)
+    return [] if error is not None else asked.result()
 
 
 async def notes_of(store: HistoryStore, user_id: str) -> list[Note]:
@@ -70,7 +94,7 @@ async def notes_of(store: HistoryStore, user_id: str) -> list[Note]:
     try:
         async with asyncio.timeout(RECALL_S):
             return await store.notes(user_id)
-    except (NotImplementedError, TimeoutError, HistoryError) as error:
+    except (TimeoutError, HistoryError) as error:
         log.warning("the notes can't be read: %s", error)
         return []
 
