@@ -19,7 +19,7 @@ from tests.calls import call, error_of, said
 from tests.live_server import langserve_warns, serve_here
 from tests.openai_stub import OpenAIStub, text_of
 from tests.openai_stub_wire import Reply
-from tests.stores import KINDS, NOT_YET
+from tests.stores import KINDS
 
 pytestmark = langserve_warns
 
@@ -95,10 +95,8 @@ def long_ago(turns: int, fact: str) -> dict[str, Any]:
 
 
 def test_what_was_said_two_hundred_turns_ago_is_there_when_it_matters(
-    kind: str, url: str, stub: OpenAIStub, tmp_path: Path
+    url: str, stub: OpenAIStub, tmp_path: Path
 ) -> None:
-    if kind in NOT_YET:
-        pytest.skip("this kind of store does not recall yet")
     with serving(tmp_path, stub, history_url=url) as (alice, bob):
         bob.post("/sessions/import", json=long_ago(5, "Our dog is called Bello.")).raise_for_status()
         alice.post("/sessions/import", json=long_ago(203, "We named our dogs Rex and Lou.")).raise_for_status()

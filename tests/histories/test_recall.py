@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
 from histories.base import HistoryStore, SessionHistory
 from histories.search import Index, passage, terms
 from tests.stores import FAILED, begun, replied, said, talk
-
-kept = pytest.mark.usefixtures("keeps_all")
 
 
 async def found(store: HistoryStore, query: str, session_id: str | None = "s1") -> list[str]:
     return [str(one.turn.input[0].content) for one in await store.recall("alice", query, session_id=session_id)]
 
 
-@kept
 async def test_new_turns_are_recalled_beside_those_that_were_known(
     store: HistoryStore, history: SessionHistory
 ) -> None:
@@ -25,7 +20,6 @@ async def test_new_turns_are_recalled_beside_those_that_were_known(
     assert sorted(await found(store, "dog")) == ["another dog is called Lou", "our dog is called Rex"]
 
 
-@kept
 async def test_what_was_rewound_or_deleted_is_not_recalled_though_it_was_before(
     store: HistoryStore, history: SessionHistory
 ) -> None:
@@ -39,7 +33,6 @@ async def test_what_was_rewound_or_deleted_is_not_recalled_though_it_was_before(
     assert sorted(await found(store, "dog")) == ["a dog named Ada", "a dog named Rex"]
 
 
-@kept
 async def test_of_versions_the_shown_one_is_recalled(store: HistoryStore, history: SessionHistory) -> None:
     ids = await talk(history, "a dog named Rex", "a dog named Lou")
     assert len(await found(store, "dog")) == 2
@@ -50,7 +43,6 @@ async def test_of_versions_the_shown_one_is_recalled(store: HistoryStore, histor
     assert len(await found(store, "dog")) == 2
 
 
-@kept
 async def test_a_failed_turn_is_not_recalled(store: HistoryStore, history: SessionHistory) -> None:
     await talk(history, "a dog named Rex")
     await talk(history, "a dog named Lou", reply=FAILED)
@@ -58,7 +50,6 @@ async def test_a_failed_turn_is_not_recalled(store: HistoryStore, history: Sessi
     assert await found(store, "dog") == ["a dog named Rex"]
 
 
-@kept
 async def test_a_session_of_the_same_name_is_another_one(store: HistoryStore, history: SessionHistory) -> None:
     await talk(history, "a dog named Rex")
     assert len(await found(store, "dog")) == 1
@@ -68,7 +59,6 @@ async def test_a_session_of_the_same_name_is_another_one(store: HistoryStore, hi
     assert await found(store, "dog", None) == ["a dog named Lou"]
 
 
-@kept
 async def test_a_question_in_other_forms_of_the_words_finds_what_was_said(
     store: HistoryStore, history: SessionHistory
 ) -> None:
