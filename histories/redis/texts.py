@@ -104,13 +104,14 @@ class Texts:
 
     async def _line(self, history: RedisHistory, session: Session, until: float) -> Sequence[_Said]:
         """The texts of the shown line, or as many of the newest of them as can be read until then."""
-        line = self._lines.pop(history.key, None)
+        name = f"{history.key}\0{session.created_at}"  # a later session of the same name is another one
+        line = self._lines.pop(name, None)
         self._size -= line.size if line is not None else 0
         if line is None or line.updated_at != session.updated_at:
             line = await _renewed(history, session, line, until)
         if line.older:
             line = await _extended(history, line, until)
-        self._lines[history.key] = line
+        self._lines[name] = line
         self._size += line.size
         while self._size > _KEPT and len(self._lines) > 1:
             self._size -= self._lines.popitem(last=False)[1].size
