@@ -29,7 +29,7 @@ from sse_starlette.sse import unpatch_uvicorn_signal_handler
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from api import page
+from api import memory, page
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
@@ -50,6 +50,7 @@ from auth.middleware import Auth, AuthMiddleware, current_user
 from auth.refusals import Refusal
 from chains import BadChain, Chain, load_chains
 from chains.checks import doubt_about
+from chat_models.context import context_of
 from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore, StoreUnavailable
@@ -158,6 +159,7 @@ class _Server:
             fast = self.settings.model_client == "fast"
             connecting = connect(endpoint, timeout_s=self.settings.model_timeout_s, fast=fast)
             model = await stack.enter_async_context(connecting)
+        self.turns.fits.serve(model, context_of)
         at_once = self._built_at_once()
         for chain in self.chains:
             if chain not in at_once:
@@ -197,6 +199,7 @@ class _Server:
             docs.router(),
             session_routes.router(self.histories, self.rates),
             turn_routes.router(self.turns),
+            memory.router(self.histories),
             page.router(cards),
             playground_routes.router([chain.name for chain in self.chains]),
         ):
@@ -283,7 +286,8 @@ def _rules(settings: Settings) -> Rules:
     return Rules(
         wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,
         limit_s=settings.turn_limit_s,
-        window_tokens=settings.window_tokens,
+        window_tokens=None if settings.window_tokens == "auto" else settings.window_tokens,
+        recall=settings.recall,
         on_disconnect=settings.on_disconnect,
         grace_s=settings.grace_s,
         hash_users=settings.trace_hash_users,

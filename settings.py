@@ -86,6 +86,7 @@ def _retention(listed: str) -> str:
 
 
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+WindowTokens = Annotated[int, Field(ge=100)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -117,7 +118,8 @@ class Settings(BaseSettings):
     turn_wait_s: Seconds = 60.0
     on_disconnect: Literal["grace", "finish", "stop"] = "grace"
     grace_s: Seconds = 30.0
-    window_tokens: int = Field(3000, ge=100)
+    window_tokens: Literal["auto"] | WindowTokens = "auto"
+    recall: Literal["session", "user", "off"] = "session"
     turns: int | None = Field(None, ge=1)
     turns_per_user: int = Field(16, ge=1)
     turns_in_line: int = Field(512, ge=1)

@@ -7,7 +7,6 @@ our words. All others are mistakes: 502, and the log has the rest.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -21,16 +20,13 @@ from starlette.exceptions import HTTPException
 
 from api.problems import Problem, with_retry
 from turns.errors import ChainFailed
-from turns.failures import summary
+from turns.failures import innermost, is_too_long, said_by, summary
 
 _KEPT: Final = frozenset({429, 503, 529})
 """Statuses of a model's server that mean the same to the caller: come again later."""
 
 _NO_CREDIT: Final = re.compile(
     r"insufficient_quota|insufficient.{0,20}(credit|balance|fund|quota)|billing|credit balance"
-)
-_TOO_LONG: Final = re.compile(
-    r"context_length_exceeded|context (length|window|size)|maximum context|too many (input )?tokens|prompt is too long"
 )
 _FILTERED: Final = re.compile(
     r"content_filter|content management policy|content[ _]policy|responsible.?ai|safety (system|policy)"
@@ -41,9 +37,7 @@ _LONGEST_WAIT_S: Final = 86_400
 
 def problem_of_chain(error: ChainFailed, *, debug: bool = False) -> Problem:
     """What to tell of a chain that failed. With `debug`, its cause too, for the author of the chain."""
-    cause = error.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
+    cause = None if error.__cause__ is None else innermost(error.__cause__)
     problem = _problem(cause, str(error))
     if debug and cause is not None and not isinstance(cause, HTTPException):
         return Problem(problem.status, f"{problem.message} ({summary(cause)})", problem.headers)
@@ -102,14 +96,14 @@ _SENTENCES: Final = {
 
 def _servers(cause: Any, status: int, usual: str) -> Problem:
     """What a model's server refused with."""
-    said = _said_by(cause)
+    said = said_by(cause)
     if status == 402 or (status in (400, 403, 429) and _NO_CREDIT.search(said)):
         return Problem(
             502, "The account that this server has with its model is out of credit: its operator has to act."
         )
     if _FILTERED.search(said) and 400 <= status < 500:
         return Problem(422, "The model's content filter refused this: put it in other words.")
-    if (_TOO_LONG.search(said) and 400 <= status < 500) or status == 413:
+    if is_too_long(cause):
         return Problem(422, "This is longer than the model can read at once: send less, or start a new session.")
     if status in _KEPT:
         return with_retry(status, _SENTENCES[status], retry_after(getattr(cause.response, "headers", {})))
@@ -122,16 +116,6 @@ def _servers(cause: Any, status: int, usual: str) -> Problem:
     if status in (400, 422):
         return Problem(502, "The model refused this request: it may be too long, or of a kind that it does not take.")
     return Problem(502, usual)
-
-
-def _said_by(cause: Any) -> str:
-    """What the server said of its refusal, as text to search in."""
-    body = getattr(cause, "body", None)
-    try:
-        text = json.dumps(body) if isinstance(body, (dict, list)) else str(body or "")
-    except (TypeError, ValueError):
-        text = ""
-    return f"{getattr(cause, 'code', '')} {text} {cause}".lower()[:20_000]
 
 
 def retry_after(headers: Mapping[str, str]) -> str | None:

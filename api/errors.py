@@ -39,6 +39,7 @@ from turns.connection import Connection, connection
 from turns.errors import (
     ChainFailed,
     InvalidInput,
+    MessageTooLong,
     OwnerDied,
     RecordedFailure,
     ShuttingDown,
@@ -46,6 +47,7 @@ from turns.errors import (
     TurnTooLong,
     WrongChain,
 )
+from turns.failures import innermost
 from turns.rules import Told
 from turns.shares import LineFull, OverBudget
 
@@ -54,6 +56,7 @@ log = logging.getLogger("recollect.errors")
 STATUS: dict[type[BaseException], int] = {
     InvalidId: 422,
     InvalidInput: 422,
+    MessageTooLong: 413,
     InvalidCursor: 422,
     SessionNotFound: 404,
     TurnNotFound: 404,
@@ -172,19 +175,12 @@ class Edge:
             await self.app(scope, client.receive, answer.send)
         except Exception as error:
             if answer.can_fail:
-                await answer.fail(problem_of(_innermost(error), debug=self._debug), scope, receive)
+                await answer.fail(problem_of(innermost(error), debug=self._debug), scope, receive)
             else:
                 raise
         finally:
             connection.reset(token)
             client.close()
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The error itself, out of the groups that task groups put it in."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _Client(Connection):

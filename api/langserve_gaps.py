@@ -21,8 +21,8 @@ from typing_extensions import override
 from api.slow_lane import SMALL_BYTES, read_large_json
 from histories.base import jsonable
 from playground_config.routes import MAX_CONFIG_HASH
+from turns.batches import check_batch
 from turns.shown import well_formed
-from turns.with_history import check_batch
 
 MAX_PARTS: Final = 20_000
 """Values in a body, inner ones too. LangServe checks them on the event loop, so many of them in a tenth of a second."""

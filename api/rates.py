@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
@@ -50,8 +51,17 @@ class Left(TypedDict):
 def open_counters(history_url: str, data_dir: Path) -> Storage:
     """Where counts are: where histories are. Those beside a PostgreSQL are each worker's own, in its memory."""
     if history_url.startswith(("redis:", "rediss:")):
-        return RedisStorage(f"async+{history_url}", implementation="redispy", key_prefix="recollect:rates")
+        url, namespace = _parted(history_url)
+        return RedisStorage(f"async+{url}", implementation="redispy", key_prefix=f"{namespace}:rates")
     return FileCounters(data_dir / "rates.sqlite") if history_url.startswith("file:") else MemoryStorage()
+
+
+def _parted(url: str) -> tuple[str, str]:
+    """The URL as Redis' driver knows it, and the namespace, which is the history store's own."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    namespace = options.pop("namespace", "recollect")
+    return urlunsplit(parts._replace(query=urlencode(options))), namespace
 
 
 class Rates:

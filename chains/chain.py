@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import coerce_to_runnable
 
 from chains.checks import fault_of
+from turns.recall import RECALLS, Recall
 from turns.run import Turns
 from turns.with_history import ChainWithHistory
 
@@ -53,7 +54,8 @@ class Chain:
     `playground` is LangServe's: `chat` needs a `str` output, and one text and one list as input.
 
     Without `memory` it is called as it is, with sign-in and limits, and nothing is kept. `limit_s` bounds a turn (None:
-    RECOLLECT_TURN_LIMIT_S, 0: no bound).
+    RECOLLECT_TURN_LIMIT_S, 0: no bound). `recall` says where earlier exchanges are looked for that bear on the message
+    (None: where RECOLLECT_RECALL says); with `notes` the model is shown what is noted of the user.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Chain:
     description: str = ""
     memory: bool = True
     limit_s: float | None = None
+    recall: Recall | None = None
+    notes: bool = False
     where: str = field(default="", compare=False)
     """The file that defines it: set when it is loaded."""
 
@@ -115,6 +119,8 @@ class Chain:
 
     def _wrapped(self, built: Any, turns: Turns, options: dict[str, Any]) -> ChainWithHistory:
         runnable = self._runnable(built)
+        if self.recall not in (None, *RECALLS):
+            raise BadChain(f"{self.place}: its recall is {self.recall!r}: say one of {', '.join(RECALLS)}")
         fault = fault_of(self, runnable)
         if fault is not None:
             raise BadChain(f"{self.place}: {fault}")
@@ -129,6 +135,8 @@ class Chain:
             output_type=self.output_type,
             memory=self.memory,
             limit_s=self.limit_s,
+            recall=self.recall,
+            notes=self.notes,
             **options,
         )
 

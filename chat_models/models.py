@@ -16,6 +16,7 @@ from urllib.request import getproxies
 
 import httpx2
 import openai
+from langchain_core.language_models import ModelProfile
 from pydantic import SecretStr
 
 from chat_models import embedded_model
@@ -54,6 +55,15 @@ class Endpoint:
             return f"{self.model}, embedded (a demonstration: set OPENAI_API_KEY for a better model)"
         parts = urlsplit(self.base_url)
         return f"{self.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def profile(self) -> ModelProfile | None:
+        """What LangChain can't know of the embedded model: how much it reads at once, and its longest reply."""
+        if self.model != embedded_model.NAME or not self.is_loopback:
+            return None
+        return ModelProfile(
+            max_input_tokens=embedded_model.CONTEXT_TOKENS, max_output_tokens=embedded_model.MAX_REPLY_TOKENS
+        )
 
     @property
     def is_loopback(self) -> bool:
@@ -122,6 +132,7 @@ async def connect(endpoint: Endpoint, *, timeout_s: float, fast: bool = True) ->
                 stream_usage=True,
                 stream_chunk_timeout=None,  # the clients' timeout does it, without a task for each token
                 use_responses_api=False,
+                profile=endpoint.profile,
             )
             if fast:
                 chat.async_client = ChatCompletions(chat.root_async_client)

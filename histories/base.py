@@ -73,7 +73,10 @@ from histories.model import check_id as check_id
 from histories.model import now as now
 from histories.model import title_of as title_of
 from histories.open_turn import OpenTurn as OpenTurn
+from histories.search import passage as passage
+from histories.window import MOST_TOKENS as MOST_TOKENS
 from histories.window import estimate_tokens as estimate_tokens
+from histories.window import text_tokens as text_tokens
 
 
 class SessionHistory(BaseChatMessageHistory, ABC):

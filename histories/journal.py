@@ -21,7 +21,7 @@ from langchain_core.messages import (
 
 from histories.codec import MESSAGE_TYPES, whole
 from histories.model import Event, Reply, TurnDetails, TurnStatus
-from histories.window import estimate_tokens
+from histories.window import MOST_TOKENS, estimate_tokens
 
 _CHUNKS: dict[str, type[BaseMessageChunk]] = {
     "AIMessageChunk": AIMessageChunk,
@@ -91,7 +91,8 @@ def settled(events: Sequence[bytes]) -> Reply:
     if lengths is not None:
         details["lengths"] = lengths
     status = TurnStatus.INTERRUPTED
-    return Reply(status=status, output=output, tokens=estimate_tokens(output), kind=_kind(events), details=details)
+    tokens = min(estimate_tokens(output), MOST_TOKENS)
+    return Reply(status=status, output=output, tokens=tokens, kind=_kind(events), details=details)
 
 
 def _kind(events: Sequence[bytes]) -> str:

@@ -41,7 +41,7 @@ from histories.base import (
     title_of,
 )
 from histories.journal import Journal
-from histories.search import Text, hits, rank
+from histories.search import Index, Text, hits
 from histories.window import window_floor
 
 _Key = tuple[str, str]
@@ -65,6 +65,11 @@ class _Record:
     updated_at: datetime
     nodes: list[_Node] = field(default_factory=list)
     head: _Node | None = None
+    index: Index[str] = field(default_factory=Index)
+    """The words of the complete turns of the shown line, as far as a recall has needed them."""
+
+    indexed: dict[str, _Node] = field(default_factory=dict)
+    last_indexed: _Node | None = None
 
     def line(self) -> list[_Node]:
         """The shown line, oldest first."""
@@ -101,12 +106,32 @@ class _Record:
                 node.chosen = node.chosen.chosen
         self.nodes = [node for node in self.nodes if id(node) not in gone]
         self.show(_kept(self.head, gone))
+        self.index, self.indexed, self.last_indexed = Index(), {}, None
 
     def seen(self, node: _Node) -> Turn:
         """The turn as it is given out: a copy, with its versions."""
         versions = [other.turn.turn_id for other in self.nodes if other.parent is node.parent]
-        turn = replace(node.turn, versions=versions if len(versions) > 1 else ())
-        return replace(turn, input=_copies(turn.input), output=_copies(turn.output))
+        return _copy(replace(node.turn, versions=versions if len(versions) > 1 else ()))
+
+    def ranked(self, query: str, limit: int, exclude: Collection[str]) -> list[tuple[Turn, float]]:
+        """The complete turns of the shown line that have words of the query, best first, with their scores."""
+        self._catch_up()
+        best = self.index.rank(query, self.indexed.keys(), limit + len(exclude))
+        return [(self.indexed[one].turn, score) for one, score in best if one not in exclude][:limit]
+
+    def _catch_up(self) -> None:
+        """Puts the new turns of the shown line into the index; all of them, if it is another line."""
+        new, node = list[_Node](), self.head
+        while node is not None and node.turn.turn_id not in self.indexed:
+            new.append(node)
+            node = node.parent
+        if node is not self.last_indexed:
+            self.index, self.indexed, new = Index(), {}, self.line()[::-1]
+        while new and new[-1].turn.status is not TurnStatus.RUNNING:
+            self.last_indexed = node = new.pop()
+            self.indexed[node.turn.turn_id] = node
+            if node.turn.status is TurnStatus.COMPLETE:
+                self.index.add(node.turn.turn_id, codec.text_of([*node.turn.input, *node.turn.output]))
 
     def expect(self, if_last: str | None) -> None:
         last = self.head.turn.turn_id if self.head is not None else ""
@@ -174,16 +199,14 @@ class MemoryStore(HistoryStore):
         exclude: Collection[tuple[str, str]] = (),
         limit: int = 8,
     ) -> list[Recalled]:
-        turns = {
-            (session, node.turn.turn_id): record.seen(node)
+        found = [
+            (score, session, turn)
             for (user, session), record in self.records.items()
             if user == user_id and session_id in (None, session)
-            for node in record.line()
-            if node.turn.status is TurnStatus.COMPLETE
-        }
-        texts = [Text(key, codec.text_of([*turn.input, *turn.output])) for key, turn in turns.items()]
-        ranked = [(key, score) for key, score in rank(query, texts) if key not in exclude]
-        return [Recalled(key[0], turns[key], score) for key, score in ranked[:limit]]
+            for turn, score in record.ranked(query, limit, {turn for of, turn in exclude if of == session})
+        ]
+        found.sort(key=lambda one: one[0], reverse=True)
+        return [Recalled(session, _copy(turn), score) for score, session, turn in found[:limit]]
 
     @override
     async def notes(self, user_id: str) -> list[Note]:
@@ -425,6 +448,10 @@ def _texts(line: Iterable[_Node]) -> list[Text[str]]:
 
 def _copies(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
     return codec.load_messages(json.loads(codec.dump_messages(messages)))
+
+
+def _copy(turn: Turn) -> Turn:
+    return replace(turn, input=_copies(turn.input), output=_copies(turn.output))
 
 
 def _ended(turn: Turn) -> Turn:

@@ -8,9 +8,9 @@ counts on the record alone: no state is kept, and any server that goes on with a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 
 def window_floor(tokens: int, limit: int) -> int:
@@ -22,21 +22,51 @@ def window_floor(tokens: int, limit: int) -> int:
     return max(0, tokens // half - 1) * half
 
 
-def estimate_tokens(messages: Sequence[BaseMessage]) -> int:
-    """How many tokens a model makes of the messages: a byte-based estimate, on the high side for most of them.
+MOST_TOKENS: Final = 4000
+"""The most that a turn counts where nobody knows the model's window: of an import, of a crashed server. More would put
+all that was said before it out of the window."""
 
-    A token is taken to be 3.5 bytes of UTF-8 (English averages above 4, most other scripts about 3), and each message
-    to cost 4 more. Images and other parts without text are taken at 800 each.
+
+def estimate_tokens(messages: Sequence[BaseMessage]) -> int:
+    """How many tokens a model makes of the messages: an estimate, on the high side for most of them.
+
+    Each message costs 4 beside its text. Images and other parts without text are taken at 800 each, a tool call's
+    arguments at what their text would be.
     """
-    return sum(4 + _size(message.content) for message in messages)
+    return sum(4 + _size(message.content) + _calls(message) for message in messages)
+
+
+def text_tokens(text: str) -> int:
+    """The estimate for a text.
+
+    A token is taken to be 3.5 bytes of UTF-8 (English averages above 4, most other scripts about 3). Of a longer text,
+    what models cut finer counts for more: digits, what has hardly a space (base64, hashes), Chinese, emoji.
+    """
+    if not text.isascii():
+        size = len(text.encode("utf-8", "surrogatepass"))
+        return (size * 2 + 4) // 5 if size > 2.5 * len(text) else (size * 2 + 6) // 7
+    size = len(text)
+    if size < _LONG:
+        return (size * 2 + 6) // 7
+    if text.count(" ") + text.count("\n") < size / 20:
+        return size // 2
+    digits = sum(map(text.count, "0123456789"))
+    return ((size - digits) * 2 + 6) // 7 + digits * 2 // 3
+
+
+_LONG: Final = 64
 
 
 def _size(content: str | list[Any]) -> int:
     if isinstance(content, str):
-        size = len(content) if content.isascii() else len(content.encode("utf-8", "surrogatepass"))
-        return (size * 2 + 6) // 7
+        return text_tokens(content)
     total = 0
     for part in content:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
-        total += _size(text) if isinstance(text, str) else 800
+        total += text_tokens(text) if isinstance(text, str) else 800
     return total
+
+
+def _calls(message: BaseMessage) -> int:
+    calls = message.tool_calls if isinstance(message, AIMessage) else ()
+    return sum(8 + text_tokens(str(call["args"])) for call in calls)

@@ -137,6 +137,7 @@ def serve_here(
     folder: Path,
     *,
     model: Any = None,
+    model_name: str | None = None,
     store: Any = None,
     chains: list[Chain] | None = None,
     door: DoorRules | None = None,
@@ -144,7 +145,7 @@ def serve_here(
 ) -> Iterator[Here]:
     """A server in this process, until the end of the block. The settings are the fields of `Settings`."""
     data_dir = folder / "data"
-    app = create_app(Settings(data_dir=data_dir, **settings), model=model, store=store, chains=chains)
+    app = create_app(Settings(data_dir=data_dir, model=model_name, **settings), model=model, store=store, chains=chains)
     server = Here(app, data_dir, door)
     try:
         server.wait_ready()

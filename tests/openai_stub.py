@@ -131,6 +131,11 @@ class OpenAIStub(StubServer):
     def __init__(self, *, port: int = 0) -> None:
         self.requests: list[Recorded] = []
         self.reply: Callable[[Messages], str | Reply] = echo
+        self.context: int | None = None
+        """How many tokens it reads at once: a longer prompt is refused, as OpenAI does. See `counted`."""
+
+        self.model: dict[str, Any] = {"id": "stub", "object": "model", "owned_by": "stub"}
+        self.times_asked_for_models = 0
         self.delay_s = 0.0
         self.gate: Gate | None = None
         self.cancelled_at: list[float] = []
@@ -175,7 +180,8 @@ class OpenAIStub(StubServer):
 
     async def exchange(self, wire: Wire) -> None:
         if wire.path == "/v1/models":
-            await wire.json(200, {"object": "list", "data": [{"id": "stub", "object": "model", "owned_by": "stub"}]})
+            self.times_asked_for_models += 1
+            await wire.json(200, {"object": "list", "data": [self.model]})
             return
         if wire.path != "/v1/chat/completions":
             await wire.json(404, {"error": {"message": f"no {wire.path}", "type": "invalid_request_error"}})
@@ -213,6 +219,11 @@ class OpenAIStub(StubServer):
             error = {"error": {"message": "Unrecognized argument: stream_options", "type": "x", "code": None}}
             await wire.text(400, json.dumps(error))
             return True
+        if self.context is not None and (sent := counted(body["messages"])) > self.context:
+            told = f"This model's maximum context length is {self.context} tokens. However, your messages resulted in "
+            code = {"type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
+            await wire.json(400, {"error": {"message": f"{told}{sent} tokens.", **code}})
+            return True
         return False
 
     async def _answer(self, wire: Wire, body: dict[str, Any], behaviour: Behaviour) -> None:
@@ -221,7 +232,8 @@ class OpenAIStub(StubServer):
         if behaviour.whole:
             body = {**body, "stream": False}
         reply = self._reply(body["messages"], behaviour)
-        prompt_tokens = sum(len(tokens_of(text_of(message))) for message in body["messages"])
+        words = sum(len(tokens_of(text_of(message))) for message in body["messages"])
+        prompt_tokens = words if self.context is None else counted(body["messages"])
         habits = Habits(behaviour.finish, behaviour.think, behaviour.unended, behaviour.counts)
         stream = completion(wire, body, reply, prompt_tokens, habits)
         await stream.comments(behaviour.processing)
@@ -258,6 +270,13 @@ def text_of(message: Mapping[str, Any]) -> str:
     """The text of a message, without its images and the like."""
     content = message.get("content") or ""
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+
+
+def counted(messages: Messages) -> int:
+    """What a small model makes of the messages: each digit is a token, and so is each byte that is not ASCII."""
+    text = json.dumps([[text_of(message), message.get("tool_calls")] for message in messages], ensure_ascii=False)
+    plain, digits = text.encode("ascii", "ignore").decode(), sum(map(text.count, "0123456789"))
+    return digits + len(text.encode()) - len(plain) + (len(plain) - digits) // 3 + 4 * len(messages)
 
 
 def user_texts(messages: Messages) -> list[str]:

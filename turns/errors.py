@@ -19,6 +19,10 @@ class TurnTooLong(ChainError):
     """The turn took longer than it may."""
 
 
+class MessageTooLong(ChainError):
+    """The new message alone is more than the model can read at once."""
+
+
 class WrongChain(ChainError):
     """A turn of the given turn_id was answered by another chain."""
 

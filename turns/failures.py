@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from traceback import walk_tb
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 _SECRETS: Final = re.compile(
     r"(?i)\b(?:(?:sk|rk|pk|key|token|secret|bearer|basic|password|api[-_]?key)[-_ =:\"']{1,4}[\w*./+~-]{6,})|(?<=://)[^/\s@]+@"
@@ -56,3 +57,34 @@ class Cause(Exception):
 def without_secrets(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
     """An error's traceback for a log, down to where it was raised; its text is `summary`'s."""
     return Cause, Cause(summary(error)), error.__traceback__
+
+
+_TOO_LONG: Final = re.compile(
+    r"context_length_exceeded|exceed_context_size|context (length|window|size)|maximum (context|model) length"
+    r"|too many (input )?tokens|prompt is too long|input is too long"
+)
+
+
+def said_by(error: BaseException | None) -> str:
+    """What a model's server said of its refusal, as text to search in."""
+    body = getattr(error, "body", None)
+    try:
+        text = json.dumps(body) if isinstance(body, (dict, list)) else str(body or "")
+    except (TypeError, ValueError):
+        text = ""
+    return f"{getattr(error, 'code', '')} {text} {error}".lower()[:20_000]
+
+
+def is_too_long(error: Any) -> bool:
+    """Whether a model's server refused a prompt because the model can't read so much at once."""
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int) or not hasattr(error, "response"):
+        return False
+    return status == 413 or (400 <= status < 500 and _TOO_LONG.search(said_by(error)) is not None)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error itself, out of the groups that task groups put it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

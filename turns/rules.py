@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 from histories.base import OpenTurn, Turn
 from turns.outputs import Recorded
+from turns.recall import Recall
 from turns.shares import ShareRules
 
 OnDisconnect = Literal["grace", "finish", "stop"]
@@ -33,7 +34,12 @@ class Rules:
     limit_s: float = 600.0
     """How long a whole turn may take, from the moment its session is free; 0: any time."""
 
-    window_tokens: int = 3000
+    window_tokens: int | None = None
+    """How many tokens of the past a model is shown; None: what fits it."""
+
+    recall: Recall = "session"
+    """Where earlier exchanges are looked for that bear on a question."""
+
     on_disconnect: OnDisconnect = "grace"
     grace_s: float = 30.0
     """How long a turn goes on when nobody listens to it, with `grace`."""

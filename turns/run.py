@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from histories.base import HistoryStore, NewTurn
 from turns.errors import ShuttingDown
+from turns.fit import UNKNOWN, Fits
 from turns.observer import TurnObserver
 from turns.rules import Explain, OnDisconnect, Rules, Speech, Stop, plainly
 from turns.shares import Budget, Shares, no_budget
@@ -29,6 +30,7 @@ class Turns:
     ) -> None:
         self.store, self.rules, self.explain, self.encode = store, rules or Rules(), explain, encode
         self.budget, self.observers, self.shares = budget, observers, Shares(self.rules.shares)
+        self.fits = Fits(self.rules.window_tokens)
         self.running: set[TurnRun] = set()
         self._named: dict[tuple[str, str, str], TurnRun] = {}
         self.closing = asyncio.Event()
@@ -46,17 +48,20 @@ class Turns:
         gated: bool = True,
         on_disconnect: OnDisconnect | None = None,
         if_last: str | None = None,
+        window_tokens: int | None = None,
     ) -> TurnRun:
         """Starts a turn, which is kept if it is of a session.
 
         It may take `limit_s` seconds (0: any time, None: as long as the rules say). `streaming` tells that it says its
         output in pieces, which nobody hears before they are journaled, if they are to be `gated`. It begins only if
-        the last turn of the session is `if_last`. Raises `LineFull` for one too many, and `ShuttingDown`.
+        the last turn of the session is `if_last`, and is given `window_tokens` of the past. Raises `LineFull` for one
+        too many, and `ShuttingDown`.
         """
         if self.closing.is_set():
             raise ShuttingDown("The server is shutting down: try again.")
         history = None if session_id is None else self.store.history(user_id, session_id)
         rules = self.rules if limit_s is None else replace(self.rules, limit_s=limit_s)
+        rules = replace(rules, window_tokens=window_tokens or rules.window_tokens or UNKNOWN)
         rules = rules if on_disconnect is None else replace(rules, on_disconnect=on_disconnect)
         voice = Voice(self.encode, journals=streaming, gated=gated)
         leave_line = self.shares.admit(user_id)
@@ -93,6 +98,7 @@ class Turns:
     async def drain(self, limit_s: float) -> None:
         """Begins no more turns, gives the running ones `limit_s` to end, then stops them and keeps what they said."""
         self.closing.set()
+        self.fits.close()
         tasks = {run.task for run in self.running}
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)

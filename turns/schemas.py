@@ -68,7 +68,7 @@ def _camel(name: str) -> str:
 
 def with_form_of(schema: type[BaseModel], shown: str) -> type[BaseModel]:
     """The same model, whose JSON schema shows one field alone: LangServe's playground makes a form of it."""
-    hidden: dict[str, Any] = {
-        name: (SkipJsonSchema[Any], field.default) for name, field in schema.model_fields.items() if name != shown
-    }
+    skipped: Any = SkipJsonSchema  # to its stub, a type that takes a type
+    fields = {name: field.default for name, field in schema.model_fields.items() if name != shown}
+    hidden: dict[str, Any] = {name: (skipped[Any], default) for name, default in fields.items()}
     return create_model(schema.__name__, __base__=schema, **hidden)

@@ -29,6 +29,7 @@ from turns.connection import connection
 from turns.ending import Ending
 from turns.errors import ChainError, ChainFailed, ShuttingDown, TurnStopped, TurnTooLong
 from turns.exits import contain_exits, in_a_chain
+from turns.fit import UNKNOWN
 from turns.observer import TurnObserver, Watch, WatchedTurn
 from turns.rules import Explain, Rules, Speech, Stop
 from turns.shares import Budget, Shares, working_for
@@ -235,7 +236,7 @@ class TurnRun:
         begun = await self._history.begin(
             self._new,
             wait_s=self._rules.wait_s,
-            window_tokens=self._rules.window_tokens,
+            window_tokens=self._rules.window_tokens or UNKNOWN,
             on_stop=self._stop_from_any_thread,
             if_last=self._if_last,
         )

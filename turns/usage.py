@@ -33,6 +33,7 @@ class ModelNotes(BaseCallbackHandler):
     run_inline = True
 
     def __init__(self) -> None:
+        self.heard = False
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.reasoning: list[str] = []
@@ -48,6 +49,7 @@ class ModelNotes(BaseCallbackHandler):
         """Notes what this message, or part of one, says of tokens, reasons and thoughts."""
         if not isinstance(message, AIMessage):
             return
+        self.heard = True
         if message.usage_metadata is not None:
             usage = usage_of([message])
             self.usage = usage if self.usage is None or usage is None else _added(self.usage, usage)

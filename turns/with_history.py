@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Self, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -16,7 +16,7 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_core.runnables.schema import StreamEvent
 from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.tracers.log_stream import RunLog, RunLogPatch
-from pydantic import BaseModel, PrivateAttr, WithJsonSchema
+from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
 from histories.base import (
@@ -29,61 +29,26 @@ from histories.base import (
     TurnStatus,
     check_id,
     estimate_tokens,
-    run_blocking,
 )
 from turns import quiet
-from turns.calls import fit_to_show
+from turns.batches import by_session, check_batch
 from turns.errors import InvalidInput, TurnStopped, WrongChain
+from turns.face import RunnableFace
 from turns.failures import hashed
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
-from turns.rules import ON_DISCONNECT, Speech
+from turns.recall import Recall
+from turns.rules import Speech
 from turns.run import Turns
 from turns.schemas import named_schema, taking_messages, with_form_of
+from turns.session_specs import SESSION_SPECS, id_or_none
+from turns.showing import Showing, speaking
 from turns.shown import Redaction, well_formed
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
-
-# A string, as the schemas say. But whatever is sent is let through to `check_id`, which says best what is wrong.
-_Id = Annotated[Any, WithJsonSchema({"type": "string"})]
-
-SESSION_SPECS = [
-    ConfigurableFieldSpec(
-        id="session_id",
-        annotation=_Id,
-        name="Session",
-        description="The conversation: a name of your choice, of 1 to 128 characters.",
-        default="",
-        is_shared=True,
-    ),
-    ConfigurableFieldSpec(
-        id="turn_id",
-        annotation=_Id,
-        name="Turn",
-        description="Makes a retry safe: a turn of this name that is complete is answered from the record.",
-        default="",
-        is_shared=True,
-    ),
-    ConfigurableFieldSpec(
-        id="version_of",
-        annotation=_Id,
-        name="Version of",
-        description="The turn in whose place this one is to stand, as another version of it; the old one is kept.",
-        default="",
-        is_shared=True,
-    ),
-    ConfigurableFieldSpec(
-        id="on_disconnect",
-        annotation=Annotated[Any, WithJsonSchema({"type": "string", "enum": ["", *ON_DISCONNECT]})],
-        name="On disconnect",
-        description="What becomes of the turn when nobody listens any more; the server's own setting if it is empty.",
-        default="",
-        is_shared=True,
-    ),
-]
 
 
 @dataclass(slots=True)
@@ -106,7 +71,7 @@ def is_ai(message: Any) -> bool:
     return isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk)
 
 
-class ChainWithHistory(RunnableWithMessageHistory):
+class ChainWithHistory(RunnableFace):
     """A runnable whose turns are kept, for each `user_id` and `session_id` of the config.
 
     It takes and gives what LangChain's class documents: messages, or a dictionary with messages under
@@ -122,6 +87,12 @@ class ChainWithHistory(RunnableWithMessageHistory):
 
     limit_s: float | None = None
     """How long a turn may take; None: as long as the rules say."""
+
+    recall: Recall | None = None
+    """Where earlier exchanges are looked for that bear on the question; None: where the rules say."""
+
+    notes: bool = False
+    """Whether the model is shown the notes about the user."""
 
     unheard: tuple[type[BaseCallbackHandler], ...] = ()
     """Callback handlers whose findings nobody reads: they are not called."""
@@ -142,6 +113,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
         output_type: Any = None,
         memory: bool = True,
         limit_s: float | None = None,
+        recall: Recall | None = None,
+        notes: bool = False,
         unheard: tuple[type[BaseCallbackHandler], ...] = (),
     ) -> None:
         def get_session_history(user_id: str, session_id: str) -> SessionHistory:
@@ -163,6 +136,8 @@ class ChainWithHistory(RunnableWithMessageHistory):
             chain_name=chain_name,
             memory=memory,
             limit_s=limit_s,
+            recall=recall,
+            notes=notes,
             unheard=unheard,
         )
 
@@ -237,32 +212,73 @@ class ChainWithHistory(RunnableWithMessageHistory):
         place = self._place(config)
         new = self._new_turn(input, config)
         config, notes, note = self._with_callbacks(self._with_traces(config, place))
-        call = Call(None, config, note)
-
-        def generate(turn: OpenTurn) -> AsyncGenerator[Any, None]:
-            self._prepare(call, input, turn.past, new.input)
-            if redaction is not None:
-                redaction.hide(call.given.past)
-            return run(call)
-
-        def replay(turn: Turn) -> AsyncGenerator[Any, None]:
-            return self._replay(turn, input, config, streaming=streaming)
-
-        def record(output: Any, cut: bool) -> Recorded:
-            output = output if cut or call.state is None else call.state
-            return noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
-
+        call, showing = Call(None, config, note), self._showing(place, new)
+        speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
         return self.turns.start(
             *place,
             new,
-            Speech(generate, replay, record),
+            speech,
             limit_s=self.limit_s,
             streaming=streaming,
             gated=redaction is None,
             on_disconnect=configurable.get("on_disconnect") or None,
             if_last=configurable.get("if_last"),
+            window_tokens=showing.fit.window if showing is not None else None,
         )
+
+    def _speech(
+        self,
+        call: Call,
+        input: Any,
+        new: NewTurn,
+        run: Run,
+        showing: Showing | None,
+        notes: ModelNotes | None,
+        redaction: Redaction | None,
+        *,
+        streaming: bool,
+    ) -> Speech:
+        """What the turn does: what the wrapped runnable says, shown the past, and how that goes on the record."""
+
+        def speak(past: list[BaseMessage]) -> AsyncGenerator[Any, None]:
+            self._prepare(call, input, past, new.input)
+            if redaction is not None:
+                redaction.hide(call.given.past)
+            return run(call)
+
+        def generate(turn: OpenTurn) -> AsyncGenerator[Any, None]:
+            if showing is None:
+                return speak([])
+            return speaking(showing, turn, speak, lambda: notes is not None and notes.heard)
+
+        def replay(turn: Turn) -> AsyncGenerator[Any, None]:
+            return self._replay(turn, input, call.config, streaming=streaming)
+
+        def record(output: Any, cut: bool) -> Recorded:
+            output = output if cut or call.state is None else call.state
+            done = noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
+            return done if showing is None else self._counted(done, showing, new, cut=cut)
+
+        return Speech(generate, replay, record)
+
+    def _showing(self, place: tuple[str, str | None], new: NewTurn) -> Showing | None:
+        user_id, session_id = place
+        if session_id is None:
+            return None
+        recall = self.turns.rules.recall if self.recall is None else self.recall
+        fit = self.turns.fits.of(self.bound)
+        return Showing(self.turns.store, user_id, session_id, fit, new.input, recall=recall, notes=self.notes)
+
+    def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
+        """The output with what it counts in a window, and with what was recalled; the model's own count is heeded."""
+        if done.usage is not None and not cut and not is_graph(self.bound):  # a graph asks more than once
+            showing.fit.count(self.chain_name, showing.prompt_tokens(), done.usage["input_tokens"])
+        whole = estimate_tokens(new.input) + done.tokens
+        done = replace(done, tokens=max(0, min(whole, showing.fit.turn) - new.tokens))
+        if showing.recalled:
+            return replace(done, details={**done.details, "recalled": showing.recalled})
+        return done
 
     def _place(self, config: RunnableConfig) -> tuple[str, str | None]:
         """Whose turn it is, and in which session; in none, if the chain does not remember."""
@@ -279,9 +295,10 @@ class ChainWithHistory(RunnableWithMessageHistory):
         if not self.memory:
             return NewTurn(input=[], chain=self.chain_name)
         configurable = config.get("configurable", {})
-        turn_id, version_of = (_id_or_none(configurable, name) for name in ("turn_id", "version_of"))
+        turn_id, version_of = (id_or_none(configurable, name) for name in ("turn_id", "version_of"))
         messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
-        tokens = estimate_tokens(messages)
+        # No more than its share: what is longer is shown shortened, once it is past.
+        tokens = min(estimate_tokens(messages), self.turns.fits.of(self.bound).turn // 2)
         if turn_id is None:
             return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
         return NewTurn(
@@ -298,8 +315,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
         if not self.memory:
             call.value = well_formed(input)
             return
-        _check_tool_messages(past, new)
-        shown = [well_formed(with_id(message)) for message in fit_to_show(past, new)]
+        shown = [well_formed(with_id(message)) for message in past]
         said = [well_formed(message) for message in new]
         call.given = Given(shown, said)
         call.value = self._with_past(fields_of(input), shown, said)
@@ -454,7 +470,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
                 except Exception as error:  # noqa: BLE001 - raised or returned below
                     outcomes[place] = error
 
-        sessions = _by_session([merge_configs(self.config, one) for one in configs])
+        sessions = by_session([merge_configs(self.config, one) for one in configs])
         each = self.turns.shares.rules.each  # more of them would only wait, and fill the user's line
         limit = min(each, configs[0].get("max_concurrency") or each) if configs else None
         await gather_with_concurrency(limit, *(run_session(places) for places in sessions))
@@ -485,89 +501,3 @@ class ChainWithHistory(RunnableWithMessageHistory):
             async for event in events:
                 event["data"] = redaction.clean(event["data"])
                 yield event
-
-    # The rest of a runnable's face goes through the methods above, not past them to the wrapped runnable.
-
-    @override
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return run_blocking(lambda: self.ainvoke(input, config, **kwargs))
-
-    @override
-    def batch(
-        self,
-        inputs: list[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[Any]:
-        return run_blocking(lambda: self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs))
-
-    @override
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        chunks = self.astream(input, config, **kwargs)
-        nothing = object()
-
-        async def following() -> Any:
-            return await anext(chunks, nothing)
-
-        try:
-            while (chunk := run_blocking(following)) is not nothing:
-                yield chunk
-        finally:
-            run_blocking(chunks.aclose)  # type: ignore[attr-defined]  # an async generator, declared as an iterator
-
-    @override
-    def transform(self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        return Runnable.transform(self, input, config, **kwargs)
-
-    @override
-    def atransform(
-        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        return Runnable.atransform(self, input, config, **kwargs)
-
-    @override
-    def batch_as_completed(self, *args: Any, **kwargs: Any) -> Any:
-        return Runnable.batch_as_completed(self, *args, **kwargs)
-
-    @override
-    def abatch_as_completed(self, *args: Any, **kwargs: Any) -> Any:
-        return Runnable.abatch_as_completed(self, *args, **kwargs)
-
-    @override
-    def stream_events(self, *args: Any, **kwargs: Any) -> Any:
-        return Runnable.stream_events(self, *args, **kwargs)
-
-
-def _id_or_none(configurable: dict[str, Any], name: str) -> str | None:
-    return check_id(configurable[name], name) if configurable.get(name) else None
-
-
-def check_batch(size: int, most: int) -> None:
-    """Raises `InvalidInput` for a batch that is too large."""
-    if size > most:
-        raise InvalidInput(f"A batch has at most {most} inputs (RECOLLECT_MAX_BATCH): send several of them.")
-
-
-def _by_session(configs: Sequence[RunnableConfig]) -> list[list[int]]:
-    """The places of the configs, those of one session together; refuses a turn_id that is given twice."""
-    sessions: dict[str, list[int]] = {}
-    named: set[tuple[str, str]] = set()
-    for place, config in enumerate(configs):
-        configurable = config.get("configurable", {})
-        session_id, turn_id = str(configurable.get("session_id")), configurable.get("turn_id")
-        if turn_id and (session_id, turn_id) in named:
-            raise InvalidInput("Give each input of a batch a turn_id of its own: a list of configs, one for each.")
-        named.add((session_id, str(turn_id)))
-        sessions.setdefault(session_id, []).append(place)
-    return list(sessions.values())
-
-
-def _check_tool_messages(past: Sequence[BaseMessage], new: Sequence[BaseMessage]) -> None:
-    """A tool's result has to answer a call of the last reply: else it is a forged one."""
-    last = past[-1] if past else None
-    calls = {call["id"] for call in last.tool_calls} if isinstance(last, AIMessage) else set()
-    for message in new:
-        if message.type == "tool" and getattr(message, "tool_call_id", None) not in calls:
-            raise InvalidInput("A tool message answers a tool call of the reply before it: there is no such call.")

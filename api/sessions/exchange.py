@@ -24,6 +24,7 @@ from pydantic import (
 
 from api.sessions.models import Body, Id, Title, TurnId, time_of
 from histories.base import (
+    MOST_TOKENS,
     Session,
     Turn,
     TurnDetails,
@@ -192,7 +193,8 @@ class ExchangedTurn(Body):
             kind=self.kind,
             details=cast(TurnDetails, self.details),
         )
-        return replace(turn, tokens=estimate_tokens([*self.input, *self.output])) if turn.shown else turn
+        tokens = min(estimate_tokens([*self.input, *self.output]), MOST_TOKENS)
+        return replace(turn, tokens=tokens) if turn.shown else turn
 
 
 class Conversation(Body):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from histories import codec
-from histories.base import HistoryDamaged, InvalidCursor, Page, Recalled, Session, Turn, TurnStatus
+from histories.base import HistoryDamaged, InvalidCursor, Page, Session
 from histories.files.disk import Disk
 from histories.files.folders import File, Folder, Folders, log_names
 from histories.files.log import Backward, Log
 from histories.files.records import Sums
 from histories.files.words import traces_of, words_of
-from histories.search import Text, hits, rank
+from histories.search import Text, hits
 
 
 def session_entry(log: Log) -> Session:
@@ -135,33 +134,3 @@ def _texts(log: Log) -> list[Text[str]]:
     """What was said in each turn of the shown line, oldest first."""
     turns = [entry.turn() for entry in log.entries()]
     return [Text(turn.turn_id, codec.text_of([*turn.input, *turn.output])) for turn in reversed(turns)]
-
-
-def recall_in(
-    disk: Disk, folder: int, query: str, *, only: str | None, exclude: Collection[tuple[str, str]], limit: int
-) -> list[Recalled]:
-    """The complete turns of shown lines that bear on the query, best first: of the session in that file, or of all."""
-    found: dict[tuple[str, str], Turn] = {}
-    for name in log_names(folder) if only is None else [f"{only}.jsonl"]:
-        for session, turn in _complete_turns(disk, folder, name):
-            found[session, turn.turn_id] = turn
-    texts = [Text(key, codec.text_of([*turn.input, *turn.output])) for key, turn in found.items()]
-    ranked = [(key, score) for key, score in rank(query, texts) if key not in exclude]
-    return [Recalled(key[0], found[key], score) for key, score in ranked[:limit]]
-
-
-def _complete_turns(disk: Disk, folder: int, name: str) -> list[tuple[str, Turn]]:
-    try:
-        log = Log(disk, disk.open(folder, name, os.O_RDONLY))
-    except FileNotFoundError:
-        return []
-    try:
-        if log.is_empty():
-            return []
-        session = str(log.head()["session"])
-        turns = (entry.turn() for entry in log.entries() if entry.status is TurnStatus.COMPLETE)
-        return [(session, turn) for turn in turns]
-    except HistoryDamaged:
-        return []
-    finally:
-        log.close()

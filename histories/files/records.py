@@ -56,6 +56,8 @@ class Entry:
     record: dict[str, Any]
     end: dict[str, Any] | None
     gone: Sequence[int] = ()
+    end_at: int = 0
+    """The offset of the end's record."""
 
     @property
     def turn_id(self) -> str:

@@ -40,11 +40,12 @@ from histories.files.flock import NotNow
 from histories.files.folders import Folders, log_names
 from histories.files.history import FileHistory
 from histories.files.idle import present, remove_leftovers, remove_session, while_idle
-from histories.files.listing import find_sessions, find_user, parse_cursor, recall_in
+from histories.files.listing import find_sessions, find_user, parse_cursor
 from histories.files.names import file_name
 from histories.files.notes import NOTES, read_notes, write_notes
 from histories.files.open_sessions import OpenSession, OpenSessions
 from histories.files.place import Place
+from histories.files.recall import Said
 from histories.files.records import damaged
 from histories.files.rewrite import tidy
 from histories.files.threads import Threads
@@ -76,6 +77,7 @@ class FileStore(HistoryStore):
         self.offsets: dict[str, int] = {}
         """Of the records of turns that run in this process: a retry of the same turn_id has another one."""
         self.trees, self.open_sessions, self.folders = Trees(), OpenSessions(), Folders()
+        self.said = Said(self.disk)
         self._threads: Threads | None = None
         self._guard = threading.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -238,7 +240,7 @@ class FileStore(HistoryStore):
 
         def find() -> list[Recalled]:
             with present(self, user) as folder:
-                return recall_in(self.disk, folder, query, only=only, exclude=exclude, limit=limit)
+                return self.said.recall(folder, query, only=only, exclude=exclude, limit=limit)
 
         try:
             return await self.call(find)

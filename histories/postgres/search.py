@@ -25,7 +25,7 @@ from histories.postgres.rows import (
     unpack,
     words_of,
 )
-from histories.search import Text, rank, snippet, words
+from histories.search import Text, rank, snippet, terms, words
 from histories.waiting import WaitQueue
 
 _WAIT_S: Final = 5.0
@@ -76,7 +76,7 @@ class Search:
         limit: int,
     ) -> list[Recalled]:
         """The turns that bear on the query, best first."""
-        wanted = queries(user_id, query, prefixes=False)
+        wanted = queries(user_id, " ".join(terms(query)), prefixes=True)
         if not wanted:
             return []
         params = {

@@ -18,7 +18,7 @@ from typing import Final
 from histories.base import Hit, Recalled, Session, SessionNotFound, TurnNotFound, TurnStatus
 from histories.redis.history import NEWEST, RedisHistory
 from histories.redis.records import read_text
-from histories.search import Text, fold, hits, rank, words
+from histories.search import Text, fold, hits, rank, terms, words
 
 _KEPT: Final = 32 * 1024 * 1024
 """How many characters of texts a process keeps."""
@@ -84,7 +84,7 @@ class Texts:
         limit: int,
     ) -> list[Recalled]:
         """The complete turns of these sessions that bear on the query, best first."""
-        wanted, loop = set(words(query)), asyncio.get_running_loop()
+        wanted, loop = set(terms(query)), asyncio.get_running_loop()
         until, texts = loop.time() + _RECALL_S, list[Text[tuple[RedisHistory, str]]]()
         for history, session in sessions:
             for one in reversed(await self._line(history, session, until)):
@@ -104,13 +104,14 @@ class Texts:
 
     async def _line(self, history: RedisHistory, session: Session, until: float) -> Sequence[_Said]:
         """The texts of the shown line, or as many of the newest of them as can be read until then."""
-        line = self._lines.pop(history.key, None)
+        name = f"{history.key}\0{session.created_at}"  # a later session of the same name is another one
+        line = self._lines.pop(name, None)
         self._size -= line.size if line is not None else 0
         if line is None or line.updated_at != session.updated_at:
             line = await _renewed(history, session, line, until)
         if line.older:
             line = await _extended(history, line, until)
-        self._lines[history.key] = line
+        self._lines[name] = line
         self._size += line.size
         while self._size > _KEPT and len(self._lines) > 1:
             self._size -= self._lines.popitem(last=False)[1].size

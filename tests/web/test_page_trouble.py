@@ -165,8 +165,8 @@ def test_the_whole_page_is_at_most_60_kilobytes(server: Here) -> None:
 def test_chains_tell_how_they_are_talked_to(server: Here) -> None:
     with server.client() as client:
         cards = client.get("/chains").json()
-        assert [card["name"] for card in cards] == ["chat", "tutor"]
-        for card in cards:
+        assert [card["name"] for card in cards] == ["agent", "chat", "tutor"]
+        for card in cards[1:]:  # the agent takes messages, under no key
             assert card["input_key"] in client.get(card["input_schema"]).json()["properties"]
             assert client.get(card["playground"], follow_redirects=True).status_code == 200
 

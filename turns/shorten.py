@@ -1,0 +1,125 @@
+"""What a model is shown of long turns: no turn takes more than its share, and each says what is left out of it.
+
+What is shown of a turn follows from the turn and its share alone: it is the same in each prompt, so that the prompt
+caches of model servers stay warm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from histories.base import ShownTurn, estimate_tokens, text_tokens
+
+_LEAST_LEVEL: Final = 60
+"""A message that is cut to less tells nothing: before that, tool steps are left out."""
+
+
+def fitting(turns: Sequence[ShownTurn], *, limit: int, share: int) -> list[list[BaseMessage]]:
+    """The newest turns within `limit` tokens, none above `share`. The last one is always there, if only in part."""
+    shown: list[list[BaseMessage]] = []
+    left = limit
+    for turn in reversed(turns):
+        messages = shortened(turn.messages, share if shown else min(share, max(limit, _LEAST_LEVEL)))
+        left -= estimate_tokens(messages)
+        if left < 0 and shown:
+            break
+        shown.append(messages)
+    return shown[::-1]
+
+
+def shortened(messages: Sequence[BaseMessage], share: int) -> list[BaseMessage]:
+    """The messages of a turn within about `share` tokens: long ones are cut in their middle.
+
+    Where they are too many for that, tool calls are left out with their results, the oldest first; never those of the
+    last reply, which may still be answered.
+    """
+    sizes = [estimate_tokens([message]) for message in messages]
+    if sum(sizes) <= share:
+        return list(messages)
+    kept, dropped = list(messages), 0
+    while _level(sizes, share) < _LEAST_LEVEL and (steps := _first_steps(kept)) is not None:
+        dropped += steps.stop - steps.start
+        del kept[steps], sizes[steps]
+    level = max(_level(sizes, share), 8)
+    shown = [_cut(one, level) if size > level else one for one, size in zip(kept, sizes, strict=True)]
+    if dropped and shown:
+        shown[0] = _with_note(
+            shown[0], f"[… {dropped:,} messages with tool calls and their results are left out here …]"
+        )
+    return shown
+
+
+def _level(sizes: Sequence[int], share: int) -> int:
+    """To how many tokens the larger messages have to be cut, so that all together come to the share."""
+    left, ordered = share, sorted(sizes)
+    for place, size in enumerate(ordered):
+        level = left // (len(ordered) - place)
+        if size > level:
+            return level
+        left -= size
+    return max(sizes, default=0)
+
+
+def _first_steps(messages: Sequence[BaseMessage]) -> slice | None:
+    """The oldest reply with tool calls, and their results."""
+    for place, message in enumerate(messages):
+        if isinstance(message, AIMessage) and message.tool_calls:
+            end = place + 1
+            while end < len(messages) and isinstance(messages[end], ToolMessage):
+                end += 1
+            return slice(place, end) if end < len(messages) else None
+    return None
+
+
+def _cut(message: BaseMessage, level: int) -> BaseMessage:
+    content: Any = message.content
+    if isinstance(content, list):
+        room = level // max(1, len(content))
+        content = [_cut_part(part, room) for part in content]
+    else:
+        content = cut_text(content, level)
+    changes: dict[str, Any] = {"content": content}
+    if isinstance(message, ToolMessage):
+        changes["artifact"] = None
+    if isinstance(message, AIMessage) and message.tool_calls:
+        calls = [
+            {**call, "args": _cut_args(call["args"], level // len(message.tool_calls))} for call in message.tool_calls
+        ]
+        told = {key: value for key, value in message.additional_kwargs.items() if key != "tool_calls"}
+        changes |= {"tool_calls": calls, "additional_kwargs": told}
+    return message.model_copy(update=changes)
+
+
+def _cut_part(part: Any, room: int) -> Any:
+    if isinstance(part, str):
+        return cut_text(part, room)
+    if isinstance(part.get("text"), str):
+        return {**part, "text": cut_text(part["text"], room)}
+    if room >= 800 or part.get("type") in ("tool_use", "tool_call", "function_call"):
+        return part
+    return {"type": "text", "text": f"[one {part.get('type', 'part')} is left out here]"}
+
+
+def _cut_args(args: dict[str, Any], level: int) -> dict[str, Any]:
+    room = level // max(1, len(args))
+    return {name: cut_text(value, room) if isinstance(value, str) else value for name, value in args.items()}
+
+
+def cut_text(text: str, level: int) -> str:
+    """The beginning and the end of a text, within about so many tokens, and between them what was left out."""
+    tokens = text_tokens(text)
+    if tokens <= level or len(text) <= 80:
+        return text
+    kept = max(16, int(len(text) * max(0, level - 14) / tokens))
+    head = kept * 2 // 3
+    gone = len(text) - kept
+    return f"{text[:head]}\n[… {gone:,} characters are left out here …]\n{text[len(text) - (kept - head) :]}"
+
+
+def _with_note(message: BaseMessage, note: str) -> BaseMessage:
+    content: Any = message.content
+    content = f"{content}\n{note}" if isinstance(content, str) else [*content, {"type": "text", "text": note}]
+    return message.model_copy(update={"content": content})
