@@ -48,6 +48,8 @@ from histories.errors import TurnNotFound as TurnNotFound
 from histories.errors import TurnRunning as TurnRunning
 from histories.gate import Attempt as Attempt
 from histories.gate import Gate as Gate
+from histories.journal import CRASHED as CRASHED
+from histories.journal import text_lengths as text_lengths
 from histories.model import Event as Event
 from histories.model import Failure as Failure
 from histories.model import Feedback as Feedback

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from histories.base import Event, OpenTurn, TurnDetails, jsonable
-from histories.journal import text_lengths
+from histories.base import Event, OpenTurn, TurnDetails, jsonable, text_lengths
 from turns.merging import merged
 
 log = logging.getLogger("recollect.turns")
@@ -94,7 +93,7 @@ class Voice:
             return TurnDetails()
         details = TurnDetails(events=len(self.chunks))
         lengths = text_lengths(self.data(0, len(self.chunks)))
-        if lengths is not None:
+        if lengths:
             details["lengths"] = lengths
         return details
 
