@@ -121,13 +121,13 @@ class OpenTurn(ABC):
         finally:
             self.gate.close(self.key)
 
+    @abstractmethod
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
         """Appends events, of which `first` is the number of the first one."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _end(self, reply: Reply) -> None:
         """Writes the end and frees the session among all processes. Is not cancelled, and called once."""
-        raise NotImplementedError
 
 
 class SessionHistory(BaseChatMessageHistory, ABC):
@@ -198,21 +198,22 @@ class SessionHistory(BaseChatMessageHistory, ABC):
             raise TurnRunning
         return turn if turn.status is TurnStatus.COMPLETE else None
 
+    @abstractmethod
     async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
         """Begins the turn for who is first in line in this process: waits for those of others until the deadline.
 
         Cancelled, or when it raises, it leaves nothing that is held, and no turn that is not interrupted.
         """
-        raise NotImplementedError
 
     async def stop(self) -> bool:
         """Asks for the running turn to be stopped, wherever it runs. False when none runs. `SessionNotFound`."""
         return self.gate.stop(self.key) or await self._ask_stop()
 
+    @abstractmethod
     async def _ask_stop(self) -> bool:
         """Asks the process that runs a turn of this session to stop it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
         """What a running turn says, from the event after that number on: as it comes, some at a time.
 
@@ -222,7 +223,6 @@ class SessionHistory(BaseChatMessageHistory, ABC):
 
         Raises: `StoreUnavailable`.
         """
-        raise NotImplementedError
 
     # The record.
 
@@ -240,9 +240,9 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         Raises: `InvalidCursor` for a `before` that is not one.
         """
 
+    @abstractmethod
     async def turn(self, turn_id: str) -> Turn:
         """The turn of that id, shown or not. `TurnNotFound`; `SessionNotFound`."""
-        raise NotImplementedError
 
     # Changes of the record. Those that take turns away are refused while a turn runs.
 
@@ -250,9 +250,9 @@ class SessionHistory(BaseChatMessageHistory, ABC):
     async def rename(self, title: str) -> None:
         """Gives the session a title (1 to 200 characters), while a turn runs, too. `SessionNotFound`."""
 
+    @abstractmethod
     async def feedback(self, turn_id: str, feedback: Feedback) -> None:
         """Puts what the user thinks of a reply on the record, while a turn runs, too. `TurnNotFound`."""
-        raise NotImplementedError
 
     @abstractmethod
     async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
@@ -263,13 +263,14 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
         """
 
+    @abstractmethod
     async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
         """Shows the line on which that version of a turn stands, with what followed it when it was last shown.
 
         Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
         """Forgets one turn, shown or not; what followed it follows what was before it.
 
@@ -277,7 +278,6 @@ class SessionHistory(BaseChatMessageHistory, ABC):
 
         Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
         """
-        raise NotImplementedError
 
     @abstractmethod
     async def fork(self, session_id: str, turn_id: str) -> None:
@@ -371,6 +371,7 @@ class HistoryStore(ABC):
         beginning of one that was said. `hits` of each session are turns in which they stand. `InvalidCursor`.
         """
 
+    @abstractmethod
     async def recall(
         self,
         user_id: str,
@@ -387,15 +388,14 @@ class HistoryStore(ABC):
 
         Raises: `StoreUnavailable`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def notes(self, user_id: str) -> list[Note]:
         """The user's notes, oldest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
         """Puts these in the place of all notes of the user."""
-        raise NotImplementedError
 
     @abstractmethod
     def users(self) -> AsyncIterator[str]:

@@ -77,7 +77,7 @@ SESSION_SPECS = [
     ),
     ConfigurableFieldSpec(
         id="on_disconnect",
-        annotation=Annotated[Any, WithJsonSchema({"enum": ["", *ON_DISCONNECT]})],
+        annotation=Annotated[Any, WithJsonSchema({"type": "string", "enum": ["", *ON_DISCONNECT]})],
         name="On disconnect",
         description="What becomes of the turn when nobody listens any more; the server's own setting if it is empty.",
         default="",
@@ -254,6 +254,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
             Speech(generate, replay, record),
             limit_s=self.limit_s,
             streaming=streaming,
+            gated=redaction is None,
             on_disconnect=configurable.get("on_disconnect") or None,
             if_last=configurable.get("if_last"),
         )

@@ -163,7 +163,7 @@ def test_a_model_that_fails_in_mid_reply_fails_a_call_that_waits_for_the_whole(
 def test_a_reply_without_words_is_a_reply(
     alice: httpx.Client, stub: OpenAIStub, behaviour: Behaviour, way: str
 ) -> None:
-    session = f"{behaviour} {way}"[-100:]
+    session = f"{behaviour.refuse} {behaviour.null} {behaviour.n} {way}"
     stub.behave(behaviour)
     assert said(call(alice, "one", session, way=way), way) == ""
     assert [turn["status"] for turn in turns_of(alice, session)] == ["complete"]
@@ -315,7 +315,7 @@ def settled(client: httpx.Client, session: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def patient(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
-    with serve_here(tmp_path_factory.mktemp("stop"), openai_base_url=stub.base_url) as server:
+    with serve_here(tmp_path_factory.mktemp("stop"), openai_base_url=stub.base_url, on_disconnect="stop") as server:
         yield server
 
 

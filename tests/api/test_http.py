@@ -133,7 +133,7 @@ def test_the_schemas_show_the_session_and_not_the_user(alice: httpx.Client, chai
     assert {answer.status_code for answer in schemas.values()} == {200}
     assert set(schemas["input"].json()["properties"]) >= {"input"}
     configurable = next(iter(schemas["config"].json()["$defs"].values()))
-    assert set(configurable["properties"]) == {"session_id", "turn_id"}
+    assert set(configurable["properties"]) == {"session_id", "turn_id", "version_of", "on_disconnect"}
     assert {one["type"] for one in configurable["properties"].values()} == {"string"}
     for answer in schemas.values():
         assert "user_id" not in answer.text

@@ -26,8 +26,6 @@ from histories.base import (
 )
 from tests.stores import Stores, all_turns, begun, replied, said, talk
 
-pytestmark = pytest.mark.usefixtures("keeps_all")
-
 WITHIN_S = 10
 
 

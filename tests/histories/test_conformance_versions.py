@@ -17,8 +17,6 @@ from histories.base import (
 )
 from tests.stores import FAILED, Stores, all_turns, begun, replied, said, talk, texts
 
-pytestmark = pytest.mark.usefixtures("keeps_all")
-
 
 async def shown(history: SessionHistory) -> list[str]:
     return texts([turn.input[0] for turn in await all_turns(history)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -283,6 +283,14 @@ class _FullTurn(OpenTurn):
 
     @override
     async def end(self, reply: Reply) -> None:
+        await self._end(reply)
+
+    @override
+    async def _journal(self, first: int, events: Sequence[bytes]) -> None:
+        await self._turn.journal(events)
+
+    @override
+    async def _end(self, reply: Reply) -> None:
         await self._turn.end(Reply(status=TurnStatus.INTERRUPTED))
         raise StoreFull("The disk is full.")
 
