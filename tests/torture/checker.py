@@ -44,7 +44,7 @@ class Verdict:
         kinds = ("lost", "torn", "out of order", "crossed", "misheard")
         counts = ", ".join(f"{self.found[kind]} {kind}" for kind in kinds)
         watched = f"{self.watched} watched to their end, {self.gone_on_with} of them over several connections"
-        return f"{self.acknowledged} acknowledged turns in {self.sessions} sessions, {watched}: {counts}"
+        return f"{self.acknowledged} acknowledged turns in {self.sessions} sessions: {counts}; {watched}"
 
 
 async def check(store: HistoryStore, told: Iterable[Told], watched: Sequence[Watched] = ()) -> Verdict:
