@@ -9,6 +9,9 @@ shown, to the user and to the model. All the rest is still there, and can be cho
 
 What all stores do alike stands here, in methods that are public and concrete. A store fills in the hooks, whose names
 begin with an underscore.
+
+Its words stand in modules of their own (errors, model, codec, gate, journal, open_turn, window), and are named here,
+too: who uses a store imports `histories.base`, and nothing behind it.
 """
 
 from __future__ import annotations
@@ -69,65 +72,8 @@ from histories.model import Usage as Usage
 from histories.model import check_id as check_id
 from histories.model import now as now
 from histories.model import title_of as title_of
+from histories.open_turn import OpenTurn as OpenTurn
 from histories.window import estimate_tokens as estimate_tokens
-
-
-class OpenTurn(ABC):
-    """A turn that runs. Its session belongs to it until `end` returns or raises."""
-
-    turn_id: str
-    window: Sequence[ShownTurn] = ()
-    """The turns that the model is to be shown, oldest first."""
-
-    gate: Gate
-    key: str
-    _is_over = False
-    _events = 0
-
-    @property
-    def past(self) -> list[BaseMessage]:
-        """The messages of the window, oldest first."""
-        return [message for turn in self.window for message in turn.messages]
-
-    async def journal(self, events: Sequence[bytes]) -> None:
-        """Puts what the turn has said meanwhile where every process that shares the store can read it.
-
-        * Each event is JSON in UTF-8 on one line, with no NUL: a text, a message or a part of one as pydantic dumps it,
-          or any other value. They are numbered in the order in which they come, from 0.
-        * On return they survive the death of this process. A power cut may cost them; never the reply once it ended.
-        * They are gone when the turn has ended: its record is the truth then.
-        * Calls of one turn come one after the other.
-
-        Raises: `StoreUnavailable` (the turn may go on, and its end is recorded all the same), `TurnLost`.
-        """
-        if self._is_over:
-            raise TurnLost("This turn has ended already.")
-        first, self._events = self._events, self._events + len(events)
-        await see_through(self._journal(first, events))
-
-    async def end(self, reply: Reply) -> None:
-        """Makes the reply durable and frees the session.
-
-        * Runs to its end even if the caller is cancelled meanwhile.
-        * Whatever it raises, the session is free again, and the record then shows this turn as interrupted.
-
-        Raises: `StoreUnavailable` or one of its kinds; `TurnLost` if it has ended already.
-        """
-        if self._is_over:
-            raise TurnLost("This turn has ended already.")
-        self._is_over = True
-        try:
-            await see_through(self._end(reply))
-        finally:
-            self.gate.close(self.key)
-
-    @abstractmethod
-    async def _journal(self, first: int, events: Sequence[bytes]) -> None:
-        """Appends events, of which `first` is the number of the first one."""
-
-    @abstractmethod
-    async def _end(self, reply: Reply) -> None:
-        """Writes the end and frees the session among all processes. Is not cancelled, and called once."""
 
 
 class SessionHistory(BaseChatMessageHistory, ABC):
@@ -168,13 +114,9 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         """
         gate, key = self.gate, self.key
         attempt = Attempt(new, asyncio.get_running_loop().time() + wait_s, window_tokens, on_stop, if_last)
-        try:
-            await gate.queue.enter(key, 0)
-        except TimeoutError:
-            recorded = await self._answered(new.turn_id) if new.given else None
-            if recorded is not None:
-                return recorded
-            await gate.enter(key, wait_s)
+        recorded = await self._wait_in_line(new, wait_s)
+        if recorded is not None:
+            return recorded
         try:
             begun = await self._begin(attempt)
         except BaseException:
@@ -185,6 +127,17 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         else:
             gate.open(key, attempt)
         return begun
+
+    async def _wait_in_line(self, new: NewTurn, wait_s: float) -> Turn | None:
+        """Returns when no turn of this process is before it; with its own turn, if that is complete meanwhile."""
+        try:
+            await self.gate.queue.enter(self.key, 0)
+        except TimeoutError:
+            recorded = await self._answered(new.turn_id) if new.given else None
+            if recorded is not None:
+                return recorded
+            await self.gate.enter(self.key, wait_s)
+        return None
 
     async def _answered(self, turn_id: str) -> Turn | None:
         """The turn of that id, if it is complete. Raises `TurnRunning` if it runs, wherever it does."""

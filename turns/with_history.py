@@ -41,7 +41,7 @@ from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
 from turns.rules import ON_DISCONNECT, Speech
 from turns.run import Turns
-from turns.schemas import named_schema, taking_messages
+from turns.schemas import named_schema, taking_messages, with_form_of
 from turns.shown import Redaction, well_formed
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
@@ -177,6 +177,11 @@ class ChainWithHistory(RunnableWithMessageHistory):
             *(SESSION_SPECS if self.memory else ()),
             *(spec for spec in self.bound.config_specs if spec.id not in own),
         ]
+
+    @override
+    def config_schema(self, *, include: Sequence[str] | None = None) -> type[BaseModel]:
+        """What LangServe reads a config by; what is for traces is taken, but no field of a form."""
+        return with_form_of(super().config_schema(include=include), "configurable")
 
     @property
     @override

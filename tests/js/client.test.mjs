@@ -189,7 +189,8 @@ test("sessions: list, rename, fork, rewind, export, import, delete", async () =>
 
 test("who am I, which chains are there, and how they are asked", async () => {
   assert.deepEqual(await alice.me(), { user_id: "alice" });
-  assert.deepEqual((await alice.chains()).map(({ name }) => name), ["agent", "chat", "tutor"]);
+  const names = (await alice.chains()).map(({ name }) => name);
+  assert.ok(names.includes("chat") && names.includes("tutor"), names.join());
   assert.ok((await alice.inputSchema("tutor")).properties.ability);
   assert.deepEqual(await alice.render(["*x*"]), ["<p><em>x</em></p>\n"]);
 });

@@ -18,6 +18,7 @@ from histories.files import store as filesystem
 from histories.files.disk import Disk
 from histories.files.store import FileStore
 from tests.failing_disk import FailingDisk, SmallDisk
+from tests.proofs import proves
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts
 
 
@@ -146,6 +147,7 @@ class _Run:
         await self.sound.close()
 
 
+@proves("G2")
 @pytest.mark.parametrize("keeps_open", [False, True], ids=["opens files each time", "keeps files open"])
 @pytest.mark.parametrize(
     ("code", "for_good"),
@@ -206,6 +208,7 @@ def _mount(folder: Path, options: str) -> bool:
     return False
 
 
+@proves("G2")
 async def test_a_full_disk_keeps_all_earlier_turns_and_works_again_when_there_is_room(small: tuple[Path, Disk]) -> None:
     folder, disk = small
     store = FileStore(folder, disk=disk)

@@ -12,6 +12,7 @@ from histories.base import (
 )
 from histories.redis.store import RedisStore
 from tests.histories.redis.servers import REPLY, begun, opened, queue_of, record
+from tests.proofs import proves
 from tests.redis_holder import USER, whole_turn
 from tests.redis_server import RedisServer
 from tests.stores import until
@@ -38,6 +39,7 @@ async def test_a_reply_is_saved_by_a_redis_that_comes_back_and_nobody_takes_its_
     ]
 
 
+@proves("G2")
 async def test_a_reply_that_no_redis_comes_back_for_is_an_error(server: RedisServer) -> None:
     async with opened(server.url, save_limit_s=0.3) as store:
         turn = await begun(store)

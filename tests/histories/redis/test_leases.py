@@ -19,11 +19,13 @@ from histories.base import (
 )
 from histories.redis.store import RedisStore
 from tests.histories.redis.servers import REPLY, begun, dead_turn, holder, opened, queue_of, record
+from tests.proofs import proves
 from tests.redis_holder import USER
 from tests.redis_server import RedisServer
 from tests.stores import all_turns, talk, texts, until
 
 
+@proves("G3")
 async def test_a_holder_paused_for_longer_than_its_lease_never_writes(server: RedisServer, store: RedisStore) -> None:
     async with holder(server.url) as other:
         assert await other.ask("begin s theirs") == "begun"

@@ -19,6 +19,7 @@ from histories.base import (
 from histories.memory import MemoryStore
 from histories.redis.store import RedisStore
 from tests.histories.redis.servers import REPLY, begun
+from tests.proofs import proves
 from tests.redis_holder import USER, whole_turn
 from tests.redis_server import RedisServer
 from tests.stores import all_turns, said, talk, texts
@@ -37,6 +38,7 @@ async def test_a_turn_takes_two_round_trips(server: RedisServer, store: RedisSto
         assert calls() - before == 2
 
 
+@proves("G9")
 async def test_a_turn_of_a_long_history_reads_its_window_alone(server: RedisServer, store: RedisStore) -> None:
     long = "x" * 500
     turns = [
