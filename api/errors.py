@@ -37,6 +37,7 @@ from histories.base import (
 )
 from turns.connection import Connection, connection
 from turns.errors import (
+    BegunAnew,
     ChainFailed,
     InvalidInput,
     MessageTooLong,
@@ -65,6 +66,7 @@ STATUS: dict[type[BaseException], int] = {
     SessionBusy: 409,
     TurnStopped: 409,
     WrongChain: 409,
+    BegunAnew: 409,
     TurnTooLong: 503,
     ShuttingDown: 503,
     LineFull: 429,

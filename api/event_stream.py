@@ -1,4 +1,7 @@
-"""A turn as server-sent events: `metadata`, `data` with the number of each as its id, then `end`."""
+"""A turn as server-sent events: `metadata`, `data` with the number of each as its id, then `end`.
+
+A second `metadata`, `{"restart": true}`, tells that what follows stands in the place of all `data` before it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from histories.base import Event
+from turns.watch import Whole
+
+_RESTART = b'event: metadata\r\ndata: {"restart": true}\r\n\r\n'
 
 
 class EventStream(Response):
@@ -33,9 +39,8 @@ class EventStream(Response):
         async with aclosing(self._events) as events:
             async for some in events:
                 body = b"".join(b"id: %d\r\nevent: data\r\ndata: %s\r\n\r\n" % (one.seq, one.data) for one in some)
-                if some:
-                    body, head = head + body, b""
-                await send(
-                    {"type": "http.response.body", "body": body or b": still running\r\n\r\n", "more_body": True}
-                )
+                if isinstance(some, Whole):
+                    body = _RESTART + body
+                body, head = head + (body or b": still running\r\n\r\n"), b""
+                await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": head + b"event: end\r\n\r\n", "more_body": False})

@@ -88,7 +88,7 @@ def settled(events: Sequence[bytes]) -> Reply:
     output = recovered(events)
     details = TurnDetails(finish_reason=CRASHED, events=len(events))
     lengths = text_lengths(events)
-    if lengths is not None:
+    if lengths:
         details["lengths"] = lengths
     status = TurnStatus.INTERRUPTED
     tokens = min(estimate_tokens(output), MOST_TOKENS)
@@ -99,19 +99,26 @@ def _kind(events: Sequence[bytes]) -> str:
     return "text" if all(event.startswith(b'"') for event in events) else "message"
 
 
-def text_lengths(events: Iterable[bytes]) -> list[int] | None:
-    """How many characters of the reply's text each event brought; None if it brought anything but text.
+def text_lengths(events: Iterable[bytes]) -> list[int]:
+    """How many characters of the reply's text each event brought, up to the first that brought anything else.
 
     So the rest of a reply can be told to who has heard some of its events, when only the record is left.
     """
     lengths = list[int]()
     for event in events:
-        value = json.loads(event)
-        text = value.get("content") if isinstance(value, dict) and value.get("type") == "AIMessageChunk" else value
-        if not isinstance(text, str) or (isinstance(value, dict) and value.get("tool_call_chunks")):
-            return None
+        text = _text_alone(json.loads(event))
+        if text is None:
+            break
         lengths.append(len(text))
     return lengths
+
+
+def _text_alone(value: Any) -> str | None:
+    """The text of an event that says nothing else; None of any other."""
+    if isinstance(value, dict) and value.get("type") == "AIMessageChunk":
+        more = any(value.get(key) for key in ("tool_call_chunks", "additional_kwargs", "usage_metadata"))
+        value = None if more or "finish_reason" in (value.get("response_metadata") or {}) else value.get("content")
+    return value if isinstance(value, str) else None
 
 
 def recovered(events: Sequence[bytes]) -> list[BaseMessage]:

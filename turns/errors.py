@@ -43,5 +43,12 @@ class RecordedFailure(ChainError):
         self.status_code = status_code
 
 
+class BegunAnew(ChainError):
+    """The turn that was followed has ended, and another try of the same name has taken its place."""
+
+    def __init__(self) -> None:
+        super().__init__("This turn was begun anew meanwhile: follow it from its beginning.")
+
+
 class OwnerDied(ChainError):
     """The server that ran the turn died in the midst of it."""

@@ -94,7 +94,7 @@ class Voice:
             return TurnDetails()
         details = TurnDetails(events=len(self.chunks))
         lengths = text_lengths(self.data(0, len(self.chunks)))
-        if lengths is not None:
+        if lengths:
             details["lengths"] = lengths
         return details
 

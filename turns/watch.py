@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from histories.base import CRASHED, Event, SessionHistory, Turn, TurnStatus
 from turns import voice
-from turns.errors import OwnerDied, RecordedFailure, ShuttingDown, TurnStopped
+from turns.errors import BegunAnew, OwnerDied, RecordedFailure, ShuttingDown, TurnStopped
 from turns.outputs import output_of
 from turns.run import Turns
 from turns.voice import Encode
@@ -21,16 +21,22 @@ _AGAIN_S = 0.05
 """How soon a turn is looked at again whose events have ended, while its end is not on the record yet."""
 
 
+class Whole(list[Event]):
+    """All that a turn has said, in the place of what was heard of it."""
+
+
 async def watch(
-    turns: Turns, user_id: str, session_id: str, turn_id: str, *, after: int = -1
+    turns: Turns, user_id: str, session_id: str, turn_id: str, *, after: int = -1, turn: Turn | None = None
 ) -> AsyncGenerator[Sequence[Event], None]:
     """What a turn says, from the event after that number on: from wherever it runs, and then from its record.
+    `turn` is what its record has just told.
 
     * An empty list comes now and then, to show that the watch lives.
+    * What can't be gone on with comes as a `Whole`, the last of all.
     * It ends when the turn has ended well, or was stopped on purpose.
 
     Raises: `TurnNotFound`, `SessionNotFound`; what kept the turn from its end, as its own client was told;
-    `ShuttingDown` when this server is about to end and the turn runs on another one.
+    `BegunAnew`; `ShuttingDown` when this server is about to end and the turn runs on another one.
     """
     run = turns.find(user_id, session_id, turn_id)
     if run is not None:
@@ -39,14 +45,16 @@ async def watch(
                 yield some
         return
     history = turns.store.history(user_id, session_id)
-    turn = await history.turn(turn_id)
+    turn = turn or await history.turn(turn_id)
     while turn.status is TurnStatus.RUNNING:
         async with aclosing(_elsewhere(turns, history, turn_id, after)) as events:
             async for some in events:
                 after = some[-1].seq if some else after
                 yield some
         await asyncio.sleep(_AGAIN_S)
-        turn = await history.turn(turn_id)
+        begun_at, turn = turn.started_at, await history.turn(turn_id)
+        if turn.started_at != begun_at:
+            raise BegunAnew
     yield rest_of(turn, after, turns.encode)
     raise_failure(turn)
 
@@ -100,7 +108,7 @@ async def ended(turns: Turns, user_id: str, session_id: str, turn_id: str) -> Tu
 def rest_of(turn: Turn, after: int, encode: Encode) -> Sequence[Event]:
     """What a turn that has ended has to say to who has heard its events up to a number: at most one event.
 
-    Of text it is what is missing. Of other outputs, which can't be cut, it is the whole one, for who has not heard all.
+    Of text it is what is missing. What can't be cut comes as a `Whole` to who has heard some of it.
     """
     if not turn.output and "value" not in turn.details:
         return []
@@ -110,14 +118,23 @@ def rest_of(turn: Turn, after: int, encode: Encode) -> Sequence[Event]:
     output = output_of(turn, None)
     if isinstance(output, AIMessage):
         output = AIMessageChunk(**output.model_dump(exclude={"type"}))
-    lengths = turn.details.get("lengths")
-    if after >= 0 and lengths is not None:
-        heard = sum(lengths[: after + 1])
-        if isinstance(output, str):
-            output = output[heard:]
-        elif isinstance(output, AIMessageChunk) and isinstance(output.content, str):
-            output = output.model_copy(update={"content": output.content[heard:]})
-    return [Event(count - 1, _one_line(encode(output)))]
+    if after < 0:
+        return [Event(count - 1, _one_line(encode(output)))]
+    rest = _after(output, turn.details.get("lengths", [])[: after + 1], after + 1)
+    if rest is None:
+        return Whole([Event(count - 1, _one_line(encode(output)))])
+    return [Event(count - 1, _one_line(encode(rest)))]
+
+
+def _after(output: Any, lengths: Sequence[int], heard: int) -> str | AIMessageChunk | None:
+    """What is left of a text, or of a message of text, after so many events; None if that can't be told."""
+    if len(lengths) < heard:
+        return None
+    if isinstance(output, str):
+        return output[sum(lengths) :]
+    if isinstance(output, AIMessageChunk) and isinstance(output.content, str):
+        return output.model_copy(update={"content": output.content[sum(lengths) :]})
+    return None
 
 
 def _one_line(data: bytes) -> bytes:

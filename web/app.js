@@ -30,7 +30,8 @@ let poll = 0;
 // The conversation that is open.
 
 function conversation(id) {
-  return new Conversation(api, kept, id, { changed, trouble: (sentence) => id === open?.id && banner(sentence) });
+  const trouble = (sentence) => id === open?.id && banner(sentence);
+  return new Conversation(api, kept, id, { changed, trouble, failed: (error) => run(Promise.reject(error)) });
 }
 
 /** The place of a conversation in this page's address. */
@@ -56,7 +57,9 @@ async function openFromAddress() {
 }
 
 async function openConversation(id) {
+  open?.leave();
   const opened = (open = id === null ? conversation(newId()) : running.get(id) ?? conversation(id));
+  opened.joins = true;
   banner(null);
   drawer(false);
   composer.open(id);

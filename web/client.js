@@ -21,7 +21,7 @@ export class RecollectError extends Error {
   }
 }
 
-/** The server can't be reached, or a stream broke off. With a `turn`, the same call can be made again safely. */
+/** The server can't be reached, for longer than a stream is waited for. With a `turn`, the same call can be made again safely. */
 export class ConnectionLost extends Error {
   constructor(cause) {
     super("The connection was lost.", { cause });
@@ -48,8 +48,12 @@ export function textOf(output) {
 }
 
 export class Recollect {
-  /** `url`: where the server is. `key`: an API key or JWT, if there is no cookie. `fetch`: another one than the platform's. */
-  constructor({ url = new URL("../", import.meta.url).href, key = null, fetch = null } = {}) {
+  /**
+   * `url`: where the server is. `key`: an API key or JWT, if there is no cookie. `fetch`: another one than the platform's.
+   * A stream that is lost is taken up again so many times in a row (`tries`), and one that is silent for `silentMs` is lost.
+   */
+  constructor({ url = new URL("../", import.meta.url).href, key = null, fetch = null, tries = TRIES, silentMs = SILENT_MS } = {}) {
+    Object.assign(this, { tries, silentMs });
     this.url = url.endsWith("/") ? url : `${url}/`;
     this.headers = key === null ? {} : { Authorization: `Bearer ${key}` };
     this.fetch = fetch ?? ((...args) => globalThis.fetch(...args));
@@ -59,35 +63,41 @@ export class Recollect {
   /**
    * A chain's whole output. `session` names the conversation. With a `turn` (see `newId`) a call can be repeated: if it
    * was answered before, the same answer comes back. `versionOf` names a turn in whose place it stands. `config` is the rest of LangServe's config; `signal` aborts.
+   * In the `background` the turn goes on by itself, and what comes back is `{session_id, turn_id}`: see `turn` and `watch`.
    */
-  async invoke(chain, input, { session, turn, versionOf, config, signal } = {}) {
-    const body = { input, config: withSession(config, session, turn, versionOf) };
-    return (await this.json("POST", `${path(chain)}/invoke`, { body, signal })).output;
+  async invoke(chain, input, { session, turn, versionOf, background = false, config, signal } = {}) {
+    const body = { input, config: withSession(config, { session, turn, versionOf }) };
+    const answer = await this.json("POST", `${path(chain)}/invoke`, { body, signal, prefer: background && "respond-async" });
+    return background ? answer : answer.output;
+  }
+
+  /** One turn as the record has it: `{turn_id, status, input, output, …}`. `wait`: so many seconds for it to end, at most. */
+  turn(session, turn, { wait, signal } = {}) {
+    return this.json("GET", placeOf(session, turn), { query: { wait }, signal });
   }
 
   /**
-   * A chain's output, in chunks, as it is said: an async iterator. To leave the loop, or to abort the `signal`, is to
-   * leave the conversation: the server then keeps what was said so far. Throws RecollectError for what the server
-   * says went wrong, also midway, and ConnectionLost if the stream ends before its end.
+   * A chain's output, in chunks, as it is said: an async iterator. A stream that is lost midway is taken up again where
+   * it was lost, on whichever server answers. To leave the loop, or to abort the `signal`, is to leave the conversation:
+   * `onDisconnect` says what becomes of the turn then: "grace", "stop" or "finish". Throws RecollectError for what the
+   * server says went wrong, also midway, and ConnectionLost if the server can't be reached (any more).
+   *
+   * `lost(error)` is called when the stream is lost, and `lost(null)` when it goes on. `restarted()` tells that the next
+   * chunk stands in the place of all before it, as it does for an output that can't be cut; without it, that is an error.
    */
-  async *stream(chain, input, { session, turn, versionOf, config, signal } = {}) {
-    const leave = new AbortController();
-    const either = signal ? AbortSignal.any([signal, leave.signal]) : leave.signal;
-    const body = { input, config: withSession(config, session, turn, versionOf) };
-    const response = await this.request("POST", `${path(chain)}/stream`, { body, signal: either });
-    try {
-      for await (const { event, data } of events(response.body, signal)) {
-        if (event === "data") yield JSON.parse(data);
-        else if (event === "end") return;
-        else if (event === "error") {
-          const { status_code: status, message } = JSON.parse(data);
-          throw new RecollectError(status, message);
-        }
-      }
-      throw new ConnectionLost();
-    } finally {
-      leave.abort();
-    }
+  async *stream(chain, input, { session, turn = newId(), versionOf, onDisconnect, config, ...how } = {}) {
+    const body = { input, config: withSession(config, { session, turn, versionOf, onDisconnect }) };
+    const ask = (signal) => this.request("POST", `${path(chain)}/stream`, { body, signal });
+    yield* heard(this, { session, turn, ask, ...how });
+  }
+
+  /**
+   * What a turn says, wherever it was started: from its beginning, or from the event after the number `after` on. With
+   * `live`, nothing if it does not run. `signal`, `lost`, `restarted`: see `stream`.
+   */
+  async *watch(session, turn, { after = -1, live, ...how } = {}) {
+    const ask = (signal) => this.request("GET", `${placeOf(session, turn)}/stream`, { query: { after, live }, signal });
+    yield* heard(this, { session, turn, ask, after, ...how });
   }
 
   /** The chains that answer here: `[{name, description, input_key, playground, input_schema}]`. */
@@ -127,11 +137,12 @@ export class Recollect {
   }
 
   /** One request; the response, if it is a good one. */
-  async request(method, where, { body, query, signal, keepalive, ifMatch } = {}) {
+  async request(method, where, { body, query, signal, keepalive, ifMatch, prefer } = {}) {
     const url = new URL(where, this.url);
     for (const [name, value] of Object.entries(query ?? {})) if (value != null && value !== "") url.searchParams.set(name, value);
     const headers = { Accept: "application/json, text/event-stream", ...this.headers };
     if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (prefer) headers.Prefer = prefer;
     if (ifMatch) headers["If-Match"] = `"${encodeURIComponent(ifMatch)}"`;
     let response;
     try {
@@ -233,12 +244,12 @@ class Sessions {
 }
 
 const path = encodeURIComponent;
+const placeOf = (session, turn) => `sessions/${path(session)}/turns/${path(turn)}`;
 
-function withSession(config = {}, session, turn, versionOf) {
-  const named = { ...config.configurable, session_id: session };
-  if (versionOf !== undefined) named.version_of = versionOf;
-  if (turn !== undefined) named.turn_id = turn;
-  return { ...config, configurable: named };
+/** What JSON leaves out, being undefined, is not sent. */
+function withSession(config = {}, { session, turn, versionOf, onDisconnect }) {
+  const named = { session_id: session, turn_id: turn, version_of: versionOf, on_disconnect: onDisconnect };
+  return { ...config, configurable: { ...config.configurable, ...JSON.parse(JSON.stringify(named)) } };
 }
 
 /** Who aborts knows it: that error is passed on as it is. */
@@ -251,28 +262,139 @@ function sentence(detail) {
   return detail.map(({ loc, msg }) => `${(loc ?? []).slice(1).join(".")}: ${msg}`).join("; ");
 }
 
-/** The server-sent events of a body. */
-async function* events(body, signal) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+const TRIES = 12;
+const SILENT_MS = 35_000; // the server shows every 15 s that it is there
+const PAUSE_MS = { first: 250, longest: 15_000 };
+const PASSING = [429, 502, 503, 504];
+
+/** The chunks of a turn, over as many connections as it takes. `ask` opens the first one. */
+async function* heard(client, { session, turn, ask, after = -1, signal, lost = () => {}, restarted = null }) {
+  let [last, startedAt, failures, missing] = [after, undefined, 0, false];
+  let resumable = false; // once the server has answered, and as long as it numbers what it says
+  const again = (signal) => client.request("GET", `${placeOf(session, turn)}/stream`, { query: { after: last, started_at: startedAt }, signal });
   for (;;) {
-    let read;
+    const line = new Line(client.silentMs, signal);
     try {
-      read = await reader.read();
-    } catch (error) {
-      throw lost(error, signal);
-    }
-    if (read.done) return;
-    const blocks = (rest + read.value).split(/\r\n\r\n|\n\n/);
-    rest = blocks.pop();
-    for (const block of blocks) {
-      const found = { event: "message", data: [] };
-      for (const line of block.split(/\r\n|\n/)) {
-        const [, field, value] = line.match(/^([^:]*): ?(.*)$/s) ?? [];
-        if (field === "data") found.data.push(value);
-        else if (field === "event") found.event = value;
+      const response = await (last > after ? again : ask)(line.signal);
+      resumable = session !== undefined;
+      if (response.status === 204) return;
+      for await (const { event, data, id } of events(response.body, line)) {
+        if (missing) lost(null);
+        missing = false;
+        if (event === "end") return;
+        if (event === "error") throw told(data);
+        const value = data && JSON.parse(data);
+        if (event === "metadata") {
+          startedAt = value.started_at ?? startedAt;
+          if (value.restart && !restarted) throw new RecollectError(409, "What was said before can't be gone on with: ask for the turn again.");
+          if (value.restart) restarted();
+        } else failures = 0;
+        if (event === "data" && !(id <= last)) {
+          last = id ?? last;
+          resumable &&= id !== undefined;
+          yield value;
+        }
       }
-      yield { event: found.event, data: found.data.join("\n") };
+      throw new ConnectionLost();
+    } catch (caught) {
+      if (signal?.aborted) throw signal.reason;
+      const error = line.dead ? new ConnectionLost(caught) : caught;
+      if (!resumable || ++failures > client.tries || !(await isPassing(client, session, turn, error))) throw error;
+      if (!missing) lost(error);
+      missing = true;
+      line.end();
+      await pause(failures, error.retryAfter, signal);
+    } finally {
+      line.end();
     }
   }
+}
+
+/** Whether another try may go on with the turn. A server that ends tells those who watch a turn of another one to come back. */
+async function isPassing(client, session, turn, error) {
+  if (error instanceof ConnectionLost) return true;
+  if (!(error instanceof RecollectError) || !PASSING.includes(error.status)) return false;
+  if (!error.midway) return true;
+  return error.status === 503 && client.turn(session, turn).then(({ status }) => status === "running", (problem) => problem instanceof ConnectionLost);
+}
+
+function told(data) {
+  const { status_code: status, message } = JSON.parse(data);
+  return Object.assign(new RecollectError(status, message), { midway: true });
+}
+
+/** One connection: dead when nothing comes for too long, when the network has changed, and when nobody listens. */
+class Line {
+  dead = false;
+  #over = new AbortController();
+  #leave = () => this.#over.abort(this.outer.reason);
+  #cut = () => {
+    this.dead = true;
+    this.#over.abort();
+  };
+
+  constructor(silentMs, outer) {
+    Object.assign(this, { silentMs, outer, signal: this.#over.signal });
+    if (outer?.aborted) this.#leave();
+    outer?.addEventListener("abort", this.#leave);
+    globalThis.addEventListener?.("online", this.#cut);
+    this.lives();
+  }
+
+  lives() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(this.#cut, this.silentMs);
+  }
+
+  end() {
+    clearTimeout(this.timer);
+    this.outer?.removeEventListener("abort", this.#leave);
+    globalThis.removeEventListener?.("online", this.#cut);
+    this.#over.abort();
+  }
+}
+
+/** Some time, longer with each failure and never the same for all; while the browser is offline, until it is not. */
+function pause(failures, retryAfter, signal) {
+  const longest = Math.min(PAUSE_MS.first * 2 ** (failures - 1), PAUSE_MS.longest);
+  const ms = Math.max(longest * (0.5 + Math.random() / 2), (retryAfter ?? 0) * 1000);
+  return new Promise((done, left) => {
+    const go = () => {
+      globalThis.removeEventListener?.("online", go);
+      signal?.removeEventListener("abort", leave);
+      clearTimeout(timer);
+      done();
+    };
+    const leave = () => (go(), left(signal.reason));
+    const timer = setTimeout(() => globalThis.navigator?.onLine !== false && go(), ms);
+    globalThis.addEventListener?.("online", go);
+    signal?.addEventListener("abort", leave);
+  });
+}
+
+/** The server-sent events of a body. */
+async function* events(body, line) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  line.signal.addEventListener("abort", () => reader.cancel().catch(() => {}));
+  let rest = "";
+  for (;;) {
+    const read = await reader.read().catch((error) => Promise.reject(new ConnectionLost(error)));
+    if (read.done) return;
+    line.lives();
+    const blocks = (rest + read.value).split(/\r\n\r\n|\n\n/);
+    rest = blocks.pop();
+    for (const block of blocks) yield* eventOf(block);
+  }
+}
+
+/** The event of a block of lines; none if it is a comment. */
+function* eventOf(block) {
+  const found = { event: "message", data: [], id: undefined };
+  for (const line of block.split(/\r\n|\n/)) {
+    const [, field, value] = line.match(/^([^:]*): ?(.*)$/s) ?? [];
+    if (field === "data") found.data.push(value);
+    else if (field === "event") found.event = value;
+    else if (field === "id") found.id = Number(value);
+  }
+  yield { ...found, data: found.data.join("\n") };
 }

@@ -15,11 +15,16 @@ export class Conversation {
   stopping = false;
   leaving = new Set(); // turns that are deleted unless a person takes it back
   known = false; // whether the server has this session
+  joins = false; // whether a turn is followed here that was asked for elsewhere
   #loads = 0;
+  #joined = null; // what lets go of the turn that is followed
 
-  /** `changed(conversation)` is called after each change, `trouble(sentence or null)` while the server can't be reached. */
-  constructor(api, kept, id, { changed, trouble }) {
-    Object.assign(this, { api, kept, id, changed: () => changed(this), trouble });
+  /**
+   * `changed(conversation)` is called after each change, `trouble(sentence or null)` while the server can't be reached,
+   * and `failed(error)` when what was begun here by itself has failed.
+   */
+  constructor(api, kept, id, { changed, trouble, failed }) {
+    Object.assign(this, { api, kept, id, changed: () => changed(this), trouble, failed });
   }
 
   /** All that is to be shown, oldest first. */
@@ -57,6 +62,51 @@ export class Conversation {
     this.recorded = [...this.recorded.slice(0, Math.max(0, overlap)), ...page.turns];
     this.#recall();
     this.changed();
+    this.#join();
+  }
+
+  /** Follows the turn that runs, if it was asked for elsewhere: before a reload, in another tab, on another device. */
+  async #join() {
+    if (!this.joins || this.live !== null || !this.busyElsewhere) return;
+    const turn = (this.live = { ...this.recorded.at(-1), live: new Parts() });
+    const { signal } = (this.#joined = new AbortController());
+    this.changed();
+    let error = null;
+    try {
+      await this.#follow(turn, this.api.watch(this.id, turn.turn_id, { signal, ...this.#over(turn) }));
+    } catch (caught) {
+      error = caught.midway ? null : caught; // how the turn has ended is on its record
+    }
+    this.trouble(null);
+    if (error === null) await this.load().catch(this.failed);
+    this.#joined = this.live = null;
+    this.stopping = false;
+    this.changed();
+    if (error === null) this.#join();
+    else if (!signal.aborted) this.failed(error);
+  }
+
+  /** Follows no turn any more that was asked for elsewhere. */
+  leave() {
+    this.joins = false;
+    this.#joined?.abort();
+  }
+
+  /** Shows what a stream says of a turn. */
+  async #follow(turn, stream) {
+    for await (const chunk of stream) {
+      this.trouble(null);
+      turn.live.add(chunk);
+      this.changed();
+    }
+  }
+
+  /** How a stream is told here that goes over several connections. */
+  #over(turn) {
+    return {
+      lost: (error) => this.trouble(error && `${error.message} Trying again…`),
+      restarted: () => (turn.live = new Parts()),
+    };
   }
 
   /** Brings a question back that was not sent: it is kept until the record has it. */
@@ -124,6 +174,7 @@ export class Conversation {
     this.live = sent ? null : { ...turn, status: "unsent" };
     this.stopping = false;
     this.changed();
+    this.#join();
   }
 
   #keep({ turn_id: turnId, chain, asked, input }, why) {
@@ -214,11 +265,8 @@ export class Conversation {
 
   async #hear(turn, input) {
     turn.live = new Parts();
-    for await (const chunk of this.api.stream(turn.chain, input, { session: this.id, turn: turn.turn_id, versionOf: turn.versionOf })) {
-      this.trouble(null);
-      turn.live.add(chunk);
-      this.changed();
-    }
+    const how = { session: this.id, turn: turn.turn_id, versionOf: turn.versionOf, ...this.#over(turn) };
+    await this.#follow(turn, this.api.stream(turn.chain, input, how));
   }
 
   /** Waits until the server is back and does not run the turn any more: is it answered, or to be asked again? */

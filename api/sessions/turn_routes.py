@@ -9,10 +9,11 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from api.event_stream import EventStream
-from api.sessions.models import SessionPath, TurnInfo, TurnPath, turn_info
+from api.sessions.models import SessionPath, TurnInfo, TurnPath, time_of, turn_info
 from api.sessions.routes import json_of, problems
 from auth.middleware import current_user
 from histories.base import InvalidCursor, TurnStatus
+from turns.errors import BegunAnew
 from turns.run import Turns
 from turns.watch import ended, watch
 
@@ -30,6 +31,7 @@ def router(turns: Turns) -> APIRouter:
     events: dict[int | str, dict[str, Any]] = {
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
         204: {"description": "With `live`: the turn does not run."},
+        409: {"description": "The turn was begun anew since `started_at`."},
     }
     routes.add_api_route("/{turn_id}/stream", one.stream, methods=["GET"], responses={**events, **found})
     return routes
@@ -66,6 +68,7 @@ class _Turns:
         after: Annotated[int | None, Query(ge=-1, description="The number of the last event that was heard.")] = None,
         live: Annotated[bool, Query(description="Answer 204 if the turn does not run.")] = False,
         last_event_id: Annotated[str | None, Header(description="The same as `after`, as browsers send it.")] = None,
+        started_at: Annotated[str | None, Query(description="As `metadata` said; 409 if it was begun anew.")] = None,
     ) -> Response:
         """What the turn says, as on the chain's own `/stream`: from the beginning, or after an event.
 
@@ -73,12 +76,14 @@ class _Turns:
         """
         if after is None and last_event_id:
             after = _number(last_event_id)
-        if self._turns.find(user, session_id, turn_id) is None:
-            turn = await self._turns.store.history(user, session_id).turn(turn_id)
-            if live and turn.status is not TurnStatus.RUNNING:
-                return Response(status_code=204)
-        metadata = {"run_id": str(uuid4()), "session_id": session_id, "turn_id": turn_id}
-        heard = watch(self._turns, user, session_id, turn_id, after=-1 if after is None else after)
+        turn = await self._turns.store.history(user, session_id).turn(turn_id)
+        if live and turn.status is not TurnStatus.RUNNING:
+            return Response(status_code=204)
+        began = time_of(turn.started_at)
+        if started_at not in (None, "", began):
+            raise BegunAnew
+        metadata = {"run_id": str(uuid4()), "session_id": session_id, "turn_id": turn_id, "started_at": began}
+        heard = watch(self._turns, user, session_id, turn_id, after=-1 if after is None else after, turn=turn)
         return EventStream(metadata, heard)
 
 

@@ -46,5 +46,13 @@ def test_a_turn_whose_owner_died_is_interrupted_with_what_it_said() -> None:
 def test_only_of_text_is_it_known_how_much_each_event_brought() -> None:
     chunk = {"type": "AIMessageChunk", "content": "ab"}
     assert text_lengths([json.dumps(chunk).encode(), b'"c"']) == [2, 1]
-    assert text_lengths([json.dumps({**chunk, "tool_call_chunks": [{}]}).encode()]) is None
-    assert text_lengths([b"1"]) is None
+    others: list[dict[str, object]] = [
+        {"tool_call_chunks": [{}]},
+        {"additional_kwargs": {"reasoning_content": "a"}},
+        {"usage_metadata": {"input_tokens": 1}},
+        {"response_metadata": {"finish_reason": "stop"}},
+        {"content": [{"type": "image"}]},
+    ]
+    for other in others:
+        assert text_lengths([b'"c"', json.dumps({**chunk, **other}).encode(), b'"d"']) == [1]
+    assert text_lengths([b"1"]) == []

@@ -17,6 +17,7 @@ from histories import open_store
 from tests.torture import peer
 from tests.torture.checker import Verdict, check, check_peer
 from tests.torture.clients import Client
+from tests.torture.watchers import Watcher
 from tests.torture.world import ROOT, Hand, Server, StoreServer, serve_model, store_server
 
 
@@ -44,9 +45,12 @@ async def torture(
         await asyncio.gather(*(server.ready() for server in servers))
         until = time.monotonic() + args.minutes * 60
         clients = [Client(f"c{n}", Random(random.random()), keys, args.sessions) for n in range(args.clients)]
+        count = 0 if args.peer else args.watchers
+        watchers = [Watcher(Random(random.random()), keys, clients) for _ in range(count)]
         hand = Hand(Random(random.random()), servers, own)
         urls = [server.url for server in servers]
-        await asyncio.gather(hand.run(until, args.every), *(client.run(urls, until) for client in clients))
+        people: list[Client | Watcher] = [*clients, *watchers]
+        await asyncio.gather(hand.run(until, args.every), *(one.run(urls, until) for one in people))
     finally:
         for server in servers:
             server.kill()
@@ -56,7 +60,7 @@ async def torture(
     else:
         store = open_store(store_url, default_dir=str(folder / "histories"))
         try:
-            verdict = await check(store, all_told)
+            verdict = await check(store, all_told, [one for watcher in watchers for one in watcher.watched])
         finally:
             await store.close()
     return verdict, hand, Counter(outcome for told in all_told for outcome in told.outcomes)
@@ -70,6 +74,7 @@ def main() -> int:
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="of each server")
     parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--watchers", type=int, default=24, help="who follow turns of others, from any server")
     parser.add_argument("--sessions", type=int, default=8, help="of each of three users")
     parser.add_argument("--every", type=float, default=2.5, help="seconds between two strikes, about")
     parser.add_argument(

@@ -6,13 +6,15 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from histories.base import HistoryStore, Turn, TurnStatus
 from tests.torture import peer
 from tests.torture.clients import Told
+from tests.torture.watchers import Watched
 
 _ANSWER = re.compile(r"(?P<word>\S+) after (?P<before>\S+) of \d+")
 
@@ -26,6 +28,10 @@ class Verdict:
 
     acknowledged: int = 0
     sessions: int = 0
+    watched: int = 0
+    """Turns that a watcher heard to the end, and that are on the record as it heard them."""
+    gone_on_with: int = 0
+    """So many of them over more than one connection."""
     found: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -35,17 +41,52 @@ class Verdict:
             self.notes.append(f"{kind}: {note}")
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.found[kind]} {kind}" for kind in ("lost", "torn", "out of order", "crossed"))
-        return f"{self.acknowledged} acknowledged turns in {self.sessions} sessions: {counts}"
+        kinds = ("lost", "torn", "out of order", "crossed", "misheard")
+        counts = ", ".join(f"{self.found[kind]} {kind}" for kind in kinds)
+        watched = f"{self.watched} watched to their end, {self.gone_on_with} of them over several connections"
+        return f"{self.acknowledged} acknowledged turns in {self.sessions} sessions: {counts}; {watched}"
 
 
-async def check(store: HistoryStore, told: Iterable[Told]) -> Verdict:
+async def check(store: HistoryStore, told: Iterable[Told], watched: Sequence[Watched] = ()) -> Verdict:
     """The verdict on all sessions that were talked in."""
     verdict, deadline = Verdict(), time.monotonic() + _LEASES_END_S
     for (user, session), mine in _by_session(told).items():
         verdict.sessions += 1
-        _check_session(verdict, f"{user}.{session}.", mine, await _record(store, user, session, deadline))
+        record = await _record(store, user, session, deadline)
+        _check_session(verdict, f"{user}.{session}.", mine, record)
+        _check_heard(verdict, mine, record)
+        _check_watched(verdict, [one for one in watched if (one.user, one.session) == (user, session)], record)
     return verdict
+
+
+def _check_heard(verdict: Verdict, told: list[Told], record: list[Turn]) -> None:
+    """What a client was sent in its last try is on the record, also if it was not told the end."""
+    turns = {turn.turn_id: turn for turn in record}
+    for one in told:
+        if one.heard and (turn := turns.get(one.turn_id)) is not None and not _text(turn).startswith(one.heard):
+            verdict.blame("lost", f"{one.turn_id} is {_text(turn)!r}; its client was sent {one.heard!r}")
+
+
+def _check_watched(verdict: Verdict, watched: list[Watched], record: list[Turn]) -> None:
+    """What a watcher has put together is the reply, or a prefix of it whose end it was told."""
+    turns = {(turn.turn_id, turn.started_at): turn for turn in record}
+    for one in watched:
+        for fault in one.faults:
+            verdict.blame("misheard", f"{one.turn_id}: {fault}")
+        turn = turns.get((one.turn_id, datetime.fromisoformat(one.started_at)))
+        if turn is None or not one.end:
+            continue  # another try has taken its place, or the watcher gave up
+        reply = _text(turn)
+        is_whole = one.end == "end" or "died" in one.end  # who is told of a crash has heard all that is left
+        if not (one.text == reply if is_whole else reply.startswith(one.text)):
+            verdict.blame("misheard", f"{one.turn_id}: {one.text!r} is not {reply!r}; it was told {one.end!r}")
+            continue
+        verdict.watched += 1
+        verdict.gone_on_with += one.connections > 1
+
+
+def _text(turn: Turn) -> str:
+    return "".join(str(message.text) for message in turn.output)
 
 
 def check_peer(folder: Path, told: Iterable[Told]) -> Verdict:
@@ -124,7 +165,7 @@ def _check_turn(verdict: Verdict, prefix: str, turn: Turn) -> None:
 
 
 def _said(turn: Turn) -> dict[str, str]:
-    text = "".join(str(message.text) for message in turn.output)
+    text = _text(turn)
     match = _ANSWER.match(text)
     return match.groupdict() if match else {"word": text, "before": "nothing"}
 
@@ -137,7 +178,7 @@ def _check_acknowledged(verdict: Verdict, told: list[Told], record: list[Turn], 
         if place is None or record[place].status is not TurnStatus.COMPLETE:
             status = "absent" if place is None else record[place].status
             verdict.blame("lost", f"{one.turn_id} is {status}; its client was told {one.outcomes}")
-        elif "".join(str(message.text) for message in record[place].output) != one.reply:
+        elif _text(record[place]) != one.reply:
             verdict.blame("torn", f"{one.turn_id}: its client was told {one.reply!r}")
     # What was acknowledged before another turn was sent stands before it.
     standing = sorted((places[one.turn_id], one) for one in acknowledged if one.turn_id in places)

@@ -21,6 +21,8 @@ class Told:
     first_sent: float = 0.0
     acknowledged: float | None = None
     reply: str | None = None
+    heard: str = ""
+    """What the last try of all was sent, as far as it came."""
     attempts: int = 0
     outcomes: list[str] = field(default_factory=list)
 
@@ -45,10 +47,10 @@ class Client:
         word = f"{user}.{session}.{self.name}-{number}"
         told = Told(user, session, turn_id=f"t-{self.name}-{number}", word=word)
         self.told.append(told)
-        fault = random.choices(["", " [[fail 500]]", " [[cut 2]]", " [[slow 0.05]]"], [90, 3, 3, 4])[0]
+        fault = random.choices(["", " [[fail 500]]", " [[cut 2]]", " [[slow 0.15]]"], [80, 3, 3, 14])[0]
         told.first_sent = time.monotonic()
         for _ in range(6):
-            told.attempts += 1
+            told.attempts, told.heard = told.attempts + 1, ""
             way = random.choices([self._invoke, self._stream, self._leave], [55, 40, 5])[0]
             try:
                 reply = await way(http, random.choice(urls), told, word + fault)
@@ -84,6 +86,7 @@ class Client:
                             break
                     elif name == "data" and event == "data":
                         said += json.loads(value)
+                        told.heard = said
             else:
                 await response.aread()
         finally:

@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import ask, chromium, person, replies
+from tests.browser import ask, chromium, person
 from tests.live_server import ROOT, Here, Live, langserve_warns, serve_here, start
 from tests.openai_stub import OpenAIStub
 
@@ -72,23 +72,6 @@ def take_in(server: Live, *conversations: dict[str, Any]) -> None:
     with server.client() as client:
         for one in conversations:
             assert client.post("/sessions/import", json=one).status_code == 201
-
-
-def test_a_reload_in_the_middle_of_a_reply_keeps_what_was_said(
-    browser: Browser, server: Here, stub: OpenAIStub
-) -> None:
-    with person(browser, server) as alice:
-        gate = stub.pause_after(3)
-        ask(alice.page, "long story", wait=False)
-        gate.wait()
-        expect(alice.page.locator(".reply .words")).to_have_text(re.compile("^You said"))
-        alice.page.reload()
-        expect(alice.page.get_by_text("Interrupted")).to_be_visible()
-        assert replies(alice.page)[0].startswith("You said")
-        gate.release()
-        alice.page.get_by_role("button", name="Try again").click()
-        expect(alice.page.locator(".reply .rendered")).to_contain_text("I have seen 1 user messages")
-        expect(alice.page.locator("#turns > li")).to_have_count(1)
 
 
 def test_a_server_that_was_killed_and_came_back_answers_what_it_was_asked(
