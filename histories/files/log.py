@@ -92,15 +92,15 @@ class Log:
 
         `gone`: the offsets of turns that one after `before` replaced.
         """
-        lines, end, gone, whole = Backward(self, before), None, gone or set(), False
-        while (found := lines.previous()) is not None:
+        lines, end, gone, whole, stop = Backward(self, before), None, gone or set(), False, 0
+        while (after := lines.end) and (found := lines.previous()) is not None:
             offset, record = found
             gone.update(record.get("gone", ()))
             if record["r"] == "end" and "to" in record and not whole:
                 lines.jump(record["to"])
             elif record["r"] == "end":
                 if end is None or end["id"] != record["id"]:  # the newest one holds
-                    end = record
+                    end, stop = record, after
             elif record["r"] == "rewind":
                 lines.jump(record["to"])
                 whole = bool(record.get("whole"))  # a turn that came to nothing was chosen: it is shown all the same
@@ -111,7 +111,7 @@ class Log:
                 end = None
                 lines.jump(drop)
                 if offset not in gone:
-                    yield Entry(offset, record, ended, [g for g in gone if g < drop])
+                    yield Entry(offset, record, ended, [g for g in gone if g < drop], stop if ended else 0)
             whole = False
 
     def entry(self, offset: int, end: int) -> Entry:
