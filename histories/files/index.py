@@ -265,7 +265,7 @@ def _row(found: Sequence[object]) -> Row:
 
 def memory_index() -> Index:
     """An index that nobody shares, and that is gone when it is closed."""
-    index = _prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False), durable=False)
+    index = Index(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
     index._db.executescript(_SCHEMA)
     return index
 
@@ -277,11 +277,10 @@ def open_index(folder: int, path: str, *, durable: bool) -> Index:
     """
     inode = index_inode(folder) or _create(folder)
     uri = f"file:{quote(os.path.join(path, INDEX))}?mode=rw"
-    index = _prepared(
-        sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False), durable=durable
-    )
+    index = Index(sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False))
     try:
         index.inode = inode
+        _prepare(index, durable=durable)
         _give_schema(index)
     except BaseException:
         index.close()
@@ -289,15 +288,14 @@ def open_index(folder: int, path: str, *, durable: bool) -> Index:
     return index
 
 
-def _prepared(connection: sqlite3.Connection, *, durable: bool) -> Index:
+def _prepare(index: Index, *, durable: bool) -> None:
     for name, value in (
         ("secure_delete", "ON"),
         ("temp_store", "MEMORY"),
         ("cache_size", "-512"),
         ("synchronous", "NORMAL" if durable else "OFF"),
     ):
-        connection.execute(f"PRAGMA {name} = {value}")
-    return Index(connection)
+        index._db.execute(f"PRAGMA {name} = {value}")
 
 
 def _give_schema(index: Index) -> None:
