@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from zlib import crc32
@@ -27,6 +28,9 @@ from histories.files.records import Entry
 _PART: Final = 128
 _PART_BYTES: Final = 2 * 1024 * 1024
 """How many sessions, or how much of what was said in one, are put in at once."""
+
+_KEPT: Final = 64
+"""How many turns are held in memory from the walk along the line on; longer lines are read again part by part."""
 
 _SETTLED_NS: Final = 2_000_000_000
 """A file that changed less than this ago may change again and look the same: times are coarse, inodes are reused."""
@@ -185,50 +189,54 @@ def _read_words(index: Index, disk: Disk, folder: int, name: str) -> bool:
 
 
 def _add_words(index: Index, row: Row, log: Log, folder: int) -> None:
-    end, known = row.log, row.read != "" and row.read == _end(log, int(row.read.split(" ")[2]))
-    unread = list[tuple[int, int]]()
-    last = -1
+    known = row.read != "" and row.read == _end(log, int(row.read.split(" ")[2]))
+    unread, last = list[Entry](), -1
     for number, entry in enumerate(log.entries()):
         is_there = known and number > 0 and not entry.gone and entry.end is not None
         if is_there and index.has(row, entry.offset, entry.stop):
             last = entry.offset
             break
-        unread.append((entry.offset, entry.stop))
-    title = log.sums().title
-    version = crc32(title.encode("utf-8", "surrogatepass"))
-    with _unless_others_did(index, row, folder) as mine:
-        if not mine:
-            return
-        index.forget_from(row, last + 1 if known else -1, [start for start, _ in unread] if known else [])
-        titles = [] if index.has(row, -1, version) else [Said(-1, version, complete=False, turn_id="", text=title)]
-        index.put_words(row, titles, row.read if known and unread else "" if unread else end)
-    row = index.row(row.name) or row
+        unread.append(entry if number < _KEPT else replace(entry, record={}, end=None))
+    is_first = True
     for part, is_last in _parts(log, unread):
         with _unless_others_did(index, row, folder) as mine:
             if not mine:
                 return
-            index.put_words(row, part, end if is_last else _end(log, part[-1].stop))
-        row = index.row(row.name) or row
+            read = row.log if is_last else _end(log, part[-1].stop)
+            if is_first:
+                index.forget_from(row, last + 1 if known else -1, [entry.offset for entry in unread] if known else [])
+                part += _title(index, row)
+            index.put_words(row, part, read)
+        row, is_first = replace(row, read=read), False
 
 
-def _parts(log: Log, unread: list[tuple[int, int]]) -> Iterator[tuple[list[Said], bool]]:
-    """The turns in the log at these places, of which the newest comes first, oldest first and some at a time."""
+def _title(index: Index, row: Row) -> list[Said]:
+    """The title, as one of the turns, if it has changed."""
+    title = session_of(row).title
+    version = crc32(title.encode("utf-8", "surrogatepass"))
+    return [] if index.has(row, -1, version) else [Said(-1, version, complete=False, turn_id="", text=title)]
+
+
+def _parts(log: Log, unread: list[Entry]) -> Iterator[tuple[list[Said], bool]]:
+    """These turns of the log, of which the newest comes first, oldest first and some at a time.
+
+    The second of each pair tells whether it is the last.
+    """
     part, size = list[Said](), 0
-    for start, stop in reversed(unread):
-        said = _said(log.entry(start, stop), start, stop)
+    for number, entry in enumerate(reversed(unread), start=1):
+        said = _said(entry if entry.record else log.entry(entry.offset, entry.stop), entry)
         part.append(said)
         size += len(said.text)
-        if start == unread[0][0]:
-            yield part, True
-        elif size > _PART_BYTES and stop:
+        if size > _PART_BYTES and said.stop and number < len(unread):
             yield part, False
             part, size = [], 0
+    yield part, True
 
 
-def _said(entry: Entry, start: int, stop: int) -> Said:
+def _said(entry: Entry, place: Entry) -> Said:
     turn = entry.turn()
     text = codec.text_of([*turn.input, *turn.output])
-    return Said(start, stop, turn.status is TurnStatus.COMPLETE, turn.turn_id, text)
+    return Said(place.offset, place.stop, turn.status is TurnStatus.COMPLETE, turn.turn_id, text)
 
 
 @contextmanager

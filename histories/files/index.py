@@ -24,12 +24,12 @@ INDEX: Final = "index.sqlite3"
 _VERSION: Final = 1
 _BUSY_S: Final = 1.0
 """How long another process is waited for: whoever writes has read its logs before, and is soon done."""
-_MOST: Final = 1500
+_MOST: Final = 500
 """A word that stands in more turns than this tells little about any of them, and costs most."""
 _QUERY_WORDS: Final = 24
 """Of how many words of a question, the rarest ones, turns are ranked by."""
 
-#: The words come cut up and folded, so this tokenizer has only to part them at spaces. `scope` names a turn's session.
+#: The words come cut up and folded, so this tokenizer has only to part them at spaces. The row of a title starts at -1.
 _SCHEMA: Final = """
 CREATE TABLE sessions (
   id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, place TEXT NOT NULL, mark TEXT NOT NULL, settled INTEGER NOT NULL,
@@ -39,7 +39,7 @@ CREATE TABLE turns (
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
   complete INTEGER NOT NULL, turn TEXT NOT NULL);
 CREATE UNIQUE INDEX turns_by_start ON turns (session, start);
-CREATE VIRTUAL TABLE said USING fts5 (scope, words, tokenize = 'ascii');
+CREATE VIRTUAL TABLE said USING fts5 (words, tokenize = 'ascii');
 CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
@@ -185,19 +185,18 @@ class Index:
                 "INSERT INTO turns (session, start, stop, complete, turn) VALUES (?, ?, ?, ?, ?)", place
             )
             self._db.execute(
-                "INSERT INTO said (rowid, scope, words) VALUES (?, ?, ?)",
-                [made.lastrowid, f"s{row.key}", " ".join(words(said.text))],
+                "INSERT INTO said (rowid, words) VALUES (?, ?)", [made.lastrowid, " ".join(words(said.text))]
             )
         self._db.execute("UPDATE sessions SET read = ? WHERE id = ?", [read, row.key])
 
     def with_word(self, word: str) -> set[int]:
         """The keys of the sessions in which a word begins like this."""
         query = "SELECT DISTINCT session FROM turns WHERE id IN (SELECT rowid FROM said WHERE said MATCH ?)"
-        return {key for (key,) in self._db.execute(query, [f"words : {_quoted(word)} *"])}
+        return {key for (key,) in self._db.execute(query, [f"{_quoted(word)} *"])}
 
     def hits(self, some: Iterable[str], keys: Sequence[int], each: int) -> list[Found]:
         """The newest turns of each of these sessions in which one of the words begins a word."""
-        match = f"words : ({' OR '.join(f'{_quoted(word)} *' for word in some)})"
+        match = " OR ".join(f"{_quoted(word)} *" for word in some)
         rows = self._db.execute(
             "SELECT name, turn, start, stop FROM (SELECT session, turn, start, stop, "
             "row_number() OVER (PARTITION BY session ORDER BY start DESC) AS number FROM turns WHERE start >= 0 "
@@ -212,15 +211,12 @@ class Index:
         wanted = self._telling(set(words(query)))
         if not wanted:
             return []
-        match = f"words : ({' OR '.join(map(_quoted, wanted))})"
-        if name is not None:
-            row = self.row(name)
-            match += f" AND scope : s{-1 if row is None else row.key}"
+        row = None if name is None else self.row(name)
         rows = self._db.execute(
-            "SELECT name, turn, start, stop, -bm25(said, 0.0, 1.0) AS score FROM said "
-            "JOIN turns ON turns.id = said.rowid JOIN sessions ON sessions.id = turns.session "
-            "WHERE said MATCH ? AND complete ORDER BY score DESC LIMIT ?",
-            [match, limit],
+            "SELECT name, turn, start, stop, -bm25(said) AS score FROM said JOIN turns ON turns.id = said.rowid "
+            "JOIN sessions ON sessions.id = turns.session WHERE said MATCH ? AND complete "
+            "AND (? IS NULL OR turns.session = ?) ORDER BY score DESC LIMIT ?",
+            [" OR ".join(map(_quoted, wanted)), name, 0 if row is None else row.key, limit],
         )
         return [Found(name, json.loads(turn), start, stop, score) for name, turn, start, stop, score in rows]
 
