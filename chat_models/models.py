@@ -100,21 +100,14 @@ async def connect(endpoint: Endpoint, *, timeout_s: float, fast: bool = True) ->
     # As many streams at once as there are callers.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE_S)
     trust_env = not endpoint.is_loopback  # no proxy leads to this machine
-    # One for both: to read all authorities takes a while. This machine needs none, unless it speaks TLS to itself.
-    bare = endpoint.is_loopback and urlsplit(endpoint.base_url).scheme == "http"
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if bare else httpx2.create_ssl_context(trust_env=trust_env)
-    transport = None
-    plain = urlsplit(endpoint.base_url).scheme == "http"
-    if fast and plain and not (trust_env and getproxies()):  # httpx sees to TLS and to proxies
-        slow = httpx2.AsyncHTTPTransport(verify=tls, limits=limits)
-        transport = HttpTransport(tls, keepalive_s=_KEEPALIVE_S, otherwise=slow)
+    tls = _tls_of(endpoint, trust_env=trust_env)
     async with openai.DefaultAsyncHttpxClient(
         timeout=timeout,
         limits=limits,
         trust_env=trust_env,
         verify=tls,
         event_hooks={"response": [as_a_stream]},
-        transport=transport,
+        transport=_transport(endpoint, tls, limits, trust_env=trust_env) if fast else None,
     ) as http_async:
         with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env, verify=tls) as http:
             chat = ChatOpenAI(
@@ -133,6 +126,23 @@ async def connect(endpoint: Endpoint, *, timeout_s: float, fast: bool = True) ->
             if fast:
                 chat.async_client = ChatCompletions(chat.root_async_client)
             yield chat
+
+
+def _tls_of(endpoint: Endpoint, *, trust_env: bool) -> ssl.SSLContext:
+    """One for both clients: to read all authorities takes a while. This machine needs none, unless it speaks TLS."""
+    if endpoint.is_loopback and urlsplit(endpoint.base_url).scheme == "http":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx2.create_ssl_context(trust_env=trust_env)
+
+
+def _transport(
+    endpoint: Endpoint, tls: ssl.SSLContext, limits: httpx2.Limits, *, trust_env: bool
+) -> HttpTransport | None:
+    """Ours, unless TLS or a proxy is on the way: httpx sees to those."""
+    if urlsplit(endpoint.base_url).scheme != "http" or (trust_env and getproxies()):
+        return None
+    slow = httpx2.AsyncHTTPTransport(verify=tls, limits=limits)
+    return HttpTransport(tls, keepalive_s=_KEEPALIVE_S, otherwise=slow)
 
 
 @asynccontextmanager

@@ -125,6 +125,7 @@ class EventStream:
                             await _drain(parts)
                             return
                         yield event
+                        await asyncio.sleep(0)  # so that who listens to each step hears of this one before the next
         except httpx2.TimeoutException as error:
             raise openai.APITimeoutError(request=self._response.request) from error
         except httpx2.RequestError as error:

@@ -9,6 +9,9 @@ shown, to the user and to the model. All the rest is still there, and can be cho
 
 What all stores do alike stands here, in methods that are public and concrete. A store fills in the hooks, whose names
 begin with an underscore.
+
+Its words stand in modules of their own (errors, model, codec, gate, journal, open_turn, window), and are named here,
+too: who uses a store imports `histories.base`, and nothing behind it.
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ from histories.errors import TurnNotFound as TurnNotFound
 from histories.errors import TurnRunning as TurnRunning
 from histories.gate import Attempt as Attempt
 from histories.gate import Gate as Gate
+from histories.journal import CRASHED as CRASHED
+from histories.journal import text_lengths as text_lengths
 from histories.model import Event as Event
 from histories.model import Failure as Failure
 from histories.model import Feedback as Feedback
@@ -67,65 +72,8 @@ from histories.model import Usage as Usage
 from histories.model import check_id as check_id
 from histories.model import now as now
 from histories.model import title_of as title_of
+from histories.open_turn import OpenTurn as OpenTurn
 from histories.window import estimate_tokens as estimate_tokens
-
-
-class OpenTurn(ABC):
-    """A turn that runs. Its session belongs to it until `end` returns or raises."""
-
-    turn_id: str
-    window: Sequence[ShownTurn] = ()
-    """The turns that the model is to be shown, oldest first."""
-
-    gate: Gate
-    key: str
-    _is_over = False
-    _events = 0
-
-    @property
-    def past(self) -> list[BaseMessage]:
-        """The messages of the window, oldest first."""
-        return [message for turn in self.window for message in turn.messages]
-
-    async def journal(self, events: Sequence[bytes]) -> None:
-        """Puts what the turn has said meanwhile where every process that shares the store can read it.
-
-        * Each event is JSON in UTF-8 on one line, with no NUL: a text, a message or a part of one as pydantic dumps it,
-          or any other value. They are numbered in the order in which they come, from 0.
-        * On return they survive the death of this process. A power cut may cost them; never the reply once it ended.
-        * They are gone when the turn has ended: its record is the truth then.
-        * Calls of one turn come one after the other.
-
-        Raises: `StoreUnavailable` (the turn may go on, and its end is recorded all the same), `TurnLost`.
-        """
-        if self._is_over:
-            raise TurnLost("This turn has ended already.")
-        first, self._events = self._events, self._events + len(events)
-        await see_through(self._journal(first, events))
-
-    async def end(self, reply: Reply) -> None:
-        """Makes the reply durable and frees the session.
-
-        * Runs to its end even if the caller is cancelled meanwhile.
-        * Whatever it raises, the session is free again, and the record then shows this turn as interrupted.
-
-        Raises: `StoreUnavailable` or one of its kinds; `TurnLost` if it has ended already.
-        """
-        if self._is_over:
-            raise TurnLost("This turn has ended already.")
-        self._is_over = True
-        try:
-            await see_through(self._end(reply))
-        finally:
-            self.gate.close(self.key)
-
-    async def _journal(self, first: int, events: Sequence[bytes]) -> None:
-        """Appends events, of which `first` is the number of the first one."""
-        raise NotImplementedError
-
-    async def _end(self, reply: Reply) -> None:
-        """Writes the end and frees the session among all processes. Is not cancelled, and called once."""
-        raise NotImplementedError
 
 
 class SessionHistory(BaseChatMessageHistory, ABC):
@@ -166,13 +114,9 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         """
         gate, key = self.gate, self.key
         attempt = Attempt(new, asyncio.get_running_loop().time() + wait_s, window_tokens, on_stop, if_last)
-        try:
-            await gate.queue.enter(key, 0)
-        except TimeoutError:
-            recorded = await self._answered(new.turn_id) if new.given else None
-            if recorded is not None:
-                return recorded
-            await gate.enter(key, wait_s)
+        recorded = await self._wait_in_line(new, wait_s)
+        if recorded is not None:
+            return recorded
         try:
             begun = await self._begin(attempt)
         except BaseException:
@@ -183,6 +127,17 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         else:
             gate.open(key, attempt)
         return begun
+
+    async def _wait_in_line(self, new: NewTurn, wait_s: float) -> Turn | None:
+        """Returns when no turn of this process is before it; with its own turn, if that is complete meanwhile."""
+        try:
+            await self.gate.queue.enter(self.key, 0)
+        except TimeoutError:
+            recorded = await self._answered(new.turn_id) if new.given else None
+            if recorded is not None:
+                return recorded
+            await self.gate.enter(self.key, wait_s)
+        return None
 
     async def _answered(self, turn_id: str) -> Turn | None:
         """The turn of that id, if it is complete. Raises `TurnRunning` if it runs, wherever it does."""
@@ -196,21 +151,22 @@ class SessionHistory(BaseChatMessageHistory, ABC):
             raise TurnRunning
         return turn if turn.status is TurnStatus.COMPLETE else None
 
+    @abstractmethod
     async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
         """Begins the turn for who is first in line in this process: waits for those of others until the deadline.
 
         Cancelled, or when it raises, it leaves nothing that is held, and no turn that is not interrupted.
         """
-        raise NotImplementedError
 
     async def stop(self) -> bool:
         """Asks for the running turn to be stopped, wherever it runs. False when none runs. `SessionNotFound`."""
         return self.gate.stop(self.key) or await self._ask_stop()
 
+    @abstractmethod
     async def _ask_stop(self) -> bool:
         """Asks the process that runs a turn of this session to stop it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
         """What a running turn says, from the event after that number on: as it comes, some at a time.
 
@@ -220,7 +176,6 @@ class SessionHistory(BaseChatMessageHistory, ABC):
 
         Raises: `StoreUnavailable`.
         """
-        raise NotImplementedError
 
     # The record.
 
@@ -238,9 +193,9 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         Raises: `InvalidCursor` for a `before` that is not one.
         """
 
+    @abstractmethod
     async def turn(self, turn_id: str) -> Turn:
         """The turn of that id, shown or not. `TurnNotFound`; `SessionNotFound`."""
-        raise NotImplementedError
 
     # Changes of the record. Those that take turns away are refused while a turn runs.
 
@@ -248,9 +203,9 @@ class SessionHistory(BaseChatMessageHistory, ABC):
     async def rename(self, title: str) -> None:
         """Gives the session a title (1 to 200 characters), while a turn runs, too. `SessionNotFound`."""
 
+    @abstractmethod
     async def feedback(self, turn_id: str, feedback: Feedback) -> None:
         """Puts what the user thinks of a reply on the record, while a turn runs, too. `TurnNotFound`."""
-        raise NotImplementedError
 
     @abstractmethod
     async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
@@ -261,13 +216,14 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
         """
 
+    @abstractmethod
     async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
         """Shows the line on which that version of a turn stands, with what followed it when it was last shown.
 
         Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
         """Forgets one turn, shown or not; what followed it follows what was before it.
 
@@ -275,7 +231,6 @@ class SessionHistory(BaseChatMessageHistory, ABC):
 
         Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
         """
-        raise NotImplementedError
 
     @abstractmethod
     async def fork(self, session_id: str, turn_id: str) -> None:
@@ -369,6 +324,7 @@ class HistoryStore(ABC):
         beginning of one that was said. `hits` of each session are turns in which they stand. `InvalidCursor`.
         """
 
+    @abstractmethod
     async def recall(
         self,
         user_id: str,
@@ -385,15 +341,14 @@ class HistoryStore(ABC):
 
         Raises: `StoreUnavailable`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def notes(self, user_id: str) -> list[Note]:
         """The user's notes, oldest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
         """Puts these in the place of all notes of the user."""
-        raise NotImplementedError
 
     @abstractmethod
     def users(self) -> AsyncIterator[str]:

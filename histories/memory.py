@@ -96,7 +96,9 @@ class _Record:
     def remove(self, gone: Collection[int]) -> None:
         """Takes the nodes of these object ids out; what followed one follows what was before it."""
         for node in self.nodes:
-            node.parent, node.chosen = _kept(node.parent, gone), None
+            node.parent = _kept(node.parent, gone)
+            while node.chosen is not None and id(node.chosen) in gone:
+                node.chosen = node.chosen.chosen
         self.nodes = [node for node in self.nodes if id(node) not in gone]
         self.show(_kept(self.head, gone))
 
@@ -230,10 +232,10 @@ class MemoryHistory(SessionHistory):
         new, at = attempt.new, now()
         kept = _copies(new.input)
         record = self._store.records.get(self._key) or _Record(title_of(new.input), at, at)
-        record.expect(attempt.if_last)
         earlier = next((n for n in record.nodes if new.given and n.turn.turn_id == new.turn_id), None)
         if earlier is not None and earlier.turn.status is TurnStatus.COMPLETE:
             return record.seen(earlier)
+        record.expect(attempt.if_last)
         other = record.shown(new.version_of) if new.version_of is not None else None
         before = record.head if other is None else other.parent
         if earlier is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from histories.base import HistoryStore, SessionHistory
 from tests import postgres_server, redis_server
-from tests.stores import KINDS, NOT_YET, Stores
+from tests.stores import KINDS, Stores
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,13 +56,6 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     stores = KINDS[request.param](request, tmp_path)
     yield stores
     await stores.close()
-
-
-@pytest.fixture
-def keeps_all(request: pytest.FixtureRequest) -> None:
-    """For a test of what some kinds of store do not do yet."""
-    if request.node.callspec.params["stores"] in NOT_YET:
-        pytest.skip("this kind of store does not do so yet")
 
 
 @pytest.fixture

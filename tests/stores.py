@@ -64,9 +64,6 @@ def _redis(request: pytest.FixtureRequest, folder: Path) -> Stores:
     return Stores(lambda: RedisStore(url), url)
 
 
-#: Kinds of store that do not keep versions, journals, details, notes and a search index yet.
-NOT_YET: Final = {"redis"}
-
 #: A kind of store is a line here: how tests get an empty place of that kind. `request` gives it fixtures and clean-up.
 KINDS: Final[dict[str, Callable[[pytest.FixtureRequest, Path], Stores]]] = {
     "file": _file,

@@ -43,21 +43,22 @@ class Turns:
         *,
         limit_s: float | None = None,
         streaming: bool = False,
+        gated: bool = True,
         on_disconnect: OnDisconnect | None = None,
         if_last: str | None = None,
     ) -> TurnRun:
         """Starts a turn, which is kept if it is of a session.
 
         It may take `limit_s` seconds (0: any time, None: as long as the rules say). `streaming` tells that it says its
-        output in pieces. It begins only if the last turn of the session is `if_last`. Raises `LineFull` for one too
-        many, and `ShuttingDown`.
+        output in pieces, which nobody hears before they are journaled, if they are to be `gated`. It begins only if
+        the last turn of the session is `if_last`. Raises `LineFull` for one too many, and `ShuttingDown`.
         """
         if self.closing.is_set():
             raise ShuttingDown("The server is shutting down: try again.")
         history = None if session_id is None else self.store.history(user_id, session_id)
         rules = self.rules if limit_s is None else replace(self.rules, limit_s=limit_s)
         rules = rules if on_disconnect is None else replace(rules, on_disconnect=on_disconnect)
-        voice = Voice(self.encode, journals=streaming)
+        voice = Voice(self.encode, journals=streaming, gated=gated)
         leave_line = self.shares.admit(user_id)
         run = TurnRun(self, rules, user_id, history, new, speech, voice, if_last)
         self.running.add(run)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from langchain_core.utils.pydantic import create_model_v2
 from pydantic import BaseModel, BeforeValidator, create_model, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from turns.inputs import as_typed
 
@@ -63,3 +64,11 @@ def _free(name: str, text: str, make: Any) -> type[BaseModel]:
 
 def _camel(name: str) -> str:
     return "".join(word.capitalize() for word in name.replace("-", "_").split("_"))
+
+
+def with_form_of(schema: type[BaseModel], shown: str) -> type[BaseModel]:
+    """The same model, whose JSON schema shows one field alone: LangServe's playground makes a form of it."""
+    hidden: dict[str, Any] = {
+        name: (SkipJsonSchema[Any], field.default) for name, field in schema.model_fields.items() if name != shown
+    }
+    return create_model(schema.__name__, __base__=schema, **hidden)

@@ -60,11 +60,15 @@ class _UnrecordedTurn(OpenTurn):
         self.turn_id, self.window = turn_id, []
 
     @override
-    async def journal(self, events: Sequence[bytes]) -> None:
+    async def end(self, reply: Reply) -> None:
         return
 
     @override
-    async def end(self, reply: Reply) -> None:
+    async def _journal(self, first: int, events: Sequence[bytes]) -> None:
+        return
+
+    @override
+    async def _end(self, reply: Reply) -> None:
         return
 
 

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from histories.base import Event, OpenTurn, TurnDetails, jsonable
-from histories.journal import text_lengths
+from histories.base import Event, OpenTurn, TurnDetails, jsonable, text_lengths
 from turns.merging import merged
 
 log = logging.getLogger("recollect.turns")
@@ -36,12 +35,13 @@ def encode(chunk: Any) -> bytes:
 class Voice:
     """The pieces of one turn, in their order.
 
-    `journals` is false for a turn that says everything at once: when its only piece is there, so is its end.
+    `journals` is false for a turn that says everything at once: when its only piece is there, so is its end. One that
+    is not `gated` is heard at once, and journaled soon: for who listens to each step of a chain, which no gate holds.
     """
 
-    def __init__(self, encode: Encode, *, journals: bool) -> None:
+    def __init__(self, encode: Encode, *, journals: bool, gated: bool = True) -> None:
         self.chunks: list[Any] = []
-        self._encode, self._journals = encode, journals
+        self._encode, self._journals, self._gated = encode, journals, gated
         self._data: list[bytes] = []
         self._released = 0
         self._turn: OpenTurn | None = None
@@ -65,9 +65,9 @@ class Voice:
         self.chunks.append(chunk)
         if not self._journals:
             return  # released when the turn has ended
-        if self._turn is None:
+        if self._turn is None or not self._gated:
             self._release(len(self.chunks))
-        elif self._writer is None:
+        if self._turn is not None and self._writer is None:
             self._writer = asyncio.create_task(self._write(self._turn), name="recollect-journal")
 
     async def close(self) -> None:
@@ -118,7 +118,7 @@ class Voice:
         self._writer = None
 
     def _release(self, upto: int) -> None:
-        self._released = upto
+        self._released = max(upto, self._released)
         self.wake()
 
     # For who hears it.

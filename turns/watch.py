@@ -10,8 +10,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from histories.base import Event, SessionHistory, Turn, TurnStatus
-from histories.journal import CRASHED
+from histories.base import CRASHED, Event, SessionHistory, Turn, TurnStatus
 from turns import voice
 from turns.errors import OwnerDied, RecordedFailure, ShuttingDown, TurnStopped
 from turns.outputs import output_of

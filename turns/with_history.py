@@ -41,7 +41,7 @@ from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
 from turns.quiet import Note
 from turns.rules import ON_DISCONNECT, Speech
 from turns.run import Turns
-from turns.schemas import named_schema, taking_messages
+from turns.schemas import named_schema, taking_messages, with_form_of
 from turns.shown import Redaction, well_formed
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
@@ -77,7 +77,7 @@ SESSION_SPECS = [
     ),
     ConfigurableFieldSpec(
         id="on_disconnect",
-        annotation=Annotated[Any, WithJsonSchema({"enum": ["", *ON_DISCONNECT]})],
+        annotation=Annotated[Any, WithJsonSchema({"type": "string", "enum": ["", *ON_DISCONNECT]})],
         name="On disconnect",
         description="What becomes of the turn when nobody listens any more; the server's own setting if it is empty.",
         default="",
@@ -178,6 +178,11 @@ class ChainWithHistory(RunnableWithMessageHistory):
             *(spec for spec in self.bound.config_specs if spec.id not in own),
         ]
 
+    @override
+    def config_schema(self, *, include: Sequence[str] | None = None) -> type[BaseModel]:
+        """What LangServe reads a config by; what is for traces is taken, but no field of a form."""
+        return with_form_of(super().config_schema(include=include), "configurable")
+
     @property
     @override
     def OutputType(self) -> Any:
@@ -254,6 +259,7 @@ class ChainWithHistory(RunnableWithMessageHistory):
             Speech(generate, replay, record),
             limit_s=self.limit_s,
             streaming=streaming,
+            gated=redaction is None,
             on_disconnect=configurable.get("on_disconnect") or None,
             if_last=configurable.get("if_last"),
         )

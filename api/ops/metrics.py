@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -27,19 +27,11 @@ class Metrics:
         self.turn_errors = Counter(
             "recollect_turn_errors", "Turns without a whole reply.", ["chain", "reason"], registry=to
         )
-        self.turn_seconds = Histogram(
-            "recollect_turn_seconds",
-            "From the request to the end of the turn.",
-            ["chain"],
-            buckets=_SECONDS,
-            registry=to,
+        self.turn_seconds = self._histogram(
+            "recollect_turn_seconds", "From the request to the end of the turn.", "chain"
         )
-        self.first_token_seconds = Histogram(
-            "recollect_first_token_seconds",
-            "From a turn's begin to its first words.",
-            ["chain"],
-            buckets=_SECONDS,
-            registry=to,
+        self.first_token_seconds = self._histogram(
+            "recollect_first_token_seconds", "From a turn's begin to its first words.", "chain"
         )
         self.tokens = Counter("recollect_tokens", "As the model counts them.", ["chain", "kind"], registry=to)
         self.running = self._gauge("recollect_turns_running", "Turns that own their session.")
@@ -47,23 +39,25 @@ class Metrics:
         self.requests = Counter(
             "recollect_http_requests", "Requests answered.", ["method", "route", "status"], registry=to
         )
-        self.request_seconds = Histogram(
-            "recollect_http_request_seconds", "From request to end of body.", ["route"], buckets=_SECONDS, registry=to
+        self.request_seconds = self._histogram(
+            "recollect_http_request_seconds", "From request to end of body.", "route"
         )
         self.connections = self._gauge("recollect_http_requests_open", "Requests that are being answered.")
-        self.store_seconds = Histogram(
-            "recollect_store_seconds", "Calls of the store; `begin` waits in line.", ["operation"],
-            buckets=_STORE_SECONDS, registry=to,
-        )  # fmt: skip
+        self.store_seconds = self._histogram(
+            "recollect_store_seconds", "Calls of the store; `begin` waits in line.", "operation", buckets=_STORE_SECONDS
+        )
         self.store_errors = Counter("recollect_store_errors", "Calls that failed.", ["operation", "error"], registry=to)
-        self.loop_lag = Histogram(
-            "recollect_loop_lag_seconds", "How late the event loop is.", buckets=_STORE_SECONDS, registry=to
+        self.loop_lag = self._histogram(
+            "recollect_loop_lag_seconds", "How late the event loop is.", buckets=_STORE_SECONDS
         )
         self.sign_ins = Counter("recollect_sign_ins", "Browsers that signed in.", ["by"], registry=to)
         self.refusals = Counter("recollect_refusals", "Requests and sign-ins turned away.", ["reason"], registry=to)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, multiprocess_mode="livesum", registry=self._registry)
+
+    def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
 
     def counted(self, what: str, how: str) -> None:
         """Counts a `sign_in` or a `refusal`: what `Auth` tells."""

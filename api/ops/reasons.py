@@ -24,6 +24,7 @@ _OF_TURNS: dict[type[BaseException], str] = {
     StoreUnavailable: "store_unavailable",
 }
 _OF_MODELS: dict[type[BaseException], str] = {
+    openai.APITimeoutError: "model_silent",
     openai.RateLimitError: "model_quota",
     openai.AuthenticationError: "model_credentials",
     openai.PermissionDeniedError: "model_credentials",

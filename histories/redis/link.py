@@ -1,4 +1,4 @@
-"""A process's link to Redis: one client for each event loop, one subscription, and one heartbeat for all its turns."""
+"""A process's way to Redis: one client for each event loop, which connects when it has to, and its errors as ours."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Any, Final, cast
-from uuid import uuid4
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
@@ -18,16 +16,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisClusterException, RedisError, ResponseError
 
 from histories.base import StoreFull, StoreUnavailable
-from histories.redis.scripts import QUEUE, RENEW, Script
+from histories.redis.scripts import Script
 
 log = logging.getLogger("recollect.histories")
 
-LEASE_S: Final = 4.0
-"""How long a turn belongs to a holder that is not heard of."""
-BEAT_S: Final = 1.0
+LEASE_S: Final = 3.0
+"""How long a turn belongs to a holder that is not heard of. Then lua/holder.lua gives it another heartbeat's time."""
 _CALLS: Final = 64
 """How many calls may be under way at once; more wait for one of them to return."""
-_BEATS_AT_ONCE: Final = 8
 _CALL_S: Final = 6.0
 """How long one call may take in all, with its wait for others, its connection, and its second attempt."""
 _OPTIONS: Final[dict[str, Any]] = {
@@ -38,7 +34,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "socket_timeout": 3.0,
     "max_connections": _CALLS + 4,
 }
-_FAILURES: Final = (RedisError, RedisClusterException, OSError)
+FAILURES: Final = (RedisError, RedisClusterException, OSError)
 
 #: What a server may say that its operator should read in our message.
 _CODES: Final = (
@@ -49,52 +45,26 @@ _CODES: Final = (
 Client = Redis | RedisCluster
 
 
-@dataclass(slots=True)
-class Held:
-    """A turn that runs here, as its heartbeat knows it. `stop` is called, once, when it should run no longer."""
-
-    token: str
-    session: str
-    lease: str
-    stop: Callable[[], None]
-
-
-@dataclass(slots=True)
-class Waiter:
-    """Who waits here for a session: `called` is set when it is time to try to begin."""
-
-    token: str
-    lease: str
-    line: str
-    called: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def due(self, ms: int) -> None:
-        """In so many milliseconds it will be time, if nobody calls before and the next heartbeat is later."""
-        if ms <= BEAT_S * 1000:
-            asyncio.get_running_loop().call_later(ms / 1000, self.called.set)
-
-
 class Link:
-    """The client of one event loop. Connects when it is first used, and again whenever it has to."""
+    """The client of one event loop. Connects when it is first used, and again whenever it has to.
 
-    def __init__(self, url: str, namespace: str, *, on_connect: Callable[[Redis], Awaitable[None]]) -> None:
+    `on_connect` is given a client of each new connection's server; `on_first` is called when there is one.
+    """
+
+    def __init__(
+        self, url: str, *, on_connect: Callable[[Redis], Awaitable[None]], on_first: Callable[[], None]
+    ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.channel = f"{namespace}:server:{uuid4().hex}"
-        self.held: dict[str, Held] = {}
-        self.waiters: dict[str, Waiter] = {}
-        self._url, self._on_connect = url, on_connect
+        self._url, self._on_connect, self._on_first = url, on_connect, on_first
         self._client: Client | None = None
         self._connecting: asyncio.Task[Client] | None = None
-        self._slots, self._lanes = asyncio.Semaphore(_CALLS), asyncio.Semaphore(_BEATS_AT_ONCE)
+        self._slots = asyncio.Semaphore(_CALLS)
         self._failed_at = -LEASE_S
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def close(self) -> None:
-        """Lets go of the connections and tasks; to be called on the link's own event loop."""
-        while tasks := [task for task in (self._connecting, *self._tasks) if task is not None and not task.done()]:
-            for task in tasks:  # again: before Python 3.12, wait_for, which the driver uses, may swallow a cancellation
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.05)
+        """Lets go of the connections; to be called on the link's own event loop."""
+        if self._connecting is not None:
+            await end_tasks([self._connecting])
         await self._disconnect()
 
     def grace_ms(self) -> int:
@@ -120,22 +90,36 @@ class Link:
     async def sets(self, pattern: str) -> AsyncIterator[str]:
         """The names of all sorted sets that match, on every node; some may come twice. Not for a request's path."""
         try:
-            client = await self._connected()
+            client = await self.client()
             async for key in client.scan_iter(match=pattern, count=1000, _type="zset"):
                 yield str(key)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _refused(error) from error
+
+    async def forgets_by(self) -> str | None:
+        """The policy by which a server of these evicts keys when its memory is full; None if none does, or tells."""
+        try:
+            client = await self.client()
+            async with asyncio.timeout(_CALL_S):
+                told = await client.info("memory", **_everywhere(client))
+        except ResponseError:  # not allowed to ask
+            return None
+        except FAILURES as error:
+            raise _refused(error) from error
+        servers = told.values() if isinstance(client, RedisCluster) else [told]
+        policies = [str(server.get("maxmemory_policy", "noeviction")) for server in servers if isinstance(server, dict)]
+        return next((policy for policy in policies if policy != "noeviction"), None)
 
     async def _guarded(self, send: Callable[[Client], Awaitable[Any]]) -> Any:
         """Raises `StoreUnavailable` or `StoreFull`, and no error of the driver."""
         try:
             async with asyncio.timeout(_CALL_S), self._slots:
-                client = await self._connected()
+                client = await self.client()
                 try:
                     return await send(client)
                 except RedisConnectionError:
                     return await send(client)
-        except _FAILURES as error:
+        except FAILURES as error:
             refused = _refused(error)
             if not isinstance(refused, StoreFull):
                 self._failed_at = self.loop.time()
@@ -143,7 +127,7 @@ class Link:
                 await self._disconnect()
             raise refused from error
 
-    async def _connected(self) -> Client:
+    async def client(self) -> Client:
         """The client. However many ask for it, one connects, and not in the context of the request that came first."""
         if self._client is not None:
             return self._client
@@ -171,68 +155,27 @@ class Link:
             await single.aclose()
             client = await RedisCluster.from_url(self._url, retry=Retry(NoBackoff(), 0), **_OPTIONS).initialize()
         self._client = client
-        if not self._tasks:
-            self._tasks = [self.loop.create_task(work) for work in (self._listen(), self._beat())]
+        self._on_first()
         return client
 
     async def _disconnect(self) -> None:
         """The next call connects anew, to whatever the URL leads to by then: a failover may have changed that."""
         client, self._client = self._client, None
         if client is not None:
-            with suppress(*_FAILURES):
+            with suppress(*FAILURES):
                 await client.aclose()
 
-    async def _listen(self) -> None:
-        """Hears, for all turns and waiters of this process, of freed sessions and of stops."""
-        pause = BEAT_S / 4
-        while True:
-            started = self.loop.time()
-            try:
-                await self._hear(await self._connected())
-            except _FAILURES as error:
-                log.debug("The subscription broke, and is made again: %s", type(error).__name__)
-            except Exception:
-                log.exception("The subscription failed, and is made again.")
-            pause = BEAT_S / 2 if self.loop.time() - started > LEASE_S else min(pause * 2, LEASE_S)
-            await asyncio.sleep(pause)
 
-    async def _hear(self, client: Client) -> None:
-        pubsub = client.pubsub()
-        try:
-            await pubsub.subscribe(self.channel)
-            while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
-                if message is not None:
-                    self._heed(str(message["data"]))
-        finally:
-            with suppress(*_FAILURES):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]  # the driver has no types here
+def _everywhere(client: Client) -> dict[str, Any]:
+    return {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
 
-    def _heed(self, message: str) -> None:
-        word, _, token = message.partition(" ")
-        if word == "go" and token in self.waiters:
-            self.waiters[token].called.set()
-        elif word == "stop" and token in self.held:
-            self.loop.call_soon(self.held[token].stop)
 
-    async def _beat(self) -> None:
-        """Keeps the leases of this process's turns and its places in line; learns what no message told."""
-        while True:
-            await asyncio.sleep(BEAT_S)
-            entries: list[Held | Waiter] = [*self.held.values(), *self.waiters.values()]
-            for result in await asyncio.gather(*map(self._beat_of, entries), return_exceptions=True):
-                if isinstance(result, Exception) and not isinstance(result, StoreUnavailable):
-                    log.error("A heartbeat failed.", exc_info=result)
-
-    async def _beat_of(self, entry: Held | Waiter) -> None:
-        lease_ms = round(LEASE_S * 1000)
-        async with self._lanes:
-            if isinstance(entry, Waiter) and entry.token in self.waiters:
-                entry.due(await self.run(QUEUE, [entry.lease, entry.line], entry.token, lease_ms))
-            elif isinstance(entry, Held) and entry.token in self.held:
-                answer = await self.run(RENEW, [entry.session, entry.lease], entry.token, self.channel, lease_ms)
-                if answer != 0 and entry.token in self.held:
-                    self.loop.call_soon(entry.stop)
+async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancels tasks until they have ended: before Python 3.12, wait_for, which the driver uses, may swallow that."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=0.05)
 
 
 async def _is_cluster(client: Redis) -> bool:
@@ -257,7 +200,6 @@ async def warnings(client: Redis) -> list[str]:
     found: list[str] = []
     try:
         keeps = await client.info("persistence")
-        memory = await client.info("memory")
     except ResponseError:
         return found
     try:
@@ -267,7 +209,4 @@ async def warnings(client: Redis) -> list[str]:
     if not keeps.get("aof_enabled"):
         loss = "what was said since the last snapshot" if snapshots else "all histories"
         found.append(f"has appendonly off: when it stops, {loss} may be lost. Set `appendonly yes`.")
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if memory.get("maxmemory") and policy != "noeviction":
-        found.append(f"forgets when its memory is full ({policy}). Set `maxmemory-policy noeviction`.")
     return found

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from urllib.parse import quote, unquote
 
-from langchain_core.messages import BaseMessage
-
 from histories import codec
-from histories.base import HistoryDamaged, NewTurn, Session, Turn, TurnStatus, Usage
+from histories.base import (
+    Feedback,
+    HistoryDamaged,
+    NewTurn,
+    Note,
+    Reply,
+    Session,
+    ShownTurn,
+    Turn,
+    TurnDetails,
+    TurnStatus,
+    Usage,
+)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -24,7 +34,7 @@ class UserKeys:
     def __init__(self, namespace: str, user_id: str) -> None:
         # No two users share a tag, and one without a name has one, too.
         self._prefix = f"{namespace}:{{{quote(user_id.encode('utf-8', 'surrogatepass'), safe='') or '%'}}}"
-        self.sessions = f"{self._prefix}:sessions"
+        self.sessions, self.notes = f"{self._prefix}:sessions", f"{self._prefix}:notes"
 
     @staticmethod
     def pattern(namespace: str) -> str:
@@ -49,12 +59,16 @@ class Keys(UserKeys):
 
     def __init__(self, namespace: str, user_id: str, session_id: str) -> None:
         super().__init__(namespace, user_id)
-        kinds = ("session", "window", "lease", "line")
-        self.session, self.window, self.lease, self.line = (f"{self._prefix}:{kind}:{session_id}" for kind in kinds)
-        self.turn = [self.session, self.window, self.lease, self.line, self.sessions]
-        """What the scripts that begin and end turns touch, in their order."""
-        self.idle = [self.session, self.window, self.lease, self.sessions]
-        """The same for those that need a session in which no turn runs."""
+        kinds = ("session", "window", "path", "lease", "line")
+        self.session, self.window, self.path, self.lease, self.queue = (
+            f"{self._prefix}:{kind}:{session_id}" for kind in kinds
+        )
+        self.all = [self.session, self.window, self.path, self.lease, self.queue, self.sessions]
+        """What the scripts that begin, end and change turns touch, in their order (lua/keys.lua)."""
+
+    def journal(self, token: str) -> str:
+        """Of what an attempt to run a turn says."""
+        return f"{self._prefix}:journal:{token}"
 
 
 def to_micros(at: datetime) -> int:
@@ -65,21 +79,35 @@ def from_micros(micros: str) -> datetime:
     return _EPOCH + timedelta(microseconds=int(micros))
 
 
-def begun_record(turn: Turn | NewTurn, at: datetime, messages: str) -> str:
+def begun_record(turn: Turn | NewTurn, at: datetime) -> str:
+    """What a turn began with, as four lines of JSON."""
+    messages = codec.dump_messages(turn.input)
     return "\n".join([json.dumps(turn.turn_id), json.dumps(turn.chain), json.dumps(at.isoformat()), messages])
 
 
-def ended_record(status: TurnStatus, token: str, at: datetime, messages: str = "[]", **details: object) -> str:
+def ended_record(reply: Reply | Turn, tokens: int, token: str, at: datetime) -> str:
+    """How a turn ended, as four lines. `tokens` is the last of the details, where scripts look for it."""
+    details = {
+        "usage": reply.usage,
+        "kind": reply.kind,
+        "details": json.loads(codec.dump(dict(reply.details))) if reply.details else None,
+        "tokens": tokens,
+    }
     kept = {"at": at.isoformat(), **{name: value for name, value in details.items() if value}}
-    return "\n".join([status, token, json.dumps(kept, separators=(",", ":")), messages])
+    messages = codec.dump_messages(reply.output)
+    return "\n".join([reply.status, token, json.dumps(kept, separators=(",", ":")), messages])
 
 
-def read_turn(begun: str, ended: str, *, running: bool = False) -> Turn:
-    """The turn of its two records; without the second one it runs, unless its holder died."""
+def read_turn(parts: Sequence[str], *, running: bool = False) -> Turn:
+    """The turn of what it began with, how it ended, feedback and versions.
+
+    Without an end it runs, unless its holder died.
+    """
+    begun, ended, feedback, versions = parts
     try:
         turn_id, chain, started, given = begun.split("\n")
         open_status = TurnStatus.RUNNING if running else TurnStatus.INTERRUPTED
-        status, _, details, said = ended.split("\n") if ended else (open_status, "", "{}", "[]")
+        status, _, details, output = ended.split("\n") if ended else (open_status, "", "{}", "[]")
         end: dict[str, Any] = json.loads(details)
         return Turn(
             turn_id=json.loads(turn_id),
@@ -88,21 +116,60 @@ def read_turn(begun: str, ended: str, *, running: bool = False) -> Turn:
             started_at=datetime.fromisoformat(json.loads(started)),
             ended_at=datetime.fromisoformat(end["at"]) if end else None,
             input=codec.load_messages(json.loads(given)),
-            output=codec.load_messages(json.loads(said)),
+            output=codec.load_messages(json.loads(output)),
             usage=cast(Usage | None, end.get("usage")),
             kind=end.get("kind", ""),
             tokens=end.get("tokens", 0),
+            details=cast(TurnDetails, codec.undump(end.get("details", {}))),
+            feedback=cast(Feedback, codec.undump(json.loads(feedback))) if feedback else None,
+            versions=json.loads(versions) or (),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged() from error
 
 
-def read_messages(lists: str) -> list[BaseMessage]:
-    """The messages in a JSON list of lists of them."""
+def read_window(turns: str) -> list[ShownTurn]:
+    """The turns in a JSON list of [turn_id, input, output]."""
     try:
-        return [message for messages in json.loads(lists) for message in codec.load_messages(messages)]
+        return [
+            ShownTurn(turn_id, [*codec.load_messages(given), *codec.load_messages(output)])
+            for turn_id, given, output in json.loads(turns)
+        ]
     except (TypeError, ValueError) as error:
         raise _damaged() from error
+
+
+def read_text(begun: str, ended: str) -> tuple[str, str, str]:
+    """The turn_id, the status and all that was said in a turn, without making messages of it."""
+    try:
+        turn_id, _, _, given = begun.split("\n")
+        status, _, _, output = ended.split("\n") if ended else ("", "", "", "[]")
+        said = [part for messages in (given, output) for part in _texts(codec.undump(json.loads(messages)))]
+        return json.loads(turn_id), status, "\n".join(said)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged() from error
+
+
+def _texts(messages: Any) -> Iterator[str]:
+    """What `histories.codec.text_of` finds, in messages as they are written down."""
+    for message in messages:
+        content = message["data"]["content"]
+        for part in content if isinstance(content, list) else [content]:
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield text
+
+
+def dump_notes(notes: Sequence[Note]) -> str:
+    return codec.dump([[note.text, note.created_at.isoformat(), note.note_id] for note in notes])
+
+
+def read_notes(stored: str | None) -> list[Note]:
+    try:
+        kept: Any = codec.undump(json.loads(stored or "[]"))
+        return [Note(text=text, created_at=datetime.fromisoformat(at), note_id=note_id) for text, at, note_id in kept]
+    except (TypeError, ValueError) as error:
+        raise HistoryDamaged("This user's notes are damaged: they can't be read.") from error
 
 
 def settled(turn: Turn) -> Turn:
@@ -114,11 +181,12 @@ def settled(turn: Turn) -> Turn:
 
 def fields_of(number: int, turn: Turn) -> list[object]:
     """A settled turn as fields of a session's hash."""
-    begun = begun_record(turn, turn.started_at, codec.dump_messages(turn.input))
-    details = {"usage": turn.usage, "kind": turn.kind, "tokens": turn.tokens}
-    said = codec.dump_messages(turn.output)
-    ended = ended_record(turn.status, "-", turn.ended_at or turn.started_at, said, **details)
-    return [f"i{json.dumps(turn.turn_id)}", number, f"t{number}", begun, f"e{number}", ended]
+    ended = ended_record(turn, turn.tokens, "-", turn.ended_at or turn.started_at)
+    begun = begun_record(turn, turn.started_at)
+    fields: list[object] = [f"i{json.dumps(turn.turn_id)}", number, f"t{number}", begun, f"e{number}", ended]
+    if turn.feedback is not None:
+        fields += [f"f{number}", codec.dump(dict(turn.feedback))]
+    return fields
 
 
 def read_entry(session_id: str, fields: Sequence[str]) -> Session:

@@ -6,49 +6,42 @@ How durable a turn is, is up to the Redis server: see docs/redis.md. What is kep
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
-from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from typing_extensions import override
 
-from histories import codec
 from histories.base import (
+    Gate,
     HistoryStore,
     InvalidCursor,
-    NewTurn,
-    OpenTurn,
+    Note,
     Page,
+    Recalled,
     Session,
     SessionBusy,
-    SessionExists,
     SessionHistory,
     SessionNotFound,
     StoreUnavailable,
-    Turn,
-    TurnNotFound,
-    TurnStatus,
-    now,
 )
-from histories.redis.link import Link, log, warnings
-from histories.redis.records import Keys, UserKeys, fields_of, read_entry, read_turn, settled, to_micros
-from histories.redis.scripts import ADOPT, DELETE, ENTRIES, RENAME, REWIND, STAGE, STOP, TURNS
-from histories.redis.turn import RedisTurn, begin_turn
-from histories.waiting import WaitQueue
+from histories.redis.history import RedisHistory
+from histories.redis.link import log, warnings
+from histories.redis.peer import Peer
+from histories.redis.records import Keys, UserKeys, dump_notes, read_entry, read_notes
+from histories.redis.scripts import ENTRIES
+from histories.redis.texts import Texts
+from histories.search import words
 
 _BATCH: Final = 100
-_STAGE_BYTES: Final = 250_000
-_STAGE_MS: Final = 600_000
-_NEWEST: Final = 10**15
-"""Above the number of any turn."""
+_SEARCH_S: Final = 1.0
+"""How long a search looks for a page of sessions: then it gives what it has, and where to go on."""
 
 Place = tuple[int, str]
 """Where a session stands in the list of its user's: the time of its last change in microseconds, its id."""
@@ -71,24 +64,24 @@ class RedisStore(HistoryStore):
                 "what is not a letter or a digit in the password percent-encoded. A namespace is of letters and digits."
             ) from None  # what it quotes may be a part of the password
         self._name = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
-        self.save_limit_s, self.wait_queue = save_limit_s, WaitQueue()
-        self.running: dict[str, tuple[str, Callable[[], None] | None]] = {}
-        """The turns that run in this process: key of the session -> turn_id, how to stop it."""
-        self._links: dict[asyncio.AbstractEventLoop, Link] = {}
-        self._links_lock = threading.Lock()
-        self._looked = False
+        self.gate = Gate()
+        self._save_limit_s = save_limit_s
+        self._peers: dict[asyncio.AbstractEventLoop, Peer] = {}
+        self._peers_lock = threading.Lock()
+        self._has_warned = False
+        self._texts = Texts()
 
     def __repr__(self) -> str:
         return f"RedisStore({self._name})"
 
-    def link(self) -> Link:
-        """The client of the running event loop: neither connections nor futures can be used on another."""
+    def peer(self) -> Peer:
+        """What the running event loop has to do with Redis: connections and futures can't be used on another."""
         loop = asyncio.get_running_loop()
-        with self._links_lock:
-            if loop not in self._links:
-                self._links = {other: link for other, link in self._links.items() if not other.is_closed()}
-                self._links[loop] = Link(self._url, self.namespace, on_connect=self._look)
-            return self._links[loop]
+        with self._peers_lock:
+            if loop not in self._peers:
+                self._peers = {other: peer for other, peer in self._peers.items() if not other.is_closed()}
+                self._peers[loop] = Peer(self._url, self.namespace, on_connect=self._warn)
+            return self._peers[loop]
 
     @override
     async def open(self) -> None:
@@ -97,49 +90,98 @@ class RedisStore(HistoryStore):
 
     @override
     async def close(self) -> None:
-        with self._links_lock:
-            links, self._links = self._links, {}
-        for loop, link in links.items():
+        with self._peers_lock:
+            peers, self._peers = self._peers, {}
+        for loop, peer in peers.items():
             if loop is asyncio.get_running_loop():
-                await link.close()
+                await peer.close()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.close(), loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(peer.close(), loop))
 
-    async def _look(self, client: Redis) -> None:
+    async def _warn(self, client: Redis) -> None:
         """Warns, once, of a server that would forget."""
-        if not self._looked:
-            self._looked = True
+        if not self._has_warned:
+            self._has_warned = True
             for warning in await warnings(client):
                 log.warning("Redis at %s %s", self._name, warning)
 
     @override
     async def ping(self) -> None:
-        link = self.link()
-        await link.command("SET", f"{link.channel}:probe", 1, "PX", 1000)
+        peer = self.peer()
+        await peer.link.command("SET", f"{peer.channel}:probe", 1, "PX", 1000)
+        await peer.look()
 
     @override
     def history(self, user_id: str, session_id: str) -> SessionHistory:
-        return RedisHistory(self, user_id, session_id)
+        return self._history(user_id, session_id)
+
+    def _history(self, user_id: str, session_id: str) -> RedisHistory:
+        return RedisHistory(self.peer, self.gate, self.namespace, user_id, session_id, save_limit_s=self._save_limit_s)
 
     @override
     async def sessions(
         self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
     ) -> Page[Session]:
         place = None if cursor is None else _place_of(cursor)
-        needle = query.casefold() if query and query.strip() else None
-        found: list[Session] = []
-        last: Place = (0, "")
-        async for at, session in self._entries(user_id, place, limit + 1 if needle is None else _BATCH):
-            if needle is None or await self._says(user_id, session, needle):
-                if len(found) == limit:
-                    return Page(found, f"{last[0]}~{last[1]}")
-                found.append(session)
-                last = at
+        if query and query.strip():
+            return await self._search(user_id, query, limit, place)
+        found: list[tuple[Place, Session]] = []
+        async for entry in self._entries(user_id, place, limit + 1):
+            if len(found) == limit:
+                return Page([session for _, session in found], _cursor_of(found[-1][0]))
+            found.append(entry)
+        return Page([session for _, session in found])
+
+    async def _search(self, user_id: str, query: str, limit: int, place: Place | None) -> Page[Session]:
+        """Looks through sessions from the newest on, until the page is full or its time is up."""
+        loop, found = asyncio.get_running_loop(), list[Session]()
+        until = loop.time() + _SEARCH_S
+        last: Place | None = None
+        async for at, session in self._entries(user_id, place, _BATCH):
+            hits = await self._texts.find(self._history(user_id, session.session_id), session, query)
+            if hits is not None and len(found) == limit:
+                return Page(found, _cursor_of(last or at))
+            if hits is not None:
+                found.append(replace(session, hits=hits))
+            last = at
+            if loop.time() > until:
+                return Page(found, _cursor_of(at))
         return Page(found)
+
+    @override
+    async def recall(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        session_id: str | None = None,
+        exclude: Collection[tuple[str, str]] = (),
+        limit: int = 8,
+    ) -> list[Recalled]:
+        if not words(query):
+            return []
+        if session_id is not None:
+            with suppress(SessionNotFound):
+                history = self._history(user_id, session_id)
+                return await self._texts.recall([(history, await history.info())], query, exclude, limit)
+            return []
+        entries = [session async for _, session in self._entries(user_id, None, _BATCH)]
+        histories = [(self._history(user_id, session.session_id), session) for session in entries]
+        return await self._texts.recall(histories, query, exclude, limit)
+
+    @override
+    async def notes(self, user_id: str) -> list[Note]:
+        return read_notes(await self.peer().link.command("GET", UserKeys(self.namespace, user_id).notes))
+
+    @override
+    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+        peer, key = self.peer(), UserKeys(self.namespace, user_id).notes
+        peer.check()
+        await peer.link.command("SET", key, dump_notes(notes))
 
     async def _entries(self, user_id: str, place: Place | None, batch: int) -> AsyncIterator[tuple[Place, Session]]:
         """The user's sessions after a place in the list, newest first, a batch for every two round trips."""
-        link, key, offset = self.link(), UserKeys(self.namespace, user_id).sessions, 0
+        link, key, offset = self.peer().link, UserKeys(self.namespace, user_id).sessions, 0
         while True:
             top = "+inf" if place is None else place[0]
             args = (key, top, "-inf", "WITHSCORES", "LIMIT", offset, batch)
@@ -156,22 +198,10 @@ class RedisStore(HistoryStore):
             # Sessions of one and the same microsecond are passed by one batch after the other.
             place, offset = (after[-1], 0) if after else (place, offset + batch)
 
-    async def _says(self, user_id: str, session: Session, needle: str) -> bool:
-        if needle in session.title.casefold():
-            return True
-        history, before = self.history(user_id, session.session_id), None
-        while True:
-            page = await history.turns(limit=_BATCH, before=before)
-            if any(needle in codec.text_of([*turn.input, *turn.output]).casefold() for turn in page.items):
-                return True
-            before = page.next
-            if before is None:
-                return False
-
     @override
     async def users(self) -> AsyncIterator[str]:
         seen: set[str] = set()  # a server that rearranges its keys tells some of them twice
-        async for key in self.link().sets(UserKeys.pattern(self.namespace)):
+        async for key in self.peer().link.sets(UserKeys.pattern(self.namespace)):
             user = UserKeys.user_of(key)
             if user is not None and user not in seen:
                 seen.add(user)
@@ -180,6 +210,7 @@ class RedisStore(HistoryStore):
     @override
     async def forget(self, user_id: str) -> None:
         busy: SessionBusy | None = None
+        await self.peer().link.command("DEL", UserKeys(self.namespace, user_id).notes)
         async for _, session in self._entries(user_id, None, _BATCH):
             try:
                 await self.history(user_id, session.session_id).delete()
@@ -189,120 +220,6 @@ class RedisStore(HistoryStore):
                 continue
         if busy is not None:
             raise busy
-
-
-class RedisHistory(SessionHistory):
-    """The history of one session, in Redis."""
-
-    def __init__(self, store: RedisStore, user_id: str, session_id: str) -> None:
-        self.user_id, self.session_id = user_id, session_id
-        self._store, self._keys = store, Keys(store.namespace, user_id, session_id)
-
-    @override
-    async def begin(
-        self,
-        new: NewTurn,
-        *,
-        wait_s: float = 60.0,
-        window_tokens: int = 0,
-        on_stop: Callable[[], None] | None = None,
-        if_last: str | None = None,
-    ) -> OpenTurn | Turn:
-        turn = RedisTurn(self._store, self._store.link(), self._keys, self.session_id, new, window_tokens, on_stop)
-        return await begin_turn(turn, wait_s=wait_s)
-
-    @override
-    async def info(self) -> Session:
-        (fields,) = await self._store.link().run(ENTRIES, [self._keys.session])
-        if fields[0] is None:
-            raise SessionNotFound
-        return read_entry(self.session_id, fields)
-
-    @override
-    async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
-        if before is not None and not (before.isascii() and before.isdigit() and len(before) < 16):
-            raise InvalidCursor("Send `before` as the `next` of an earlier page.")
-        return await self._page(limit, _NEWEST if before is None else int(before))
-
-    async def _page(self, limit: int, before: int) -> Page[Turn]:
-        keys = [self._keys.session, self._keys.lease]
-        running, older, *flat = await self._store.link().run(TURNS, keys, limit, before)
-        records = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        turns = [read_turn(begun, ended, running=number == running) for number, begun, ended in records]
-        return Page(turns[::-1], str(older) if older else None)
-
-    @override
-    async def rename(self, title: str) -> None:
-        keys = [self._keys.session, self._keys.sessions]
-        if not await self._store.link().run(RENAME, keys, json.dumps(title), self.session_id, to_micros(now())):
-            raise SessionNotFound
-
-    @override
-    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
-        args = (json.dumps(turn_id), self.session_id, to_micros(now()))
-        _done(await self._store.link().run(REWIND, self._keys.idle, *args))
-
-    @override
-    async def delete(self) -> None:
-        _done(await self._store.link().run(DELETE, self._keys.idle, self.session_id))
-
-    @override
-    async def fork(self, session_id: str, turn_id: str) -> None:
-        title = (await self.info()).title
-        number = await self._store.link().command("HGET", self._keys.session, f"i{json.dumps(turn_id)}")
-        if number is None:
-            raise TurnNotFound
-        turns: list[Turn] = []
-        before = int(number) + 1
-        while before:
-            page = await self._page(_BATCH, before)
-            turns = [*page.items, *turns]
-            before = int(page.next or 0)
-        if not turns or turns[-1].turn_id != turn_id:  # rewound in this moment
-            raise TurnNotFound
-        if turns[-1].status is TurnStatus.RUNNING:
-            raise SessionBusy
-        await self._store.history(self.user_id, session_id).restore(turns, title=title, created_at=now())
-
-    @override
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-        link, token = self._store.link(), uuid4().hex
-        if await link.command("EXISTS", self._keys.session):
-            raise SessionExists
-        new = self._keys.imported(token)
-        turns = [settled(turn) for turn in turns]
-        updated = to_micros(max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])]))
-        fields: list[object] = ["title", json.dumps(title), "created", to_micros(created_at), "updated", updated]
-        fields += ["turns", len(turns), "last", len(turns), "tokens", sum(turn.tokens for turn in turns)]
-        fields += ["chain", json.dumps(turns[-1].chain if turns else ""), "made", token]
-        window: list[object] = []
-        size = tokens = 0
-        for number, turn in enumerate(turns, 1):
-            records = fields_of(number, turn)
-            size += sum(len(str(part)) for part in records)
-            fields += records
-            if turn.shown:
-                window += [tokens, f"{number:012d}"]
-                tokens += turn.tokens
-            if size > _STAGE_BYTES:
-                await link.run(STAGE, new, _STAGE_MS, len(fields), *fields, *window)
-                size, fields, window = 0, [], []
-        await link.run(STAGE, new, _STAGE_MS, len(fields), *fields, *window)
-        keys = [self._keys.session, self._keys.window, self._keys.sessions, *new]
-        if not await link.run(ADOPT, keys, token, self.session_id, updated):
-            raise SessionExists
-
-    @override
-    async def stop(self) -> bool:
-        running = self._store.running.get(self._keys.session)
-        if running is not None:
-            if running[1] is not None:
-                running[1]()
-            return True
-        asked = await self._store.link().run(STOP, [self._keys.session, self._keys.lease])
-        if asked < 0:
-            raise SessionNotFound
-        return bool(asked)
 
 
 def _parted(url: str) -> tuple[str, str]:
@@ -315,17 +232,12 @@ def _parted(url: str) -> tuple[str, str]:
     return urlunsplit(parts._replace(query=urlencode(options))), namespace
 
 
+def _cursor_of(place: Place) -> str:
+    return f"{place[0]}~{place[1]}"
+
+
 def _place_of(cursor: str) -> Place:
     time, tilde, name = cursor.partition("~")
     if not tilde or not (time.removeprefix("-").isdecimal() and time.isascii() and len(time) < 20):
         raise InvalidCursor("Send `cursor` as the `next` of an earlier page.")
     return int(time), name
-
-
-def _done(answer: str) -> None:
-    if answer == "absent":
-        raise SessionNotFound
-    if answer == "missing":
-        raise TurnNotFound
-    if answer == "busy":
-        raise SessionBusy

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.abuse.attacks import ATTACKS
 from tests.abuse.world import bystander, world
+from tests.proofs import proves
 
 _PATIENCE_S = 5.0
 """Far above the bar, for a machine that is busy with other tests; what this suite was made for took 8 to 36."""
@@ -25,6 +26,7 @@ _TOLD: dict[str, set[str]] = {
 }
 
 
+@proves("G13")
 async def test_others_go_on_whatever_one_caller_does(tmp_path: Path) -> None:
     with world(tmp_path) as server:
         with bystander(server) as seen:

@@ -21,6 +21,7 @@ from chains import Chain
 from tests.calls import error_of, events_of, said
 from tests.live_server import Here, langserve_warns, serve_here
 from tests.openai_stub import Behaviour, OpenAIStub
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 
@@ -248,6 +249,7 @@ def test_a_stream_in_any_form_is_a_stream(alice: httpx.Client, habit: str) -> No
     assert turns_of(alice, habit.strip("[]"))[0]["status"] == "complete"
 
 
+@proves("G11")
 def test_an_unanswered_call_does_not_make_the_session_useless(alice: httpx.Client, stub: OpenAIStub) -> None:
     talk(alice, "hi [[tool weather]] [[calls 2]]", "unanswered", "invoke")
     assert talk(alice, "something else", "unanswered", "invoke").status_code == 200

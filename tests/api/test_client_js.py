@@ -19,7 +19,7 @@ def test_the_client_does_on_node_what_it_says(tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None and os.environ.get("CI") != "true":
         pytest.skip("Node is not installed (Debian: apt install nodejs)")
-    with OpenAIStub() as stub, serve_here(tmp_path, openai_base_url=stub.base_url) as server:
+    with OpenAIStub() as stub, serve_here(tmp_path, openai_base_url=stub.base_url, on_disconnect="stop") as server:
         client = tmp_path / "client.mjs"
         with server.client() as alice:
             client.write_bytes(alice.get("/web/client.js").content)

@@ -71,7 +71,7 @@ def test_invoke_remembers(tutor: Remote, config: RunnableConfig) -> None:
 
 def test_stream_gives_chunks_and_remembers(tutor: Remote, config: RunnableConfig) -> None:
     chunks = list(tutor.stream(ask("one"), config))
-    assert len(chunks) > 5
+    assert len(chunks) > 1  # words that came in one read come as one
     assert all(isinstance(chunk, AIMessageChunk) for chunk in chunks)
     whole = chunks[0]
     for chunk in chunks[1:]:

@@ -33,7 +33,7 @@ def packages() -> None:
 
 @pytest.mark.usefixtures("packages")
 def test_remote_runnable_on_node_does_all_that_it_can(tmp_path: Path) -> None:
-    with OpenAIStub() as stub, serve_here(tmp_path, openai_base_url=stub.base_url) as server:
+    with OpenAIStub() as stub, serve_here(tmp_path, openai_base_url=stub.base_url, on_disconnect="stop") as server:
         keys = {"ALICE": server.key("alice"), "BOB": server.key("bob")}
         done = subprocess.run(
             ["node", "--test", "--test-reporter=tap", "remote_runnable.test.mjs"],

@@ -15,6 +15,7 @@ from api.door import DoorRules
 from tests.calls import call
 from tests.echo_model import EchoModel
 from tests.live_server import Here, langserve_warns, serve_here, wait_for
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 
@@ -74,6 +75,7 @@ def _never_ends(size: int) -> bytes:
     return _HEALTHZ + b"X: " + b"a" * size
 
 
+@proves("G13")
 @pytest.mark.parametrize(
     "request_",
     [
@@ -170,6 +172,7 @@ def test_who_has_a_place_and_no_request_makes_room(server: Here) -> None:
         assert idle[0].is_hung_up_on()
 
 
+@proves("G13")
 def test_an_address_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
     rules = DoorRules(connections=10, connections_per_address=3)
     with serve_here(tmp_path, model=EchoModel(), history_url="memory:", door=rules) as server:

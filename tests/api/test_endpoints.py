@@ -88,7 +88,7 @@ TYPES: dict[str, Any] = {
 
 
 def shaped(shape: str, model: EchoModel | None = None) -> tuple[ChainWithHistory, Any]:
-    chain, ask = shapes(model or EchoModel(), Turns(MemoryStore()))[shape]
+    chain, ask = shapes(model or EchoModel(), Turns(MemoryStore(), encode=Serializer().dumps))[shape]
     takes, gives = TYPES[shape]
     return chain.with_types(input_type=takes, output_type=gives), jsonable_encoder(ask("hello"))
 

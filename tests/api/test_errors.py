@@ -22,6 +22,7 @@ from histories.files.store import FileStore
 from tests.calls import STREAMS, WAYS, call, error_of, events_of, said, text_of_events
 from tests.live_server import Here, langserve_warns, serve_here, wait_for
 from tests.openai_stub import Behaviour, OpenAIStub
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 KEY = "sk-the-secret-of-the-operator"
@@ -163,7 +164,7 @@ def test_a_model_that_fails_in_mid_reply_fails_a_call_that_waits_for_the_whole(
 def test_a_reply_without_words_is_a_reply(
     alice: httpx.Client, stub: OpenAIStub, behaviour: Behaviour, way: str
 ) -> None:
-    session = f"{behaviour} {way}"[-100:]
+    session = f"{behaviour.refuse} {behaviour.null} {behaviour.n} {way}"
     stub.behave(behaviour)
     assert said(call(alice, "one", session, way=way), way) == ""
     assert [turn["status"] for turn in turns_of(alice, session)] == ["complete"]
@@ -222,6 +223,7 @@ def on_disk(disk: RefusingDisk, stub: OpenAIStub, tmp_path_factory: pytest.TempP
 FULL = [(errno.ENOSPC, 507, "60"), (errno.EDQUOT, 507, "60"), (errno.EROFS, 503, "5"), (errno.EIO, 503, "5")]
 
 
+@proves("G1", "G2")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("error", "status", "after"), FULL, ids=["full", "quota", "read-only", "broken"])
 def test_a_question_that_can_not_be_kept_is_told_by_the_status_and_not_asked(
@@ -243,6 +245,7 @@ def test_a_question_that_can_not_be_kept_is_told_by_the_status_and_not_asked(
     assert said(call(on_disk, "two", session)).endswith("2 user messages: one | two")
 
 
+@proves("G1", "G2")
 @pytest.mark.parametrize("way", ["invoke", *STREAMS])
 async def test_a_reply_that_can_not_be_kept_is_an_error_and_the_history_is_as_it_was(
     disk: RefusingDisk, on_disk: httpx.Client, stub: OpenAIStub, way: str, caplog: pytest.LogCaptureFixture
@@ -315,7 +318,7 @@ def settled(client: httpx.Client, session: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def patient(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
-    with serve_here(tmp_path_factory.mktemp("stop"), openai_base_url=stub.base_url) as server:
+    with serve_here(tmp_path_factory.mktemp("stop"), openai_base_url=stub.base_url, on_disconnect="stop") as server:
         yield server
 
 
@@ -326,6 +329,7 @@ def finishing(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield server
 
 
+@proves("G4")
 @pytest.mark.parametrize("way", ["invoke", *STREAMS])
 async def test_a_client_that_leaves_stops_the_model_within_a_second(patient: Here, stub: OpenAIStub, way: str) -> None:
     before = len(stub.cancelled_at)
@@ -341,6 +345,7 @@ async def test_a_client_that_leaves_stops_the_model_within_a_second(patient: Her
         assert turn["output"][0]["data"]["content"] == "You said: "
 
 
+@proves("G4")
 @pytest.mark.parametrize("way", ["invoke", *STREAMS])
 async def test_where_turns_finish_the_whole_reply_is_kept(finishing: Here, stub: OpenAIStub, way: str) -> None:
     async with finishing.async_client() as client:

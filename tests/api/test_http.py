@@ -14,6 +14,7 @@ import pytest
 from tests.calls import CHAINS, WAYS, body_of, call, config_hash, input_of, said
 from tests.live_server import Here, langserve_warns, serve_here
 from tests.openai_stub import OpenAIStub
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 
@@ -47,6 +48,7 @@ def session() -> str:
     return f"session {uuid4()}"
 
 
+@proves("G7")
 @pytest.mark.parametrize("hashed", [False, True], ids=["body", "hash"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("chain", CHAINS)
@@ -82,6 +84,7 @@ def test_a_tutor_is_told_what_it_is_good_at(alice: httpx.Client, session: str, s
     assert "20 words or fewer" in system["content"]
 
 
+@proves("G7")
 @pytest.mark.parametrize("place", ["configurable", "body", "metadata", "query", "hash", "header"])
 def test_nobody_becomes_another_user_by_saying_so(
     alice: httpx.Client, bob: httpx.Client, session: str, place: str
@@ -107,6 +110,7 @@ def test_nobody_becomes_another_user_by_saying_so(
     assert said(call(alice, "two", session)).endswith("my secret is blue | two")
 
 
+@proves("G7")
 def test_a_batch_holds_sessions_apart_and_each_in_order(alice: httpx.Client, bob: httpx.Client, session: str) -> None:
     places = [f"{session}{place}" for place in "abab"]
     body = {
@@ -133,7 +137,7 @@ def test_the_schemas_show_the_session_and_not_the_user(alice: httpx.Client, chai
     assert {answer.status_code for answer in schemas.values()} == {200}
     assert set(schemas["input"].json()["properties"]) >= {"input"}
     configurable = next(iter(schemas["config"].json()["$defs"].values()))
-    assert set(configurable["properties"]) == {"session_id", "turn_id"}
+    assert set(configurable["properties"]) == {"session_id", "turn_id", "version_of", "on_disconnect"}
     assert {one["type"] for one in configurable["properties"].values()} == {"string"}
     for answer in schemas.values():
         assert "user_id" not in answer.text

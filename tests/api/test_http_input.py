@@ -13,6 +13,7 @@ import pytest
 from tests.calls import CHAINS, STREAMS, WAYS, body_of, call, config_hash, error_of, input_of, said
 from tests.live_server import Here, langserve_warns, serve_here
 from tests.openai_stub import OpenAIStub
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 LIMIT = 300_000
@@ -268,6 +269,7 @@ def test_any_text_reaches_the_model_as_it_was_said(alice: httpx.Client, stub: Op
         assert users == [text] * number
 
 
+@proves("G8")
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_lone_surrogate_is_kept_and_shown_as_a_replacement(

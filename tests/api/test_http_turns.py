@@ -16,6 +16,7 @@ import pytest
 from tests.calls import STREAMS, WAYS, call, error_of, said
 from tests.live_server import Here, langserve_warns, serve_here
 from tests.openai_stub import OpenAIStub
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 
@@ -82,15 +83,16 @@ def test_a_retry_is_answered_from_the_record(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_retry_of_a_turn_that_runs_is_409(alice: httpx.Client, stub: OpenAIStub, way: str) -> None:
+def test_a_retry_of_a_turn_that_runs_joins_it(alice: httpx.Client, stub: OpenAIStub, way: str) -> None:
     session = f"running {way}"
-    with a_turn_that_runs(alice, stub, session, turn_id="t1"):
-        answer = call(alice, "first", session, way=way, turn_id="t1")
-        assert answer.status_code == 409
-        assert answer.json()["detail"]
-    assert "first" in said(call(alice, "first", session, way=way, turn_id="t1"), way)
+    with ThreadPoolExecutor(1) as threads:
+        with a_turn_that_runs(alice, stub, session, turn_id="t1"):
+            again = threads.submit(call, alice, "first", session, way=way, turn_id="t1")
+        assert "first" in said(again.result(), way)
+    assert [turn["turn_id"] for turn in turns_of(alice, session)] == ["t1"]
 
 
+@proves("G5")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_retry_of_a_failed_turn_runs_again_and_replaces_it(alice: httpx.Client, stub: OpenAIStub, way: str) -> None:
     session = f"failed {way}"
@@ -102,6 +104,7 @@ def test_a_retry_of_a_failed_turn_runs_again_and_replaces_it(alice: httpx.Client
     assert said(call(alice, "two", session, way=way), way).endswith("2 user messages: one | two")
 
 
+@proves("G7")
 def test_the_turn_id_of_one_user_is_nothing_to_another(server: Here, alice: httpx.Client) -> None:
     call(alice, "my secret is blue", "ours", turn_id="t1")
     with server.client("bob") as bob:
@@ -128,6 +131,7 @@ def test_a_busy_session_is_409_before_the_stream_opens_where_turns_do_not_queue(
         assert said(call(client, "third", f"busy {way}", way=way), way).endswith("2 user messages: first | third")
 
 
+@proves("G3")
 @pytest.mark.parametrize("way", ["invoke", *STREAMS])
 async def test_twelve_turns_at_once_in_one_session_all_see_those_before_them(server: Here, way: str) -> None:
     session = f"queue {way}"

@@ -10,6 +10,7 @@ import pytest
 from histories.base import HistoryStore, check_id
 from tests.live_server import langserve_warns
 from tests.people import People, export, serving
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 
@@ -33,6 +34,7 @@ EVERY_CALL: list[tuple[str, str, object]] = [
 ]
 
 
+@proves("G7")
 async def test_what_is_someone_elses_looks_absent(people: People) -> None:
     await people.has("s", "a secret")
     before = await export(people.alice, "s")

@@ -19,6 +19,7 @@ from settings import Settings
 from tests.echo_model import EchoModel
 from tests.live_server import langserve_warns
 from tests.people import People, a_running_turn, export, post_raw, say, serving
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 
@@ -74,6 +75,7 @@ async def a_rich_session(store: HistoryStore) -> None:
     await history.rename("Rich \u202e title")
 
 
+@proves("G8")
 async def test_what_is_exported_can_be_imported_without_loss(people: People) -> None:
     await a_rich_session(people.store)
     exported = await export(people.alice, "rich")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.echo_model import EchoModel
 from tests.live_server import Here, langserve_warns, serve_here
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 
@@ -42,6 +43,7 @@ def shown(client: httpx.Client) -> list[str]:
     return [turn["turn_id"] for turn in turns(client)]
 
 
+@proves("G14")
 def test_a_version_takes_the_place_of_a_turn_and_the_one_before_can_be_chosen_again(client: httpx.Client) -> None:
     assert ask(client, "zwei", turn_id="zwei", version_of="two").json()["output"] == "one, zwei."
     assert shown(client) == ["one", "zwei"]

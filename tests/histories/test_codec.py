@@ -34,6 +34,7 @@ from histories.files.names import file_name
 from histories.files.records import Sums, encode, session_line
 from histories.files.store import FileStore
 from histories.window import estimate_tokens
+from tests.proofs import proves
 from tests.stores import all_turns, said, talk, texts
 
 DATA = Path(__file__).parents[1] / "data"
@@ -77,6 +78,7 @@ messages = st.one_of(
 )
 
 
+@proves("G8")
 @settings(max_examples=200, deadline=None)
 @given(st.lists(messages, max_size=3))
 def test_what_is_read_equals_what_was_said(said: list[BaseMessage]) -> None:
@@ -98,6 +100,7 @@ def test_any_json_value_comes_back(value: object) -> None:
     assert codec.undump(json.loads(codec.dump(packed))) == packed
 
 
+@proves("G8")
 @settings(max_examples=100, deadline=None)
 @given(json_values)
 def test_whatever_is_read_is_a_message_or_is_refused(value: object) -> None:

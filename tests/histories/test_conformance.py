@@ -13,6 +13,7 @@ from histories.base import HistoryError, HistoryStore, NewTurn, OpenTurn, Reply,
 from histories.base import TurnStatus as Is
 from histories.codec import UnknownMessage
 from tests.processes import other
+from tests.proofs import proves
 from tests.stores import FAILED, Stores, all_turns, begun, replied, said, talk, texts, until
 
 
@@ -22,6 +23,7 @@ async def test_an_unknown_session_is_empty(history: SessionHistory) -> None:
     await history.aclear()
 
 
+@proves("G1")
 async def test_a_turn_is_on_the_record_from_its_begin_on(history: SessionHistory) -> None:
     before = now()
     turn = await begun(history, said("hello", chain="chat", tokens=3))
@@ -48,6 +50,7 @@ async def test_another_process_sees_a_running_turn_as_running(stores: Stores, hi
     assert [t.status for t in await all_turns(other)] == [Is.FAILED]
 
 
+@proves("G3")
 async def test_turns_run_one_at_a_time_in_order_of_arrival(history: SessionHistory) -> None:
     inside, order = 0, list[int]()
 
@@ -71,6 +74,7 @@ async def test_turns_run_one_at_a_time_in_order_of_arrival(history: SessionHisto
     assert [texts(t.input) for t in await all_turns(history)] == [[str(n)] for n in range(12)]
 
 
+@proves("G3")
 async def test_turns_from_two_processes_do_not_tear_each_other(stores: Stores) -> None:
     numbers = count()
 
@@ -191,6 +195,7 @@ async def test_a_store_that_can_be_used_answers_a_ping(store: HistoryStore) -> N
     await asyncio.gather(*(store.ping() for _ in range(8)))
 
 
+@proves("G5")
 @pytest.mark.parametrize("status", [Is.FAILED, Is.INTERRUPTED])
 @pytest.mark.parametrize("others", [0, 2])
 async def test_a_retry_replaces_what_did_not_complete(history: SessionHistory, status: Is, others: int) -> None:
@@ -243,6 +248,7 @@ async def test_a_begin_that_was_refused_leaves_nothing(history: SessionHistory) 
     await history.restore([], title="free", created_at=now())
 
 
+@proves("G2")
 async def test_a_reply_that_cannot_be_kept_is_an_error_and_frees_the_session(history: SessionHistory) -> None:
     turn = await begun(history, "hello")
     with pytest.raises(UnknownMessage):
@@ -252,6 +258,7 @@ async def test_a_reply_that_cannot_be_kept_is_an_error_and_frees_the_session(his
     await talk(history, "again")
 
 
+@proves("G6")
 async def test_what_a_dead_process_left_running_is_interrupted(stores: Stores, history: SessionHistory) -> None:
     if stores.url is None:
         pytest.skip("ends with its process")
@@ -268,6 +275,7 @@ async def test_what_a_dead_process_left_running_is_interrupted(stores: Stores, h
     await turn.end(replied())
 
 
+@proves("G10")
 @pytest.mark.parametrize("steps", range(24))
 async def test_a_begin_that_is_cancelled_leaves_the_session_usable(history: SessionHistory, steps: int) -> None:
     held = await begun(history, "first") if steps % 2 else None
@@ -301,6 +309,7 @@ async def test_who_gives_up_waiting_is_passed_by(history: SessionHistory) -> Non
     assert [texts(t.input) for t in await all_turns(history)] == [["first"], ["3"]]
 
 
+@proves("G1")
 @pytest.mark.parametrize("steps", range(12))
 async def test_an_end_that_is_cancelled_still_records(history: SessionHistory, steps: int) -> None:
     turn = await begun(history, "hello")

@@ -28,6 +28,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from histories.base import HistoryStore, NewTurn, Reply, SessionHistory, TurnStatus
+from tests.proofs import proves
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts
 
 CONSTRUCTOR = {"lc": 1, "type": "constructor", "id": ["langchain", "llms", "OpenAI"], "kwargs": {"api_key": {}}}
@@ -66,6 +67,7 @@ MESSAGES: dict[str, BaseMessage] = {
 }
 
 
+@proves("G8")
 @pytest.mark.parametrize("name", MESSAGES)
 async def test_what_is_read_equals_what_was_said(history: SessionHistory, name: str) -> None:
     message = MESSAGES[name]
@@ -80,6 +82,7 @@ async def test_what_is_read_equals_what_was_said(history: SessionHistory, name: 
         assert read[0].model_dump() == message.model_dump()
 
 
+@proves("G8")
 async def test_chunks_are_kept_as_whole_messages(history: SessionHistory) -> None:
     pieces: list[Any] = [
         {"name": name, "args": args, "id": id_, "index": 0, "type": "tool_call_chunk"}
@@ -126,6 +129,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@proves("G7")
 async def test_no_two_users_and_no_two_sessions_ever_meet(store: HistoryStore) -> None:
     for user in HOSTILE:
         await talk(store.history(user, "s1"), f"of {user!r}")

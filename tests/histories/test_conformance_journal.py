@@ -24,9 +24,8 @@ from histories.base import (
     TurnStatus,
     now,
 )
+from tests.proofs import proves
 from tests.stores import Stores, all_turns, begun, replied, said, talk
-
-pytestmark = pytest.mark.usefixtures("keeps_all")
 
 WITHIN_S = 10
 
@@ -46,6 +45,7 @@ async def heard(events: AsyncIterator[Sequence[Event]], upto: int | None = None)
     return found
 
 
+@proves("G12")
 async def test_every_process_hears_what_a_turn_says_while_it_runs(stores: Stores, history: SessionHistory) -> None:
     turn = await begun(history, "hello")
     elsewhere = (await stores.open()).history("alice", "s1")

@@ -22,6 +22,7 @@ from histories.base import (
 )
 from histories.base import TurnStatus as Is
 from histories.memory import MemoryStore
+from tests.proofs import proves
 from tests.stores import FAILED, Stores, all_sessions, all_turns, begun, replied, said, talk, texts
 
 
@@ -42,6 +43,7 @@ async def test_no_window_shows_no_past(history: SessionHistory) -> None:
     assert await _past(history, 0) == []
 
 
+@proves("G11")
 async def test_a_window_shows_whole_turns_within_its_tokens_and_moves_in_steps(history: SessionHistory) -> None:
     firsts = []
     for number in range(40):
@@ -62,6 +64,7 @@ async def test_a_turn_that_is_larger_than_the_window_is_not_shown(history: Sessi
     assert await _past(history, 100) == []
 
 
+@proves("G5")
 async def test_a_model_is_shown_what_was_interrupted_but_not_what_failed(history: SessionHistory) -> None:
     for words, reply in {
         "complete": replied("whole"),
@@ -299,6 +302,7 @@ async def test_a_session_that_is_not_there_is_not_found(history: SessionHistory)
             await ask
 
 
+@proves("G14")
 async def test_a_deleted_session_is_forgotten(store: HistoryStore, history: SessionHistory) -> None:
     await talk(history, "hello")
     await talk(store.history("alice", "s2"), "hello")

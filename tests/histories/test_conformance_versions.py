@@ -15,9 +15,8 @@ from histories.base import (
     TurnNotFound,
     TurnStatus,
 )
+from tests.proofs import proves
 from tests.stores import FAILED, Stores, all_turns, begun, replied, said, talk, texts
-
-pytestmark = pytest.mark.usefixtures("keeps_all")
 
 
 async def shown(history: SessionHistory) -> list[str]:
@@ -56,6 +55,7 @@ async def test_the_first_turn_may_have_versions(history: SessionHistory) -> None
     assert await shown(history) == ["one", "two"]
 
 
+@proves("G14")
 async def test_what_followed_a_version_is_shown_with_it_again(history: SessionHistory) -> None:
     _, two, _ = await talk(history, "one", "two", "three")
     again = await another(history, two, "two, again")
@@ -73,6 +73,7 @@ async def test_what_followed_a_version_is_shown_with_it_again(history: SessionHi
     assert (await history.info()).turns == 4
 
 
+@proves("G14")
 async def test_versions_within_versions_are_all_kept(history: SessionHistory) -> None:
     _, b = await talk(history, "a", "b")
     c = await another(history, b, "c")
@@ -132,6 +133,7 @@ async def test_only_a_shown_turn_can_be_given_another_version(history: SessionHi
     assert await shown(history) == ["one", "two, again", "three"]
 
 
+@proves("G14")
 async def test_a_rewind_that_keeps_can_be_taken_back(history: SessionHistory) -> None:
     _, two, _ = await talk(history, "one", "two", "three")
     await history.rewind(two, keep=True)

@@ -8,6 +8,7 @@ from langchain_core.messages import AIMessage
 
 from histories.base import TurnStatus
 from histories.journal import CRASHED, recovered, settled, text_lengths
+from tests.proofs import proves
 
 
 def words(*said: str) -> list[bytes]:
@@ -34,6 +35,7 @@ def test_a_journal_comes_to_the_messages_that_it_says() -> None:
     assert recovered([]) == []
 
 
+@proves("G12")
 def test_a_turn_whose_owner_died_is_interrupted_with_what_it_said() -> None:
     reply = settled(words("Hel", "lo"))
     assert (reply.status, reply.output, reply.kind) == (TurnStatus.INTERRUPTED, [AIMessage("Hello")], "text")

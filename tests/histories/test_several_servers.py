@@ -18,6 +18,7 @@ import pytest
 from auth.keys import ApiKeys
 from tests.live_server import PLAIN, Process, launch, wait_for
 from tests.openai_stub import OpenAIStub
+from tests.proofs import proves
 from tests.stores import KINDS
 
 FREE_AGAIN_S = 5.0
@@ -99,6 +100,7 @@ def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Servers]
         yield Servers(processes, stub, keys)
 
 
+@proves("G3", "G6")
 def test_users_hop_between_servers_while_one_is_killed_and_one_is_paused(servers: Servers) -> None:
     hop_each_turn(servers)
     with ThreadPoolExecutor() as both:  # at once: most of their time is the wait for a lease to run out

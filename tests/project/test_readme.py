@@ -8,16 +8,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+import admin
+from api.errors import STATUS
 from settings import Settings, variable
 from tests.live_server import ROOT, Process, start
 from tests.openai_stub import OpenAIStub
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [(kind, text) for kind, text in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
+CHAINS = (ROOT / "docs" / "chains.md").read_text(encoding="utf-8")
+BLOCKS = [(kind, text) for kind, text in re.findall(r"```(\w+)\n(.*?)```", README + CHAINS, re.DOTALL)]
 
 
 def block(kind: str, having: str) -> str:
@@ -48,12 +53,30 @@ def test_every_command_of_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z]+)", README))
     assert {"serve", "test", "check", "bench", "lock"} <= named <= targets
-    for command in re.findall(r"`(?:admin\.py )?((?:keys|link|signout|check|migrate-schema|migrate)\b[^`]*)`", README):
+    for command in re.findall(rf"`(?:admin\.py )?((?:{'|'.join(admin_commands())})(?: [^`]*)?)`", README):
         words = [word for word in command.split() if word.islower() and not word.startswith("-")]
-        shown = subprocess.run([sys.executable, "admin.py", *words, "--help"], cwd=ROOT, capture_output=True, text=True)
-        assert shown.returncode == 0, command
+        shown = admin_help(*words)
         for option in re.findall(r"--\w+", command):
-            assert option in shown.stdout, command
+            assert option in shown, command
+
+
+def admin_help(*words: str) -> str:
+    """What a command of the operators says of itself."""
+    with redirect_stdout(StringIO()) as told, pytest.raises(SystemExit) as ended:
+        admin.main([*words, "--help"])
+    assert ended.value.code == 0, words
+    return told.getvalue()
+
+
+def admin_commands() -> list[str]:
+    """The longest first: one may begin as another one does."""
+    return sorted(re.findall(r"^    ([a-z-]+)(?= |$)", admin_help(), re.MULTILINE), key=len, reverse=True)
+
+
+def test_every_command_of_the_operators_stands_in_the_readme() -> None:
+    commands = admin_commands()
+    assert len(commands) > 10
+    assert not [command for command in commands if not re.search(rf"`(?:admin\.py )?{command}\b", README)]
 
 
 def test_every_status_of_the_readme_is_one_that_is_given() -> None:
@@ -62,9 +85,20 @@ def test_every_status_of_the_readme_is_one_that_is_given() -> None:
         assert status in source
 
 
-def test_every_file_that_the_readme_links_to_exists() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_every_status_that_the_edge_gives_stands_in_the_readme_once() -> None:
+    told = re.findall(r"^\| (\d{3}) \|", README, re.MULTILINE)
+    assert told == sorted(set(told))
+    assert {str(status) for status in STATUS.values()} <= set(told)
+
+
+def test_every_file_that_a_page_links_to_exists() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in README]
 
 
 @pytest.fixture(scope="module")

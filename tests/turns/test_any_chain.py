@@ -29,6 +29,7 @@ from pydantic import BaseModel
 
 from histories.base import HistoryStore, Turn, TurnStatus
 from histories.memory import MemoryStore
+from tests.proofs import proves
 from tests.turns.test_with_history import config
 from turns.calls import fit_to_show
 from turns.errors import ChainError, InvalidInput, WrongChain
@@ -200,6 +201,7 @@ FAILURES: list[Callable[[], BaseException]] = [
 ]
 
 
+@proves("G10")
 @pytest.mark.parametrize("said", [(), ("a",)], ids=["at once", "late"])
 @pytest.mark.parametrize("make", FAILURES, ids=lambda make: getattr(make, "__name__", "group"))
 async def test_whatever_a_chain_raises_its_turn_ends_and_the_session_is_free(
@@ -277,6 +279,7 @@ def anything(dice: random.Random, depth: int = 0) -> Any:
     return dice.choice(shapes)
 
 
+@proves("G10")
 async def test_no_output_out_of_many_random_ones_keeps_a_session_or_is_lost() -> None:
     store, dice = MemoryStore(), random.Random(11)
     failures = [ValueError("x"), KeyboardInterrupt(), GeneratorExit(), RecursionError()]
@@ -354,6 +357,7 @@ async def test_a_turn_id_of_another_chain_is_refused() -> None:
         await saying(store, "two", chain_name="tutor").ainvoke("hi", config(turn_id="t"))
 
 
+@proves("G11")
 def test_a_history_is_shown_well_formed() -> None:
     second = {**CALL, "id": "c2"}
     bad = {"name": "w", "args": '{"ci', "id": "c3", "error": None, "type": "invalid_tool_call"}

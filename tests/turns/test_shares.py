@@ -11,6 +11,7 @@ import pytest
 from histories.base import TurnStatus
 from histories.memory import MemoryStore
 from tests.echo_model import EchoModel
+from tests.proofs import proves
 from turns.errors import InvalidInput
 from turns.rules import Rules, Stop
 from turns.run import Turns
@@ -128,6 +129,7 @@ async def test_a_turn_that_waits_for_its_share_can_be_stopped_and_keeps_the_ques
     assert (turns.shares.running, len(turns.shares)) == (0, 0)
 
 
+@proves("G13")
 async def test_one_user_with_500_turns_in_line_does_not_hold_another_up() -> None:
     order: list[str] = []
 
@@ -164,6 +166,7 @@ async def test_a_batch_is_bounded_and_takes_one_users_share() -> None:
     assert len(await chain.abatch(["x"] * 5, configs[:5])) == 5
 
 
+@proves("G13")
 async def test_blocking_calls_of_one_user_leave_threads_to_others() -> None:
     threads = FairThreads(3, 2, "test")
     asyncio.get_running_loop().set_default_executor(threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from typing_extensions import override
 from histories.base import NewTurn, OpenTurn, Reply, SessionHistory, StoreFull, Turn, TurnStatus
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
+from tests.proofs import proves
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
 from turns.connection import Connection, connection
 from turns.errors import ChainFailed, ShuttingDown, TurnStopped, TurnTooLong
@@ -72,6 +73,7 @@ WAYS = ["invoke", "stream", "stream_log", "stream_events"]
 quiet_log = pytest.mark.filterwarnings("ignore:astream_log is deprecated")  # LangServe's endpoint is made of it
 
 
+@proves("G4")
 @quiet_log
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_client_that_leaves_stops_the_model_and_keeps_the_partial_reply(way: str) -> None:
@@ -90,6 +92,7 @@ async def test_a_client_that_leaves_stops_the_model_and_keeps_the_partial_reply(
     assert text_of(list(turn.output)) == ("" if way == "invoke" else "one two")
 
 
+@proves("G4")
 @quiet_log
 @pytest.mark.parametrize("way", WAYS)
 async def test_where_turns_finish_a_client_that_leaves_keeps_the_whole_reply(way: str) -> None:
@@ -191,6 +194,7 @@ async def test_a_stop_before_the_first_word_is_told_as_such() -> None:
         await reading
 
 
+@proves("G5")
 @pytest.mark.parametrize(("word", "status"), [(0, TurnStatus.FAILED), (1, TurnStatus.INTERRUPTED)])
 async def test_a_failed_turn_keeps_the_words_and_is_not_shown_to_the_model(word: int, status: TurnStatus) -> None:
     def fail(said: int) -> None:
@@ -283,6 +287,14 @@ class _FullTurn(OpenTurn):
 
     @override
     async def end(self, reply: Reply) -> None:
+        await self._end(reply)
+
+    @override
+    async def _journal(self, first: int, events: Sequence[bytes]) -> None:
+        await self._turn.journal(events)
+
+    @override
+    async def _end(self, reply: Reply) -> None:
         await self._turn.end(Reply(status=TurnStatus.INTERRUPTED))
         raise StoreFull("The disk is full.")
 
@@ -293,6 +305,7 @@ class FullStore(MemoryStore):
         return FullHistory(self, user_id, session_id)
 
 
+@proves("G2")
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 async def test_a_reply_that_can_not_be_saved_is_an_error_and_is_logged(
     way: str, caplog: pytest.LogCaptureFixture

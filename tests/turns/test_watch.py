@@ -25,6 +25,7 @@ from histories.base import (
 )
 from histories.memory import MemoryHistory, MemoryStore
 from tests.echo_model import EchoModel
+from tests.proofs import proves
 from tests.turns.test_turns import Gate, settled, wait_for
 from tests.turns.test_with_history import config, shapes, text_of, turns_of
 from turns.errors import RecordedFailure, TurnStopped, WrongChain
@@ -63,6 +64,7 @@ def said(events: Sequence[Event]) -> str:
     return "".join(json.loads(event.data) for event in events)
 
 
+@proves("G12")
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 async def test_a_running_turn_is_followed_from_its_beginning_and_from_any_event(where: str) -> None:
     store, gate = MemoryStore(), Gate(4)
@@ -81,6 +83,7 @@ async def test_a_running_turn_is_followed_from_its_beginning_and_from_any_event(
     assert said(first[:2]) + said(rest) == said(everything) == f"{WORDS}."
 
 
+@proves("G12")
 async def test_a_turn_that_has_ended_is_told_from_its_record_to_whoever_comes_back() -> None:
     store = MemoryStore()
     everything = await heard(started(Turns(store)).events())
@@ -245,6 +248,7 @@ class _SlowHistory(MemoryHistory):
         return begun
 
 
+@proves("G1", "G12")
 async def test_nothing_is_heard_before_the_store_has_it() -> None:
     store, gate = SlowJournal(), Gate(4)
     run = started(Turns(store), gate)

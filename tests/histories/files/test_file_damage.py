@@ -18,6 +18,7 @@ from histories.base import TurnStatus as Is
 from histories.files.records import Sums, encode
 from histories.files.store import FileStore
 from tests.files import folder_of, log_of, no_descriptor_is_left_open
+from tests.proofs import proves
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk, texts
 
 
@@ -49,6 +50,7 @@ async def _file(history: SessionHistory, tmp_path: Path, last: str) -> tuple[byt
     return content, content.rindex(b"\n", 0, -1) + 1
 
 
+@proves("G6")
 @pytest.mark.parametrize("last", ["turn", "end", "title"])
 async def test_a_tail_that_is_torn_at_any_byte_costs_no_earlier_turn(
     store: FileStore, history: SessionHistory, tmp_path: Path, last: str

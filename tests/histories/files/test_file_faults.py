@@ -31,6 +31,7 @@ from histories.files.disk import Disk
 from histories.files.indices import Indices
 from histories.files.store import FileStore
 from tests.failing_disk import FailingDisk, SmallDisk
+from tests.proofs import proves
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts
 
 
@@ -212,6 +213,7 @@ async def _faults(folder: Path, code: int, *, keeps_open: bool) -> list[tuple[in
     return [(at, bisect_left(ends, at)) for at in found.values()]
 
 
+@proves("G2")
 @pytest.mark.parametrize("keeps_open", [False, True], ids=["opens files each time", "keeps files open"])
 @pytest.mark.parametrize(
     ("code", "for_good"),
@@ -276,6 +278,7 @@ def _mount(folder: Path, options: str) -> bool:
     return False
 
 
+@proves("G2")
 async def test_a_full_disk_keeps_all_earlier_turns_and_works_again_when_there_is_room(small: tuple[Path, Disk]) -> None:
     folder, disk = small
     store = FileStore(folder, disk=disk)

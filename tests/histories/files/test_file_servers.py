@@ -12,9 +12,11 @@ from histories.base import SessionBusy, TurnLost
 from histories.base import TurnStatus as Is
 from histories.files.store import FileStore
 from tests.processes import other
+from tests.proofs import proves
 from tests.stores import all_turns, begun, replied, said, talk, texts
 
 
+@proves("G3")
 async def test_two_servers_with_24_turns_each_make_48_whole_pairs_each_seeing_all_before(tmp_path: Path) -> None:
     url = f"file:{tmp_path}"
     with other(url, "many", "a", 24) as a, other(url, "many", "b", 24) as b:
@@ -100,6 +102,7 @@ async def test_locks_of_dead_processes_are_harmless(tmp_path: Path) -> None:
     await store.close()
 
 
+@proves("G6")
 @pytest.mark.parametrize("seed", range(6))
 async def test_kill_9_at_any_instant_loses_nothing_that_was_assured(tmp_path: Path, seed: int) -> None:
     store = FileStore(tmp_path)

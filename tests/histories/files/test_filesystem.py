@@ -28,6 +28,7 @@ from histories.files.records import Sums, turn_line
 from histories.files.store import FileStore
 from histories.files.tree import Trees
 from tests.files import log_of, no_descriptor_is_left_open
+from tests.proofs import proves
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts, until
 
 
@@ -116,6 +117,7 @@ async def test_what_is_not_a_file_is_not_taken_for_one(tmp_path: Path, store: Fi
     await store.close()
 
 
+@proves("G1")
 async def test_a_new_file_and_a_new_folder_are_made_durable_before_the_turn_runs(tmp_path: Path) -> None:
     synced: list[str] = []
 
@@ -282,6 +284,7 @@ async def test_a_turn_after_large_ones_reads_back_to_them(store: FileStore, hist
     await store.close()
 
 
+@proves("G9")
 @pytest.mark.parametrize("given", [False, True])
 async def test_what_a_turn_reads_does_not_grow_with_the_history(tmp_path: Path, given: bool) -> None:
     class Counting(Disk):

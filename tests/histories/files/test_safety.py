@@ -24,6 +24,7 @@ from histories.files.check import check_main
 from histories.files.disk import Disk
 from histories.files.store import FileStore
 from tests.files import folder_of, log_of, no_descriptor_is_left_open
+from tests.proofs import proves
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
 
 _SECTOR = 512
@@ -125,6 +126,7 @@ async def test_a_complete_turn_is_on_the_disk_before_a_retry_is_answered_with_it
         await each.close()
 
 
+@proves("G2")
 @pytest.mark.parametrize("opened", [True, False])
 async def test_an_end_that_failed_does_not_read_as_complete_even_if_it_can_not_be_taken_back(
     tmp_path: Path, opened: bool
@@ -181,6 +183,7 @@ async def _after_each_power_cut(content: bytes, crash: tuple[int, int], folder: 
         await store.close()
 
 
+@proves("G6")
 @pytest.mark.parametrize("padding", range(0, _SECTOR, 100))
 async def test_a_power_cut_while_a_dead_servers_turn_is_settled_leaves_a_session_that_works(
     tmp_path: Path, padding: int
@@ -341,6 +344,7 @@ async def test_a_page_of_large_turns_ends_early(tmp_path: Path, monkeypatch: pyt
     await store.close()
 
 
+@proves("G14")
 async def test_a_session_is_removed_after_what_a_repair_has_kept_of_it(tmp_path: Path) -> None:
     class Failing(Disk):
         fails = True
@@ -404,6 +408,7 @@ async def test_word_to_stop_a_turn_does_not_stop_its_retry(tmp_path: Path) -> No
         await opened.close()
 
 
+@proves("G12")
 async def test_what_a_dead_owner_had_said_is_on_the_record(tmp_path: Path) -> None:
     dead, store = FileStore(tmp_path), FileStore(tmp_path)
     history = store.history("alice", "s1")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from tests.proofs import proves
 from tests.simulate.story import simulate
 
 
+@proves("G3", "G6")
 def test_no_interleaving_of_some_hundred_breaks_anything() -> None:
     until, seed = time.monotonic() + 10, 0
     while seed < 300 and (seed < 20 or time.monotonic() < until):

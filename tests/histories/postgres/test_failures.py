@@ -15,6 +15,7 @@ from histories.postgres.store import PostgresStore
 from tests.histories.postgres.steps import REPLY, ask, begun, in_line, opened, outlasting, record, until
 from tests.postgres_holder import USER, whole_turn
 from tests.postgres_server import PostgresServer
+from tests.proofs import proves
 from tests.tcp_proxy import Proxy
 
 
@@ -37,6 +38,7 @@ async def test_a_reply_is_saved_by_a_server_that_comes_back_and_nobody_takes_its
     assert turns == [("complete", ["a question"], ["an answer"]), ("complete", ["next"], ["an answer"])]
 
 
+@proves("G2")
 async def test_a_reply_that_no_server_comes_back_for_is_an_error(server: PostgresServer, url: str) -> None:
     async with opened(url, save_limit_s=0.3) as store, opened(url) as other:
         turn = await begun(store)

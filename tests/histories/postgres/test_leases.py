@@ -26,8 +26,10 @@ from histories.base import (
 from histories.postgres.store import PostgresStore
 from tests.histories.postgres.steps import REPLY, ask, begun, in_line, opened, record, until
 from tests.postgres_holder import USER, Holder, holder, whole_turn
+from tests.proofs import proves
 
 
+@proves("G3")
 async def test_a_holder_paused_for_longer_than_its_lease_never_writes(url: str, store: PostgresStore) -> None:
     async with holder(url) as other:
         assert await other.ask("begin s theirs") == "begun"
@@ -231,6 +233,7 @@ async def test_a_stop_that_comes_late_does_not_stop_the_retry(url: str, store: P
     await again.end(REPLY)
 
 
+@proves("G12")
 async def test_what_a_dead_server_had_said_is_on_the_record_and_who_reads_it_elsewhere_is_told_the_end(
     url: str, store: PostgresStore
 ) -> None:

@@ -24,6 +24,7 @@ from histories.postgres.rows import queries
 from histories.postgres.store import PostgresStore
 from tests.histories.postgres.steps import REPLY, ask, opened, until
 from tests.postgres_holder import USER, whole_turn
+from tests.proofs import proves
 
 
 async def test_sessions_of_the_same_microsecond_are_all_listed(store: PostgresStore) -> None:
@@ -46,6 +47,7 @@ async def test_a_cursor_that_is_none_is_said_to_be_so(store: PostgresStore, curs
         await store.sessions(USER, cursor=cursor)
 
 
+@proves("G7")
 async def test_what_a_search_finds_is_its_users_alone_and_in_the_index_from_then_on(
     url: str, store: PostgresStore
 ) -> None:
@@ -84,6 +86,7 @@ async def test_a_text_of_very_many_words_is_kept_and_found_by_the_first_of_them(
     assert len((await store.sessions(USER, query=f"1{'y' * 70}")).items) == 1
 
 
+@proves("G13")
 async def test_hundreds_of_searches_of_one_user_leave_the_others_their_turn(url: str) -> None:
     async with opened(url, pool_size=4) as store:
         await whole_turn(store, "s", "hello")

@@ -23,6 +23,7 @@ from histories.postgres.store import PostgresStore
 from histories.window import window_floor
 from tests.histories.postgres.steps import REPLY, begun
 from tests.postgres_holder import USER
+from tests.proofs import proves
 
 
 async def test_the_window_is_that_of_every_store(store: PostgresStore) -> None:
@@ -66,6 +67,7 @@ async def test_the_statement_starts_the_window_where_window_floor_does(
             await turn.end(REPLY)
 
 
+@proves("G9")
 async def test_a_turn_of_a_long_history_reads_its_window_alone(url: str, store: PostgresStore) -> None:
     long = "x" * 500
     turns = [

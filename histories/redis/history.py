@@ -1,0 +1,257 @@
+"""The history of one session, in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from uuid import uuid4
+
+from typing_extensions import override
+
+from histories import codec
+from histories.base import (
+    PAGE_BYTES,
+    Attempt,
+    Event,
+    Feedback,
+    Gate,
+    InvalidCursor,
+    InvalidId,
+    OpenTurn,
+    Page,
+    Session,
+    SessionBusy,
+    SessionExists,
+    SessionHistory,
+    SessionNotFound,
+    Turn,
+    TurnNotFound,
+    TurnStatus,
+    now,
+)
+from histories.redis.peer import BEAT_S, LEASE_MS, Peer
+from histories.redis.records import Keys, fields_of, read_entry, read_turn, settled, to_micros
+from histories.redis.scripts import (
+    ADOPT,
+    CHOOSE,
+    DELETE,
+    DELETE_TURN,
+    EVENTS,
+    FEEDBACK,
+    INFO,
+    RENAME,
+    REWIND,
+    RUNNING,
+    STAGE,
+    STOP,
+    TURN,
+    TURNS,
+    Script,
+)
+from histories.redis.session import SessionRecord
+from histories.redis.turn import Beginning
+
+_BATCH: Final = 100
+_EVENTS: Final = (500, 1024 * 1024)
+"""How many events a reader is given at once, and of about how many bytes."""
+_STAGE_BYTES: Final = 250_000
+_STAGE_MS: Final = 600_000
+NEWEST: Final = 10**15
+"""Above the number of any turn."""
+
+RawTurn = tuple[int, bool, Sequence[str]]
+"""A turn's number, whether it runs, and what `read_turn` reads."""
+
+
+class RedisHistory(SessionHistory):
+    """The history of one session. `peers` gives what the running event loop has to do with Redis."""
+
+    def __init__(
+        self,
+        peers: Callable[[], Peer],
+        gate: Gate,
+        namespace: str,
+        user_id: str,
+        session_id: str,
+        *,
+        save_limit_s: float,
+    ) -> None:
+        self.user_id, self.session_id, self.gate = user_id, session_id, gate
+        self._peers, self._namespace, self._save_limit_s = peers, namespace, save_limit_s
+        self._keys = Keys(namespace, user_id, session_id)
+        self.key = self._keys.session
+
+    @property
+    def _record(self) -> SessionRecord:
+        return SessionRecord(self._peers(), self._keys, self.session_id)
+
+    # Turns.
+
+    @override
+    async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
+        record = self._record
+        beginning = Beginning(record, attempt, self.gate, self.key, self._save_limit_s)
+        record.peer.check()
+        return await beginning.begin()
+
+    @override
+    async def _ask_stop(self) -> bool:
+        keys = [self._keys.session, self._keys.lease]
+        return bool((await self._record.ask(STOP, keys=keys))[0] == "asked")
+
+    @override
+    async def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
+        record, keys = self._record, [self._keys.session, self._keys.lease]
+        running = await record.ask(RUNNING, json.dumps(turn_id), keys=keys)
+        if running[0] == "over":
+            return
+        token = running[1]
+        keys.append(self._keys.journal(token))
+        async with record.peer.listening(token) as news:
+            while True:
+                news.clear()
+                state, *flat = await record.ask(EVENTS, token, after, *_EVENTS, keys=keys)
+                if flat:
+                    some = zip(map(int, flat[::2]), flat[1::2], strict=True)
+                    events = [Event(number, data.encode("utf-8", "surrogatepass")) for number, data in some]
+                    after = events[-1].seq
+                    yield events
+                elif state == "over":
+                    return
+                else:
+                    with suppress(TimeoutError):  # a message may be lost
+                        async with asyncio.timeout(BEAT_S):
+                            await news.wait()
+
+    # The record.
+
+    @override
+    async def info(self) -> Session:
+        running, *fields = await self._peers().link.run(INFO, [self._keys.session, self._keys.lease])
+        if fields[0] is None:
+            raise SessionNotFound
+        return replace(read_entry(self.session_id, fields), running=json.loads(running) if running else None)
+
+    @override
+    async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
+        if before is not None and not (before.isascii() and before.isdigit() and len(before) < 16):
+            raise InvalidCursor("Send `before` as the `next` of an earlier page.")
+        older, parts = await self.raw_turns(limit, None if before is None else int(before))
+        return Page([read_turn(each, running=running) for _, running, each in parts], str(older) if older else None)
+
+    async def raw_turns(
+        self, limit: int, before: int | None = None, *, size: int = PAGE_BYTES
+    ) -> tuple[int, list[RawTurn]]:
+        """A page of turns as Redis keeps them, oldest first; and before which number there are older ones (0: none)."""
+        top = NEWEST if before is None else before
+        _, running, older, *flat = await self._record.read(TURNS, limit, top, size)
+        parts: list[RawTurn] = [(flat[n], flat[n] == running, flat[n + 1 : n + 5]) for n in range(0, len(flat), 5)]
+        return int(older), parts[::-1]
+
+    async def shape(self) -> str:
+        """What changes when turns in the midst of the history are taken away."""
+        return str(await self._peers().link.command("HGET", self._keys.session, "shape"))
+
+    @override
+    async def turn(self, turn_id: str) -> Turn:
+        _, running, *parts = await self._record.read(TURN, json.dumps(turn_id))
+        return read_turn(parts, running=bool(int(running)))
+
+    # Changes of the record.
+
+    @override
+    async def rename(self, title: str) -> None:
+        keys = [self._keys.session, self._keys.sessions]
+        await self._record.ask(RENAME, json.dumps(title), self.session_id, to_micros(now()), keys=keys)
+
+    @override
+    async def feedback(self, turn_id: str, feedback: Feedback) -> None:
+        await self._record.change(FEEDBACK, json.dumps(turn_id), codec.dump(dict(feedback)))
+
+    async def _change(self, script: Script, turn_id: str, if_last: str | None, *more: object) -> list[object]:
+        record = self._record
+        last = "" if if_last is None else json.dumps(if_last)
+        args = (json.dumps(turn_id), last, self.session_id, to_micros(now()), LEASE_MS, record.peer.link.grace_ms())
+        return await record.change(script, *args, *more)
+
+    @override
+    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+        await self._change(REWIND, turn_id, if_last, int(keep))
+        await self._record.index()
+
+    @override
+    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+        answer: list[object] = ["further", 0]
+        while answer[0] == "further":
+            answer = await self._change(CHOOSE, turn_id, if_last, answer[1])
+        await self._record.index()
+
+    @override
+    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+        await self._change(DELETE_TURN, turn_id, if_last)
+        await self._record.index()
+
+    @override
+    async def delete(self) -> None:
+        keys = [*self._keys.all[:4], self._keys.sessions]
+        await self._record.ask(DELETE, self.session_id, keys=keys)
+
+    @override
+    async def fork(self, session_id: str, turn_id: str) -> None:
+        title = (await self.info()).title
+        number = await self._peers().link.command("HGET", self._keys.session, f"i{json.dumps(turn_id)}")
+        if number is None:
+            raise TurnNotFound
+        turns, before = list[Turn](), int(number) + 1
+        while before:
+            before, parts = await self.raw_turns(_BATCH, before)
+            turns = [*(read_turn(each, running=running) for _, running, each in parts), *turns]
+            if not turns or turns[-1].turn_id != turn_id:  # it is not on the shown line
+                raise TurnNotFound
+        if turns[-1].status is TurnStatus.RUNNING:
+            raise SessionBusy
+        target = RedisHistory(
+            self._peers, self.gate, self._namespace, self.user_id, session_id, save_limit_s=self._save_limit_s
+        )
+        await target.restore(turns, title=title, created_at=now())
+
+    @override
+    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
+        peer, token = self._peers(), uuid4().hex
+        peer.check()
+        if await peer.link.command("EXISTS", self._keys.session):
+            raise SessionExists
+        if len({turn.turn_id for turn in turns}) < len(turns):
+            raise InvalidId("Two of these turns have the same turn_id.")
+        new = self._keys.imported(token)
+        turns = [settled(turn) for turn in turns]
+        updated = to_micros(max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])]))
+        chain = json.dumps(turns[-1].chain if turns else "")
+        fields: list[object] = ["title", json.dumps(title), "chain", chain, "made", token]
+        fields += ["created", to_micros(created_at), "updated", updated, "turns", len(turns), "last", len(turns)]
+        fields += ["tokens", sum(turn.tokens for turn in turns), "shown", sum(turn.shown for turn in turns)]
+        for part, window in _parts(fields, turns):
+            await peer.link.run(STAGE, new, _STAGE_MS, len(part), *part, *window)
+        keys = [self._keys.session, self._keys.window, self._keys.sessions, *new]
+        await self._record.ask(ADOPT, token, self.session_id, updated, keys=keys)
+
+
+def _parts(fields: list[object], turns: Sequence[Turn]) -> Iterator[tuple[list[object], list[object]]]:
+    """A session's fields, and its window, in parts that a server takes without holding others up."""
+    window, size, tokens = list[object](), 0, 0
+    for number, turn in enumerate(turns, 1):
+        written = fields_of(number, turn)
+        size += sum(len(str(part)) for part in written)
+        fields += written
+        if turn.shown:
+            window += [tokens, f"{number:012d}"]
+            tokens += turn.tokens
+        if size > _STAGE_BYTES:
+            yield fields, window
+            fields, window, size = [], [], 0
+    yield fields, window

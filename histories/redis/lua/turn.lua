@@ -1,0 +1,21 @@
+-- USES keys queue holder tree
+-- One turn, shown or not.
+--
+-- KEYS     session window path lease queue sessions
+-- ARGV     turn_id (JSON), 1 to settle a dead holder's turn, lease and grace in ms
+-- RETURNS  turn, 1 if it runs, then t<n>, e<n>, f<n>, versions | absent | missing | work | settle ...
+if redis.call('EXISTS', SESSION) == 0 then return {'absent'} end
+if field('sweep') then return {'work'} end
+local number, last = tonumber(field('i' .. ARGV[1]) or nil), tonumber(field('last'))
+if not number then return {'missing'} end
+local running = 0
+if number == last then
+  local run, wait_ms = holder(now_ms(), tonumber(ARGV[4]), tonumber(ARGV[3]))
+  if run and wait_ms == 0 and ARGV[2] == '1' then
+    return {'settle', run, last, field('journaled') == run and 1 or 0, field('added') or 0}
+  elseif run and wait_ms > 0 then
+    running = 1
+  end
+end
+local turn = seen(number)
+return {'turn', running, turn[1], turn[2], turn[3], turn[4]}

@@ -1,0 +1,84 @@
+"""Lists, imports and searches of sessions in Redis."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.messages import HumanMessage
+
+from histories.base import (
+    OpenTurn,
+    StoreFull,
+    Turn,
+    TurnStatus,
+    now,
+)
+from histories.redis.store import RedisStore
+from tests.redis_holder import USER
+from tests.redis_server import RedisServer
+from tests.stores import all_sessions, replied, said, talk
+
+
+async def test_sessions_of_the_same_microsecond_are_all_listed(store: RedisStore) -> None:
+    at = now()
+    for n in range(7):
+        await store.history(USER, f"s{n}").restore([], title="t", created_at=at)
+    found, cursor = list[str](), None
+    while True:
+        page = await store.sessions(USER, limit=2, cursor=cursor)
+        found += [session.session_id for session in page.items]
+        cursor = page.next
+        if cursor is None:
+            break
+    assert found == [f"s{n}" for n in reversed(range(7))]
+
+
+async def test_an_import_that_broke_off_leaves_nothing_for_long(server: RedisServer, store: RedisStore) -> None:
+    turns = [
+        Turn(
+            turn_id=str(n), status=TurnStatus.COMPLETE, chain="", started_at=now(), input=[HumanMessage("x" * 900_000)]
+        )
+        for n in range(10)
+    ]
+    with server.client() as client:
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 6_000_000)
+        with pytest.raises(StoreFull):
+            await store.history(USER, "s").restore(turns, title="t", created_at=now())
+        left = client.keys("*new-*")
+        assert left
+        assert all(client.pttl(key) > 0 for key in left)
+        client.config_set("maxmemory", 0)
+    assert (await store.sessions(USER)).items == []
+    await store.history(USER, "s").restore(turns, title="t", created_at=now())
+    assert (await store.history(USER, "s").info()).turns == 10
+
+
+async def test_a_search_gives_what_it_found_in_its_time_and_goes_on_from_there(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        await talk(store.history(USER, str(number)), "hello" if number % 2 else "good day")
+    monkeypatch.setattr("histories.redis.store._SEARCH_S", -1.0)
+    page = await store.sessions(USER, query="hello")
+    assert (page.items, page.next is not None) == ([], True)
+    assert [session.session_id for session in await all_sessions(store, USER, query="hello")] == ["3", "1"]
+
+
+async def test_a_search_sees_what_was_added_taken_away_and_chosen_since(store: RedisStore) -> None:
+    history = store.history(USER, "s")
+
+    async def finds(*words: str) -> list[bool]:
+        return [bool((await store.sessions(USER, query=word)).items) for word in words]
+
+    one, two = await talk(history, "apple", "pear")
+    await history.rename("a title")
+    assert await finds("apple", "pear", "plum") == [True, True, False]
+    await talk(history, "plum")
+    assert await finds("apple", "pear", "plum") == [True, True, True]
+    await history.delete_turn(two)
+    assert await finds("apple", "pear", "plum") == [True, False, True]
+    turn = await history.begin(said("cherry", version_of=one))
+    assert isinstance(turn, OpenTurn)
+    await turn.end(replied())
+    assert await finds("apple", "plum", "cherry") == [False, False, True]
+    await history.choose(one)
+    assert await finds("apple", "plum", "cherry") == [True, True, False]
