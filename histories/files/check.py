@@ -12,6 +12,7 @@ from typing import Final, TextIO
 
 from histories.base import now
 from histories.files.disk import Disk
+from histories.files.index import INDEX
 from histories.files.locks import FileLock, is_held
 from histories.files.log import Log
 from histories.files.notes import NOTES
@@ -116,7 +117,7 @@ class _Check:
     def _file(self, folder: int, user: str, name: str) -> None:
         session, _, kind = name.partition(".")
         where = f"{user}/{name}"
-        if name == NOTES:
+        if name == NOTES or name.startswith(INDEX):
             return
         if kind == "jsonl":
             self._session(folder, user, session)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from histories.base import Event, SessionNotFound
 from histories.files.journal_file import JournalReader
-
-if TYPE_CHECKING:
-    from histories.files.place import Place
-    from histories.files.store import FileStore
+from histories.files.place import Place
+from histories.files.services import Services
 
 _SOONEST_S: Final = 0.01
 _LATEST_S: Final = 0.05
@@ -23,7 +21,7 @@ _ALIVE_S: Final = 0.5
 
 
 async def follow(
-    store: FileStore, place: Place, running: Callable[[], Awaitable[int | None]], after: int
+    store: Services, place: Place, running: Callable[[], Awaitable[int | None]], after: int
 ) -> AsyncIterator[Sequence[Event]]:
     """The events after that number. `running` tells the offset of the turn's record as long as it runs."""
     offset = await _runs(running)
@@ -56,7 +54,7 @@ async def _runs(running: Callable[[], Awaitable[int | None]]) -> int | None:
         return None
 
 
-def _open(store: FileStore, place: Place, offset: int) -> JournalReader | None:
+def _open(store: Services, place: Place, offset: int) -> JournalReader | None:
     with suppress(FileNotFoundError), store.folder(place.user) as folder:
         return JournalReader.open(store.disk, folder, place.journal, offset)
     return None

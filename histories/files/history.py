@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -32,6 +32,7 @@ from histories.base import (
     TurnStatus,
     now,
 )
+from histories.files.begin import begin_turn
 from histories.files.follow import follow
 from histories.files.idle import present, remove_session, while_idle
 from histories.files.listing import session_entry
@@ -42,14 +43,12 @@ from histories.files.new_log import create_log
 from histories.files.place import Place
 from histories.files.records import Entry, feedback_line, sums_line
 from histories.files.rewrite import rewrite
+from histories.files.services import Services
 from histories.files.session_lines import session_lines
 from histories.files.settle import as_interrupted, settle, sums_at
 from histories.files.spot import Spot, entry_and_after, expect_last, jump_to
 from histories.files.tree import Tree
-from histories.files.turn import FileTurn, begin_turn
-
-if TYPE_CHECKING:
-    from histories.files.store import FileStore
+from histories.files.turn import FileTurn
 
 T = TypeVar("T")
 
@@ -57,7 +56,7 @@ T = TypeVar("T")
 class FileHistory(SessionHistory):
     """The history of one session, in one file."""
 
-    def __init__(self, store: FileStore, user_id: str, session_id: str) -> None:
+    def __init__(self, store: Services, user_id: str, session_id: str) -> None:
         self.user_id, self.session_id = user_id, session_id
         self._store, self.gate = store, store.gate
         self._place = Place(store.path, file_name(user_id), file_name(session_id))
@@ -123,6 +122,7 @@ class FileHistory(SessionHistory):
                 change(folder, log)
 
         await while_idle(self._store, self._place, write)
+        await self._store.forgot(self._place)
 
     # Turns.
 
@@ -275,6 +275,7 @@ class FileHistory(SessionHistory):
             remove_session(self._store, self._place, folder)
 
         await while_idle(self._store, self._place, remove, makes_room=True)
+        await self._store.forgot(self._place)
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
@@ -287,7 +288,7 @@ class FileHistory(SessionHistory):
             return turns, log.sums().title
 
         turns, title = await self._read(look)
-        await self._store.history(self.user_id, session_id).restore(turns, title=title, created_at=now())
+        await FileHistory(self._store, self.user_id, session_id).restore(turns, title=title, created_at=now())
 
     @override
     async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
@@ -308,6 +309,7 @@ class FileHistory(SessionHistory):
             await while_idle(self._store, self._place, create, make_folder=True)
         except SessionBusy:
             raise SessionExists from None
+        self._store.ended(self._place)
 
 
 def _with_more(tree: Tree, offsets: Sequence[int], turns: Sequence[Turn]) -> list[Turn]:

@@ -6,19 +6,16 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from histories.base import SessionBusy, SessionNotFound
 from histories.files.flock import NotNow, Replaced
 from histories.files.locks import FileLock
 from histories.files.place import Place
-
-if TYPE_CHECKING:
-    from histories.files.store import FileStore
+from histories.files.services import Services
 
 
 @contextmanager
-def present(store: FileStore, user: str) -> Iterator[int]:
+def present(store: Services, user: str) -> Iterator[int]:
     """The folder of a user; raises `SessionNotFound` if there is none."""
     try:
         folder = store.open_folder(user)
@@ -31,7 +28,7 @@ def present(store: FileStore, user: str) -> Iterator[int]:
 
 
 async def while_idle(
-    store: FileStore, place: Place, work: Callable[[int], None], *, make_folder: bool = False, makes_room: bool = False
+    store: Services, place: Place, work: Callable[[int], None], *, make_folder: bool = False, makes_room: bool = False
 ) -> None:
     """Does `work` on the user's folder while no turn of the session can begin. `SessionBusy`, `SessionNotFound`."""
     lock = FileLock(store.disk, place.lock)
@@ -64,7 +61,7 @@ def _try_acquire(lock: FileLock, folder: int, *, makes_room: bool) -> bool:
         return True
 
 
-def remove_session(store: FileStore, place: Place, folder: int) -> None:
+def remove_session(store: Services, place: Place, folder: int) -> None:
     """Removes all that there is of the session, the log last: who does not get that far can try again.
 
     For who holds the session.
@@ -78,7 +75,7 @@ def remove_session(store: FileStore, place: Place, folder: int) -> None:
         raise Replaced
 
 
-def remove_leftovers(store: FileStore, folder: int, place: Place | None = None) -> None:
+def remove_leftovers(store: Services, folder: int, place: Place | None = None) -> None:
     """Removes what crashes and repairs have left of a session, or of all; durable when the folder is synced."""
     for name in os.listdir(folder):
         session, _, rest = name.partition(".")

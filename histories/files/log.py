@@ -92,15 +92,15 @@ class Log:
 
         `gone`: the offsets of turns that one after `before` replaced.
         """
-        lines, end, end_at, gone, whole = Backward(self, before), None, 0, gone or set(), False
-        while (found := lines.previous()) is not None:
+        lines, end, gone, whole, stop = Backward(self, before), None, gone or set(), False, 0
+        while (after := lines.end) and (found := lines.previous()) is not None:
             offset, record = found
             gone.update(record.get("gone", ()))
             if record["r"] == "end" and "to" in record and not whole:
                 lines.jump(record["to"])
             elif record["r"] == "end":
                 if end is None or end["id"] != record["id"]:  # the newest one holds
-                    end, end_at = record, offset
+                    end, stop = record, after
             elif record["r"] == "rewind":
                 lines.jump(record["to"])
                 whole = bool(record.get("whole"))  # a turn that came to nothing was chosen: it is shown all the same
@@ -111,23 +111,19 @@ class Log:
                 end = None
                 lines.jump(drop)
                 if offset not in gone:
-                    yield Entry(offset, record, ended, [g for g in gone if g < drop], end_at if ended else 0)
+                    yield Entry(offset, record, ended, [g for g in gone if g < drop], stop if ended else 0)
             whole = False
 
     def entry(self, offset: int, end: int) -> Entry:
         """The turn whose record begins at `offset`, and whose end ends at `end` (0: it has none)."""
-        found = Backward(self, end).previous() if end else None
-        return Entry(offset, self.record_at(offset), found[1] if found else None)
-
-    def record_at(self, offset: int) -> dict[str, Any]:
-        """The record that begins there."""
         line = b""
         while b"\n" not in line:
             more = self.disk.read(self.descriptor, _BLOCK, offset + len(line))
             if not more:
                 raise damaged()
             line += more
-        return decode(line.partition(b"\n")[0])
+        found = Backward(self, end).previous() if end else None
+        return Entry(offset, decode(line.partition(b"\n")[0]), found[1] if found else None)
 
     def cut_torn_tail(self) -> None:
         """Removes what a crash left after the last whole line; raises `HistoryDamaged` for what no crash leaves."""

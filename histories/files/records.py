@@ -49,15 +49,15 @@ class Sums:
 class Entry:
     """A turn as it stands in the log: the offset of its record, and its end, if it has one.
 
-    `gone` are the turns before it that a later one replaced: who drops this turn has to name them.
+    `gone` are the turns before it that a later one replaced: who drops this turn has to name them. `stop` is the
+    offset after its end, if it was read together with others.
     """
 
     offset: int
     record: dict[str, Any]
     end: dict[str, Any] | None
     gone: Sequence[int] = ()
-    end_at: int = 0
-    """The offset of the end's record."""
+    stop: int = 0
 
     @property
     def turn_id(self) -> str:

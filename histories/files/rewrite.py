@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from histories.base import SessionNotFound
 from histories.files.idle import while_idle
 from histories.files.listing import session_entry
 from histories.files.log import Log
 from histories.files.new_log import create_log
+from histories.files.place import Place
+from histories.files.services import Services
 from histories.files.session_lines import tree_lines
 from histories.files.settle import settle
 from histories.files.tree import Tree
 
-if TYPE_CHECKING:
-    from histories.files.place import Place
-    from histories.files.store import FileStore
 
-
-def rewrite(store: FileStore, place: Place, folder: int, log: Log, tree: Tree, updated_at: datetime) -> None:
+def rewrite(store: Services, place: Place, folder: int, log: Log, tree: Tree, updated_at: datetime) -> None:
     """Puts a file in place of the log that holds what is in the tree, and nothing else. For who holds the session."""
     head = log.head()
     content = tree_lines(
@@ -30,7 +27,7 @@ def rewrite(store: FileStore, place: Place, folder: int, log: Log, tree: Tree, u
     create_log(store.disk, folder, place.path, content, at=updated_at, sync=store.fsync, replaces=True).close()
 
 
-async def tidy(store: FileStore, place: Place) -> int:
+async def tidy(store: Services, place: Place) -> int:
     """Takes from the disk what is forgotten and still in the file; gives how many turns that was."""
     gone = 0
 
@@ -50,7 +47,7 @@ async def tidy(store: FileStore, place: Place) -> int:
     return gone
 
 
-def _without_the_forgotten(store: FileStore, place: Place, folder: int, log: Log) -> int:
+def _without_the_forgotten(store: Services, place: Place, folder: int, log: Log) -> int:
     log.cut_torn_tail()
     tree = store.trees.of(log)
     gone = len(tree.gone)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from histories.base import Reply, Turn, estimate_tokens, now
 from histories.files.journal_file import journaled
 from histories.files.log import Log
+from histories.files.place import Place
 from histories.files.records import Entry, Sums, end_line
+from histories.files.services import Services
 from histories.files.tree import Node
 from histories.journal import settled
 
-if TYPE_CHECKING:
-    from histories.files.place import Place
-    from histories.files.store import FileStore
 
-
-def as_interrupted(store: FileStore, place: Place, folder: int, entry: Entry) -> Turn:
+def as_interrupted(store: Services, place: Place, folder: int, entry: Entry) -> Turn:
     """The turn without an end as it will be settled."""
     reply = _reply(store, place, folder, entry)
     return replace(entry.turn(), status=reply.status, output=reply.output, kind=reply.kind, details=reply.details)
 
 
-def _reply(store: FileStore, place: Place, folder: int, entry: Entry) -> Reply:
+def _reply(store: Services, place: Place, folder: int, entry: Entry) -> Reply:
     return settled(journaled(store.disk, folder, place.journal, entry.offset))
 
 
@@ -35,7 +32,7 @@ def sums_at(node: Node | None, sums: Sums) -> Sums:
     return Sums(node.depth, node.tokens, sums.title, node.chain, more=True)
 
 
-def settle(store: FileStore, place: Place, folder: int, log: Log) -> None:
+def settle(store: Services, place: Place, folder: int, log: Log) -> None:
     """Ends the last turn if it has no end: its owner is dead. For who holds the session and its log."""
     last = next(log.entries(), None)
     if last is None or last.end is not None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from histories.base import (
     Attempt,
-    HistoryError,
     OpenTurn,
     Reply,
-    SessionBusy,
     SessionHistory,
     ShownTurn,
     Turn,
@@ -29,86 +25,28 @@ from histories.base import (
     now,
     title_of,
 )
-from histories.files.flock import NotNow, Replaced
+from histories.files.flock import Replaced
 from histories.files.journal_file import JournalWriter
 from histories.files.locks import FileLock, Line, is_held
 from histories.files.log import Log
 from histories.files.new_log import create_log
 from histories.files.open_sessions import OpenSession, Tail
+from histories.files.place import Place
 from histories.files.records import Entry, Sums, decode, end_line, session_line, turn_line
+from histories.files.services import Services
 from histories.files.settle import settle
 from histories.files.spot import Spot, expect_last, shown_turns, spot_for
 from histories.files.tree import Node
 from histories.window import window_floor
 
-if TYPE_CHECKING:
-    from histories.files.place import Place
-    from histories.files.store import FileStore
-
-_SOONEST_S, _LATEST_S = 0.005, 0.1
-"""How soon, and later how often, the first in line looks whether another process has freed the session."""
-
-_MOMENT_S = 0.25
-"""For so long even who is not to wait does, for a title that is written in this moment."""
-
 _LARGE = 64 * 1024
 """Bytes of a turn's records that are not kept in memory for the next turn: it reads them."""
-
-
-async def begin_turn(turn: FileTurn, deadline: float) -> OpenTurn | Turn:
-    """Begins the turn for who is first in line in this process: waits for those of others until the deadline."""
-    loop, pause, looks = asyncio.get_running_loop(), _SOONEST_S, 0
-    try:
-        while True:
-            left_s = deadline - loop.time()
-            begun, cancelled = await _look_alone(turn, left_s, at_once=not looks)
-            looks += 1
-            if cancelled:
-                if begun is turn:
-                    with suppress(HistoryError):
-                        await turn.give_up()
-                raise asyncio.CancelledError
-            if begun is not None:
-                return begun
-            if left_s <= 0 and looks > 1:  # the first look may have met who just puts the session's files away
-                raise SessionBusy
-            await asyncio.sleep(min(pause, max(_SOONEST_S, deadline - loop.time())))
-            pause = min(pause * 1.5, _LATEST_S)
-    finally:
-        if turn.line.joined:  # it has given up: who has begun has left the line
-            _, cancelled = await turn.store.in_thread(turn.leave_line)
-            if cancelled:
-                raise asyncio.CancelledError
-
-
-async def _look_alone(turn: FileTurn, left_s: float, *, at_once: bool) -> tuple[OpenTurn | Turn | None, bool]:
-    """One try to begin, while nobody else in this process writes to the log; was it cancelled?"""
-    store, key, loop = turn.store, turn.key, asyncio.get_running_loop()
-    deadline = loop.time() + max(left_s, _MOMENT_S)
-    try:
-        await store.writers.enter(key, deadline - loop.time(), first=True)
-    except TimeoutError:
-        raise SessionBusy from None
-    try:
-        if at_once:
-            begun, cancelled = await turn.begin_at_once()
-            if begun is not None or cancelled:
-                return begun, cancelled
-        while True:
-            try:
-                return await store.in_thread(partial(turn.try_begin, wait=left_s > 0))
-            except NotNow:
-                if loop.time() >= deadline:
-                    return None, False
-            await asyncio.sleep(_SOONEST_S)
-    finally:
-        store.writers.leave(key)
 
 
 class FileTurn(OpenTurn):
     """A turn that runs, or is about to: it holds the lock of its session, and the session's open log."""
 
-    def __init__(self, store: FileStore, history: SessionHistory, place: Place, attempt: Attempt) -> None:
+    def __init__(self, store: Services, history: SessionHistory, place: Place, attempt: Attempt) -> None:
         self.store, self.place, self.gate, self.key = store, place, store.gate, place.key
         self._ids, self._attempt, self._new = (history.user_id, history.session_id), attempt, attempt.new
         self.turn_id = attempt.new.turn_id
@@ -335,6 +273,7 @@ class FileTurn(OpenTurn):
             await self.store.write(self.key, lambda: self._write_end(log, reply))
         finally:
             await self.store.in_thread(self._free)
+        self.store.ended(self.place)
 
     async def _end_at_once(self, log: Log, reply: Reply) -> None:
         """Writes the end where nobody has written since the begin, and keeps the files open."""
@@ -345,6 +284,7 @@ class FileTurn(OpenTurn):
             await self.store.in_thread(self._free)
             raise
         self.store.trees.note(log, self._begun_size, line)
+        self.store.ended(self.place)
         if self.store.keeps_open:
             log.not_alone()
             self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line))

@@ -1,57 +1,50 @@
-"""The file store's lists and searches: what it remembers of files never makes them wrong, and takes bounded memory."""
+"""The file store's lists and searches: what its index says is what the logs say, whatever happens to either."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import HumanMessage
 from typing_extensions import override
 
 from histories import codec
-from histories.base import SessionHistory, Turn, TurnStatus, now
+from histories.base import HistoryDamaged, NewTurn, Session, SessionHistory, Turn, now
 from histories.files.disk import Disk
-from histories.files.folders import Folder, Folders
+from histories.files.find import find_sessions
+from histories.files.index import INDEX, memory_index
 from histories.files.names import file_name
-from histories.files.session_lines import session_lines
 from histories.files.store import FileStore
-from histories.files.watch import Watch
-from histories.files.words import traces_of, words_of
+from histories.search import Text, hits
 from tests.files import folder_of, no_descriptor_is_left_open
-from tests.histories.test_codec import messages
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk
 
-
-class Blind(Watch):
-    """As on a file system that can't be watched."""
-
-    @override
-    def add(self, folder: int) -> int | None:
-        return None
+WITHIN_S = 20
 
 
 class Counting(Disk):
-    """Counts how often a file is opened."""
+    """Counts how often a log is opened to be read."""
 
     opened = 0
 
     @override
     def open(self, folder: int, name: str, flags: int) -> int:
-        self.opened += 1
+        self.opened += name.endswith(".jsonl")
         return super().open(folder, name, flags)
 
 
-@pytest.fixture(params=["watched", "looked at each time"])
-async def store(tmp_path: Path, request: pytest.FixtureRequest) -> FileStore:
-    return _store(tmp_path, None if request.param == "watched" else Folders(Blind(), settled_s=0.02))
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return _store(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -59,33 +52,30 @@ def _no_descriptor_is_left_open() -> Iterator[None]:
     yield from no_descriptor_is_left_open()
 
 
-def _store(tmp_path: Path, folders: Folders | None = None, disk: Disk | None = None) -> FileStore:
-    store = FileStore(tmp_path / "histories", fsync=False, disk=disk)
-    if folders is not None:
-        store.folders = folders
-    return store
+def _store(tmp_path: Path, disk: Disk | None = None) -> FileStore:
+    return FileStore(tmp_path / "histories", fsync=False, disk=disk)
 
 
 async def _found(store: FileStore, query: str | None = None, user: str = "alice") -> list[str]:
     return [session.session_id for session in await all_sessions(store, user, limit=2, query=query)]
 
 
-@contextmanager
-def _open(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+async def _recalled(store: FileStore, query: str, session: str | None = None) -> list[str]:
+    return [one.turn.turn_id for one in await store.recall("alice", query, session_id=session)]
 
 
-def _look(folders: Folders, path: Path) -> Folder:
-    with _open(path) as descriptor:
-        return folders.look(descriptor)
+def _index(store: FileStore) -> Path:
+    return folder_of(store) / INDEX
 
 
-def _names(folder: Folder) -> list[str]:
-    return [file.place[1] for file in folder.newest_first(None)]
+def _bytes_of_index(store: FileStore) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder_of(store).glob(f"{INDEX}*")))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def _overwrite(path: Path, content: bytes) -> None:
@@ -101,17 +91,24 @@ _WORDS = ["alpha", "beta", "ÜBER", "😀"]
 async def _step(dice: random.Random, history: SessionHistory) -> None:
     """Something that may happen to a session."""
     turns, word = await all_turns(history), dice.choice(_WORDS)
-    kind = dice.choice(["turn", "turn", "rename", "rewind", "retry", "delete", "again"])
+    kinds = ["turn", "turn", "turn", "rename", "rewind", "keep", "choose", "version", "retry", "forget", "delete"]
+    kind = dice.choice([*kinds, "again"])
     if kind == "turn" or not turns:
         await talk(history, word, reply=dice.choice([replied(dice.choice(_WORDS)), FAILED]))
     elif kind == "rename":
         await history.rename(word)
-    elif kind == "rewind":
-        await history.rewind(dice.choice(turns).turn_id)
+    elif kind in ("rewind", "keep"):
+        await history.rewind(dice.choice(turns).turn_id, keep=kind == "keep")
+    elif kind == "choose":
+        versions = [one for turn in turns for one in turn.versions]
+        if versions:
+            await history.choose(dice.choice(versions))
+    elif kind == "version":
+        await _answer(history, NewTurn(input=[HumanMessage(word)], version_of=dice.choice(turns).turn_id), dice)
     elif kind == "retry":
-        retried = await history.begin(said("once more", turn_id=dice.choice(turns).turn_id))
-        if not isinstance(retried, Turn):
-            await retried.end(replied(word))
+        await _answer(history, said("once more", turn_id=dice.choice(turns).turn_id), dice)
+    elif kind == "forget":
+        await history.delete_turn(dice.choice(turns).turn_id)
     else:
         created_at = (await history.info()).created_at
         await history.delete()
@@ -120,27 +117,61 @@ async def _step(dice: random.Random, history: SessionHistory) -> None:
             await history.restore([turn], title="again", created_at=created_at)
 
 
-@pytest.mark.parametrize("seed", range(4))
+async def _answer(history: SessionHistory, new: NewTurn, dice: random.Random) -> None:
+    turn = await history.begin(new)
+    if not isinstance(turn, Turn):
+        await turn.end(dice.choice([replied(dice.choice(_WORDS)), FAILED]))
+
+
+async def _as_the_logs_say(store: FileStore, query: str) -> list[tuple[str, list[str]]]:
+    """In which sessions a query is found, and in which turns: by the records alone."""
+    found = []
+    for session in await _list_without_an_index(store):
+        try:
+            turns = await all_turns(store.history("alice", session.session_id))
+        except HistoryDamaged:
+            continue
+        texts = [Text(turn.turn_id, codec.text_of([*turn.input, *turn.output])) for turn in turns]
+        where = hits(query, session.title, texts)
+        if where is not None:
+            found.append((session.session_id, [hit.turn_id for hit in where]))
+    return found
+
+
+async def _list_without_an_index(store: FileStore) -> list[Session]:
+    def read() -> list[Session]:
+        with store.folder(file_name("alice")) as folder, closing(memory_index()) as index:
+            return find_sessions(index, store.disk, folder, limit=1000, before=None, query=None).items
+
+    return await store.call(read)
+
+
+@pytest.mark.parametrize("seed", range(6))
 async def test_what_anybody_does_to_the_files_is_seen_at_once(store: FileStore, tmp_path: Path, seed: int) -> None:
-    """A store that remembers tells the same, after each step, as one that has never seen the files."""
+    """An index that follows the logs says, after each step, what the logs do."""
     dice, other = random.Random(seed), _store(tmp_path)
+    if seed % 2:
+        await other.open()
 
     async def agree() -> None:
-        fresh = _store(tmp_path)
-        for query in (None, *_WORDS, "gamma", "once", "re"):
-            assert await all_sessions(store, "alice", query=query) == await all_sessions(fresh, "alice", query=query)
-        await fresh.close()
+        assert await all_sessions(store, "alice") == await _list_without_an_index(store)
+        for query in (*_WORDS, "gamma", "once", "al be"):
+            found = await all_sessions(store, "alice", query=query)
+            where = [(session.session_id, [hit.turn_id for hit in session.hits]) for session in found]
+            assert where == await _as_the_logs_say(store, query)
 
-    for _ in range(25):
+    for _ in range(20):
         await _step(dice, dice.choice([store, other]).history("alice", dice.choice(["s1", "s2", "s3"])))
         await agree()
         for path in [*folder_of(store).glob("*.jsonl")][:1]:
             content, place = path.read_bytes(), dice.randrange(path.stat().st_size - 1)
             _overwrite(path, content[:place] + b"#" + content[place + 1 :])
-            await agree()
+            assert await all_sessions(store, "alice") == await _list_without_an_index(store)
             _overwrite(path, content)
+        await agree()
     await other.forget("alice")
-    await agree()
+    assert await _found(store) == []
+    assert not _index(store).exists()
     await other.close()
     await store.close()
 
@@ -149,6 +180,7 @@ async def test_a_turn_that_began_before_anybody_looked_is_seen_to_end(store: Fil
     other = _store(tmp_path)
     turn = await begun(other.history("alice", "s1"), "hello")
     assert await _found(store, "goodbye") == []
+    assert await _found(store, "hello") == ["s1"]
     await turn.end(replied("goodbye"))
     assert await _found(store, "goodbye") == ["s1"]
     await other.close()
@@ -170,74 +202,69 @@ async def test_a_search_may_go_over_several_texts_of_a_turn(store: FileStore) ->
     await talk(history, "same", reply=replied("same"))
     await talk(history, "one", reply=replied("two"))
     for _ in range(2):
-        assert (
-            await _found(store, "SAME\nsame")
-            == await _found(store, "on\nTW")
-            == await _found(store, "two same")
-            == ["s1"]
-        )
+        for query in ("SAME\nsame", "on\nTW", "two same"):
+            assert await _found(store, query) == ["s1"]
         assert await _found(store, "same\nne") == await _found(store, "one\nthree") == []
     await store.close()
 
 
-@pytest.mark.parametrize("watched", [True, False])
-async def test_what_was_read_once_is_not_read_again_until_it_changes(tmp_path: Path, watched: bool) -> None:
+async def test_what_was_read_once_is_not_read_again_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histories.files.catch_up._SETTLED_NS", -1_000_000_000)
     disk = Counting()
-    store = _store(tmp_path, Folders(None if watched else Blind(), settled_s=-1), disk)
+    store = _store(tmp_path, disk)
     for place in range(20):
         await talk(store.history("alice", f"s{place}"), f"hello {place}")
 
-    async def opened(query: str) -> int:
+    async def opened(query: str | None) -> int:
         disk.opened = 0
-        await _found(store, query)
+        await store.sessions("alice", query=query)
         return disk.opened
 
+    assert await opened(None) == 20
     assert await opened("nothing") == 20
-    assert await opened("nothing else") == 0
-    assert await opened("hello 7") == 2  # in 17 there is a 7, too, if no word begins with it
+    assert await opened("nothing else") == await opened(None) == 0
+    assert await opened("hello 7") == 1  # for what is shown of it: in 17 there is a 7, too, but no word begins with it
     await talk(store.history("alice", "s3"), "more")
-    assert await opened("nothing") == 1
+    assert await opened("nothing") == 2
     await store.close()
-    assert len(store.folders) == store.folders.weight == 0
-    assert await opened("nothing") == 20  # a store that was closed may be used again
-    await store.close()
-
-
-async def test_what_may_change_again_unseen_is_read_each_time(tmp_path: Path) -> None:
-    disk = Counting()
-    store = _store(tmp_path, Folders(Blind()), disk)
-    await talk(store.history("alice", "s1"), "hello")
-    for _ in range(3):
-        disk.opened = 0
-        assert await _found(store, "nothing") == []
-        assert disk.opened == 1
+    another = _store(tmp_path, disk)
+    assert await opened("nothing") == 0  # another process has no need to, either
+    await another.close()
     await store.close()
 
 
-@pytest.mark.parametrize("watched", [True, False])
-async def test_memory_is_bounded_and_what_does_not_fit_is_read(tmp_path: Path, watched: bool) -> None:
-    disk, most = Counting(), 20_000
-    folders = Folders(None if watched else Blind(), most_bytes=most, settled_s=-1)
-    store = _store(tmp_path, folders, disk)
-    for user in ("alice", "bob"):
-        for place in range(10):
-            await talk(store.history(user, f"s{place}"), f"hello {place} " + f"{user} " * 500)
-    for _ in range(2):
-        for user in ("alice", "bob"):
-            disk.opened = 0
-            assert await _found(store, f"{user} {user}", user) == [f"s{place}" for place in range(9, -1, -1)]
-            assert await _found(store, "hello 1 ", user) == ["s1"]
-            assert 0 < folders.weight <= most
-            assert len(folders) == 1  # the one that was listed longer ago is forgotten
-            disk.opened = 0
-            assert await _found(store, "nothing", user) == []
-            assert 0 < disk.opened < 10
-    await store.history("alice", "s1").delete()
-    for place in range(40):
-        await store.history("bob", f"t{place}").restore([], title="x", created_at=now())
-    assert len(await _found(store, "x", "bob")) == 40  # these alone are too many
-    assert len(folders) == folders.weight == 0
+async def test_of_a_long_log_only_what_was_added_is_read(tmp_path: Path) -> None:
+    class Weighing(Disk):
+        read_bytes = 0
+
+        @override
+        def read(self, descriptor: int, size: int, offset: int) -> bytes:
+            data = super().read(descriptor, size, offset)
+            self.read_bytes += len(data)
+            return data
+
+    disk = Weighing()
+    store = _store(tmp_path, disk)
+    history = store.history("alice", "s1")
+    await history.restore([await _turn(store, f"t{number}") for number in range(60)], title="x", created_at=_AT)
+    await _recalled(store, "words", "s1")
+    await talk(history, "novelty")
+    disk.read_bytes = 0
+    assert len(await _recalled(store, "novelty", "s1")) == 1
+    assert disk.read_bytes < 400_000 < (folder_of(store) / f"{file_name('s1')}.jsonl").stat().st_size
     await store.close()
+
+
+async def _turn(store: FileStore, turn_id: str) -> Turn:
+    return Turn(
+        turn_id=turn_id, status=replied("").status, chain="chat", started_at=_AT, ended_at=_AT,
+        input=[HumanMessage("words " * 3000)], output=replied("re").output,
+    )  # fmt: skip
+
+
+_AT = now()
 
 
 async def test_a_session_that_vanishes_while_it_is_searched_is_passed_by(tmp_path: Path) -> None:
@@ -248,184 +275,133 @@ async def test_a_session_that_vanishes_while_it_is_searched_is_passed_by(tmp_pat
                 raise FileNotFoundError(2, "gone")
             return super().open(folder, name, flags)
 
-    store = _store(tmp_path, disk=Vanishing())
+    store = _store(tmp_path, Vanishing())
     for name in ("s1", "s2"):
         await talk(store.history("alice", name), "hello")
     assert await _found(store, "hello") == ["s1"]
     await store.close()
 
 
-def test_only_so_many_folders_are_known(tmp_path: Path) -> None:
-    folders = Folders(most_folders=2)
-    for name in "abcba":
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / f"{name}.jsonl").touch()
-        assert _names(_look(folders, tmp_path / name)) == [f"{name}.jsonl"]
-        assert len(folders) <= 2
-    folders.clear()
+# The index is derived: whatever becomes of it, lists and searches say what the logs do.
 
 
-def test_changes_in_a_folder_that_nobody_lists_take_bounded_memory(tmp_path: Path) -> None:
-    folders, busy, other = Folders(most_bytes=50_000), tmp_path / "busy", tmp_path / "other"
-    for path in (busy, other):
-        path.mkdir()
-        _look(folders, path)
-    for number in range(200):
-        (busy / f"{number}.jsonl").touch()
-        _look(folders, other)
-        assert folders.weight <= 50_000
-        assert len(folders) == (2 if number < 78 else 1)
-    for path in busy.iterdir():
-        path.unlink()
-    assert _names(_look(folders, busy)) == []
-    assert folders.weight == 0
-    folders.clear()
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"garbage " * 4096)
 
 
-def test_a_folder_that_was_removed_is_forgotten(tmp_path: Path) -> None:
-    folders, path = Folders(), tmp_path / "a"
-    for number in range(3):
-        path.mkdir()
-        (path / f"{number}.jsonl").touch()
-        assert _names(_look(folders, path)) == [f"{number}.jsonl"]
-        (path / f"{number}.jsonl").unlink()
-        path.rmdir()
-    assert _names(_look(folders, tmp_path)) == []
-    assert len(folders) == 1
-    folders.clear()
+def _holes(path: Path) -> None:
+    """Damages pages in the middle, which SQLite sees only when it comes to them."""
+    data = bytearray(path.read_bytes())
+    for start in range(4096, len(data), 4096):
+        data[start : start + 2048] = b"\xff" * 2048
+    path.write_bytes(data)
 
 
-def test_each_kind_of_change_is_seen(tmp_path: Path) -> None:
-    folders, path = Folders(), tmp_path / "a.jsonl"
-
-    def size_and_time() -> list[tuple[int, int]]:
-        return [(file.mark[1], file.place[0]) for file in _look(folders, tmp_path).newest_first(None)]
-
-    assert size_and_time() == []
-    with path.open("ab", buffering=0) as file:
-        assert [size for size, _ in size_and_time()] == [0]
-        file.write(b"words")
-        assert [size for size, _ in size_and_time()] == [5]
-        file.truncate(3)
-        assert [size for size, _ in size_and_time()] == [3]
-        os.utime(file.fileno(), ns=(7, 7))
-        assert size_and_time() == [(3, 7)]
-    path.rename(tmp_path / "a.tmp")
-    assert size_and_time() == []
-    (tmp_path / "a.tmp").rename(path)
-    assert size_and_time() == [(3, 7)]
-    (tmp_path / "b.jsonl").hardlink_to(path)
-    assert size_and_time() == [(3, 7)] * 2
-    path.unlink()
-    assert size_and_time() == [(3, 7)]
-    folders.clear()
+def _other_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as index:
+        index.execute("PRAGMA user_version = 77")
 
 
-def test_changes_that_are_too_many_to_be_told_are_seen_all_the_same(tmp_path: Path) -> None:
-    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    folders, paths = Folders(), [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
-    for path in paths:
-        path.touch()
-    assert _names(_look(folders, tmp_path)) == ["b.jsonl", "a.jsonl"]
-    for number in range(most + 2):
-        os.utime(paths[number % 2], ns=(number, number))
-    (tmp_path / "c.jsonl").touch()
-    paths[0].unlink()
-    assert _names(_look(folders, tmp_path)) == ["c.jsonl", "b.jsonl"]
-    (tmp_path / "d.jsonl").touch()
-    assert len(_names(_look(folders, tmp_path))) == 3
-    folders.clear()
+@pytest.mark.parametrize("spoil", [Path.unlink, _garbage, _holes, _other_version, partial(os.truncate, length=5000)])
+async def test_an_index_that_is_lost_or_damaged_is_made_anew(
+    tmp_path: Path, store: FileStore, spoil: Callable[[Path], None]
+) -> None:
+    ids = await talk(store.history("alice", "s1"), "hello", "goodbye")
+    assert await _found(store, "hello") == ["s1"]
+    await store.close()
+    spoil(_index(store))
+    store = _store(tmp_path)
+    assert await _found(store, "goodbye") == await _found(store) == ["s1"]
+    assert await _recalled(store, "goodbye") == ids[1:]
+    await store.close()
+    assert await _found(store, "goodbye") == ["s1"]
+    with closing(sqlite3.connect(_index(store))) as index:
+        assert index.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    await store.close()
 
 
-def test_a_folder_that_could_not_be_read_is_looked_at_anew(tmp_path: Path) -> None:
-    folders = Folders()
-    (tmp_path / "a.jsonl").touch()
-    with _open(tmp_path, os.O_PATH) as unreadable, pytest.raises(OSError, match="Bad file descriptor"):
-        folders.look(unreadable)
-    assert _names(_look(folders, tmp_path)) == ["a.jsonl"]
-    folders.clear()
+async def test_an_index_that_others_write_to_for_long_holds_nobody_up(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histories.files.index._BUSY_S", 0.05)
+    history = store.history("alice", "s1")
+    ids = await talk(history, "hello")
+    assert await _found(store, "hello") == ["s1"]
+    await store.close()
+    with closing(sqlite3.connect(_index(store), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ids += await talk(history, "goodbye")
+        assert await _found(store, "goodbye") == await _found(store) == ["s1"]
+        assert await _recalled(store, "goodbye", "s1") == ids[1:]
+        await history.rewind(ids[1])
+        assert await _found(store, "goodbye") == await _recalled(store, "goodbye") == []
+        other.execute("ROLLBACK")
+    assert await _found(store, "goodbye") == []
+    await store.close()
 
 
-def test_what_others_can_change_unseen_is_not_watched() -> None:
-    watch = Watch()
-    with _open(Path("/proc/self")) as foreign:
-        assert watch.add(foreign) is None
-    assert list(watch.changes()) == []
+async def test_where_no_index_can_be_the_logs_are_read(store: FileStore) -> None:
+    ids = await talk(store.history("alice", "s1"), "hello")
+    _index(store).mkdir()
+    assert await _found(store, "hello") == await _found(store) == ["s1"]
+    assert await _recalled(store, "hello") == ids
+    await store.history("alice", "s1").rewind(ids[0])
+    await store.close()
 
 
-@pytest.mark.parametrize("watch", [Watch, Blind])
-def test_each_of_many_threads_sees_what_was_done_before(tmp_path: Path, watch: type[Watch]) -> None:
-    folders, path, wrong = Folders(watch(), most_bytes=50_000), tmp_path / "a", list[str]()
-    path.mkdir()
-
-    def write(name: str) -> None:
-        for number in range(200):
-            file = path / f"{name}-{number}.jsonl"
-            file.touch()
-            if file.name not in _names(_look(folders, path)):
-                wrong.append(f"{file.name} was made")
-            file.unlink()
-            if file.name in _names(_look(folders, path)):
-                wrong.append(f"{file.name} was removed")
-            if number % 50 == 0:
-                folders.clear()
-
-    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert _names(_look(folders, path)) == []
-    folders.clear()
+async def test_only_its_owner_may_read_an_index(store: FileStore) -> None:
+    await store.open()
+    await talk(store.history("alice", "s1"), "hello")
+    assert await _found(store, "hello") == ["s1"]
+    files = [*folder_of(store).glob(f"{INDEX}*")]
+    assert len(files) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    await store.close()
 
 
-def _log(turns: list[list[BaseMessage]], title: str) -> bytes:
-    made = [
-        Turn(
-            turn_id=f"t-{place}",
-            status=TurnStatus.COMPLETE,
-            chain="chat",
-            started_at=now(),
-            ended_at=now(),
-            input=said_[:1],
-            output=said_[1:],
-        )
-        for place, said_ in enumerate(turns)
-    ]
-    return session_lines("alice", "s1", made, title=title, created_at=now(), updated_at=now())
+@pytest.mark.parametrize("watched", [True, False], ids=["of a server", "of a command"])
+async def test_what_is_forgotten_is_gone_from_the_index_too(store: FileStore, watched: bool) -> None:
+    if watched:
+        await store.open()
+    history, other = store.history("alice", "s1"), store.history("alice", "s2")
+    _, *ids = await talk(history, "the title", "zanzibar", "quokka", "xylophone", "persist")
+    await talk(other, "marzipan")
+    for query in ("zanzibar", "marzipan"):
+        assert len(await _found(store, query)) == 1
+    assert b"xylophone" in _bytes_of_index(store)
+    await history.delete_turn(ids[0])
+    await history.rewind(ids[2])
+    await other.delete()
+    for word in (b"zanzibar", b"xylophone", b"marzipan"):
+        await _until(lambda gone=word: gone not in _bytes_of_index(store))  # type: ignore[misc]
+    assert b"quokka" in _bytes_of_index(store)
+    await store.close()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.lists(messages, min_size=1, max_size=3), max_size=3), st.text(max_size=20), st.data())
-def test_all_that_was_said_leaves_its_trace(turns: list[list[BaseMessage]], title: str, data: st.DataObject) -> None:
-    words = words_of(_log(turns, title))
-    for text in (title, *(codec.text_of(turn) for turn in turns)):
-        folded = text.casefold()
-        start = data.draw(st.integers(0, len(folded)))
-        needle = folded[start : data.draw(st.integers(start, len(folded)))]
-        assert words is None or all(trace in words for trace in traces_of(needle))
+async def test_what_ends_comes_into_an_index_that_is_there_without_a_question(store: FileStore) -> None:
+    await store.open()
+    await talk(store.history("alice", "s1"), "hello")
+    assert await _found(store, "hello") == ["s1"]
+    await talk(store.history("alice", "s1"), "zanzibar")
+    await _until(lambda: b"zanzibar" in _bytes_of_index(store))
+    await store.close()
 
 
-def test_words_are_those_of_messages_and_of_the_title() -> None:
-    parts: list[str | dict[str, object]] = [
-        "Über",
-        {"type": "text", "text": 'a "quoted" WORD\\'},
-        {"type": "image", "url": "http"},
-        {"text": 1},
-    ]
-    kept = {'x"content': {"content": "no message"}}
-    log = _log([[HumanMessage(content=parts), AIMessage("Straße\nÜBER", additional_kwargs=kept)]], "The title")
-    words = words_of(log)
-    assert words is not None
-    assert words.decode().split("\n") == ["the title", "über", 'a "quoted" word\\', "strasse", "über"]
-    assert words_of(_log([[HumanMessage("\ud83d")], [HumanMessage("\ud83d")]], "")) == b"\n\xed\xa0\xbd"
-    for unsure in (
-        b"",
-        log[:-1],
-        log[:-9] + b"x" + log[-8:],
-        log.replace(b"Stra", b"\xff\xff\xff\xff"),
-        log.replace(b'"content":"Stra', b'"content":!!Stra'),
-        _log([[HumanMessage("\ud83d" + "\ude00")]], ""),
-    ):
-        assert words_of(unsure) is None
+async def test_many_who_ask_and_write_at_once_all_hear_what_is_there(store: FileStore, tmp_path: Path) -> None:
+    stores = [store, _store(tmp_path), _store(tmp_path)]
+    for one in stores:
+        await one.open()
+
+    async def talks(number: int) -> None:
+        one = stores[number % 3]
+        for turn in range(4):
+            word = f"word{number}x{turn}"
+            ids = await talk(one.history("alice", f"s{number}"), word)
+            assert await _found(stores[(number + turn) % 3], word) == [f"s{number}"]
+            assert await _recalled(stores[turn % 3], word, f"s{number}") == ids
+        await one.history("alice", f"s{number}").delete()
+        assert await _found(stores[(number + 1) % 3], f"word{number}x0") == []
+
+    await asyncio.gather(*(talks(number) for number in range(6)))
+    for one in stores:
+        await one.close()

@@ -1,0 +1,265 @@
+"""Brings an index up to what the logs say now.
+
+Logs are read before the index is written to, so that nobody waits for the one because of the other. What was read is
+put in only if the log is still there, and if nobody has read on in it meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from zlib import crc32
+
+from histories import codec
+from histories.base import HistoryDamaged, Session, TurnStatus
+from histories.files.disk import Disk
+from histories.files.index import Index, Row, Said
+from histories.files.listing import any_entry, log_names
+from histories.files.log import Log
+from histories.files.records import Entry
+
+_PART: Final = 128
+_PART_BYTES: Final = 2 * 1024 * 1024
+"""How many sessions, or how much of what was said in one, are put in at once."""
+
+_KEPT: Final = 64
+"""How many turns are held in memory from the walk along the line on; longer lines are read again part by part."""
+
+_SETTLED_NS: Final = 2_000_000_000
+"""A file that changed less than this ago may change again and look the same: times are coarse, inodes are reused."""
+
+_TAIL: Final = 32
+"""So many bytes at the end of a log, with a checksum among them, tell whether it was only added to since."""
+
+_COMPLETE_S: Final = 30.0
+"""How long a recall takes the index for complete, without a look at all files: only an operator adds some unseen."""
+
+PLACE_LENGTH: Final = 24
+"""A time is a text of so many digits, so that its order is that of time, before 1970, too."""
+
+File = tuple[str, str]
+"""The time of a file's last change, as lists are in the order of it, and its mark."""
+
+
+def look(folder: int, names: Sequence[str] | None = None) -> dict[str, File]:
+    """The logs in a folder, or those of these names that are there."""
+    found = dict[str, File]()
+    for name in log_names(folder) if names is None else names:
+        file = _file(folder, name)
+        if file is not None:
+            found[name] = (f"{file.st_mtime_ns + 10**22:0{PLACE_LENGTH}d}", _mark(file))
+    return found
+
+
+def _file(folder: int, name: str) -> os.stat_result | None:
+    try:
+        file = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return file if stat.S_ISREG(file.st_mode) else None
+
+
+def _mark(file: os.stat_result) -> str:
+    return f"{file.st_ino}.{file.st_size}.{file.st_ctime_ns}"
+
+
+def _is_settled(mark: str) -> bool:
+    return int(mark.rpartition(".")[2]) < time.time_ns() - _SETTLED_NS
+
+
+def catch_up(index: Index, disk: Disk, folder: int, *, texts: bool) -> None:
+    """Makes the index say what all logs in a folder say now: who they are, and with `texts` what was said in them.
+
+    Raises `OSError`, `sqlite3.Error`.
+    """
+    files, known = look(folder), index.marks()
+    gone = [name for name in known if name not in files]
+    if gone:
+        with index.writing():
+            index.drop(name for name in gone if _file(folder, name) is None)
+    behind = [name for name, (_, mark) in files.items() if known.get(name) != (mark, True)]
+    for start in range(0, len(behind), _PART):
+        _read_entries(index, disk, folder, {name: files[name] for name in behind[start : start + _PART]})
+    if texts:
+        for name in index.behind():
+            _read_words(index, disk, folder, name)
+        if not is_complete(index, 0.5):
+            with index.writing():
+                index.note("complete", int(time.time()))
+
+
+def is_complete(index: Index, part: float = 1.0) -> bool:
+    """Whether all that was there a while ago has come into the index."""
+    return abs(time.time() - index.fact("complete")) < _COMPLETE_S * part
+
+
+def catch_up_some(index: Index, disk: Disk, folder: int, names: Sequence[str]) -> bool:
+    """The same for sessions of these files alone; was any of them behind?"""
+    files, behind = look(folder, names), False
+    for name in names:
+        row = index.row(name)
+        if name not in files:
+            if row is not None:
+                behind = True
+                with index.writing():
+                    index.drop([name])
+        elif row is None or (row.mark, row.settled, row.read) != (files[name][1], True, row.log):
+            behind = _read_entries(index, disk, folder, {name: files[name]}) or behind
+            behind = _read_words(index, disk, folder, name) or behind
+    return behind
+
+
+def _read_entries(index: Index, disk: Disk, folder: int, files: dict[str, File]) -> bool:
+    """Puts in the sessions of these files; has any changed?"""
+    changed = [row for row in (_entry_of(index, disk, folder, name, *file) for name, file in files.items()) if row]
+    if changed:
+        with index.writing():
+            for row in changed:
+                if _file(folder, row.name) is not None:
+                    index.put(row)
+    return bool(changed)
+
+
+def _entry_of(index: Index, disk: Disk, folder: int, name: str, place: str, mark: str) -> Row | None:
+    """What the file says, if the index does not know it yet."""
+    settled, before = _is_settled(mark), index.row(name)
+    with _opened(disk, folder, name) as log:
+        if log is None:
+            return None
+        session, sound = any_entry(log)
+        entry, end = None if session is None else _to_json(session), _end(log, log.size())
+    read = "" if before is None else before.read
+    if before is not None and _size(before.mark) == _size(mark) and before.mark != mark:
+        read = ""  # nothing was added to it, so anything may have changed
+    row = Row(name, place, mark if sound else "", settled, entry, end, read)
+    same = before is not None and (before.mark, before.settled, before.entry, before.log) == (
+        row.mark, row.settled, row.entry, row.log,
+    )  # fmt: skip
+    return None if same else row
+
+
+def _size(mark: str) -> str:
+    return mark.split(".")[1] if mark else ""
+
+
+@contextmanager
+def _opened(disk: Disk, folder: int, name: str) -> Iterator[Log | None]:
+    """The log of that name, None if it was deleted in this moment."""
+    try:
+        log = Log(disk, disk.open(folder, name, os.O_RDONLY))
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _end(log: Log, size: int) -> str:
+    """How far a log goes, and what tells it from others that go as far."""
+    _, inode, nonce = log.identity
+    tail = log.disk.read(log.descriptor, min(size, _TAIL), max(0, size - _TAIL))
+    return f"{inode} {nonce} {size} {tail.hex()}"
+
+
+def _read_words(index: Index, disk: Disk, folder: int, name: str) -> bool:
+    """Reads on in the log of a session from where its words were read up to; was there any more?"""
+    row = index.row(name)
+    if row is None or row.read == row.log:
+        return False
+    with _opened(disk, folder, name) as log:
+        if log is None or row.entry is None:
+            return False
+        try:
+            _add_words(index, row, log, folder)
+        except HistoryDamaged:
+            with _unless_others_did(index, row, folder) as mine:
+                if mine:
+                    index.forget_from(row, -1)
+                    index.put_words(row, [], "")
+    return True
+
+
+def _add_words(index: Index, row: Row, log: Log, folder: int) -> None:
+    known = row.read != "" and row.read == _end(log, int(row.read.split(" ")[2]))
+    unread, last = list[Entry](), -1
+    for number, entry in enumerate(log.entries()):
+        is_there = known and number > 0 and not entry.gone and entry.end is not None
+        if is_there and index.has(row, entry.offset, entry.stop):
+            last = entry.offset
+            break
+        unread.append(entry if number < _KEPT else replace(entry, record={}, end=None))
+    is_first = True
+    for part, is_last in _parts(log, unread):
+        with _unless_others_did(index, row, folder) as mine:
+            if not mine:
+                return
+            read = row.log if is_last else _end(log, part[-1].stop)
+            if is_first:
+                index.forget_from(row, last + 1 if known else -1, [entry.offset for entry in unread] if known else [])
+                part += _title(index, row)
+            index.put_words(row, part, read)
+        row, is_first = replace(row, read=read), False
+
+
+def _title(index: Index, row: Row) -> list[Said]:
+    """The title, as one of the turns, if it has changed."""
+    title = session_of(row).title
+    version = crc32(title.encode("utf-8", "surrogatepass"))
+    return [] if index.has(row, -1, version) else [Said(-1, version, complete=False, turn_id="", text=title)]
+
+
+def _parts(log: Log, unread: list[Entry]) -> Iterator[tuple[list[Said], bool]]:
+    """These turns of the log, of which the newest comes first, oldest first and some at a time.
+
+    The second of each pair tells whether it is the last.
+    """
+    part, size = list[Said](), 0
+    for number, entry in enumerate(reversed(unread), start=1):
+        said = _said(entry if entry.record else log.entry(entry.offset, entry.stop), entry)
+        part.append(said)
+        size += len(said.text)
+        if size > _PART_BYTES and said.stop and number < len(unread):
+            yield part, False
+            part, size = [], 0
+    yield part, True
+
+
+def _said(entry: Entry, place: Entry) -> Said:
+    turn = entry.turn()
+    text = codec.text_of([*turn.input, *turn.output])
+    return Said(place.offset, place.stop, turn.status is TurnStatus.COMPLETE, turn.turn_id, text)
+
+
+@contextmanager
+def _unless_others_did(index: Index, row: Row, folder: int) -> Iterator[bool]:
+    """Writes to the index, if the log is there and nobody else has read on in it."""
+    with index.writing():
+        now = index.row(row.name)
+        yield _file(folder, row.name) is not None and now is not None and (now.key, now.read) == (row.key, row.read)
+
+
+def _to_json(session: Session) -> str:
+    times = [session.created_at.isoformat(), session.updated_at.isoformat()]
+    return json.dumps([session.session_id, session.title, session.chain, *times, session.turns])
+
+
+def session_of(row: Row) -> Session:
+    """The entry of a session in lists."""
+    session_id, title, chain, created, updated, turns = json.loads(row.entry or "")
+    return Session(
+        session_id=session_id,
+        title=title,
+        chain=chain,
+        created_at=datetime.fromisoformat(created),
+        updated_at=datetime.fromisoformat(updated),
+        turns=turns,
+    )

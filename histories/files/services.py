@@ -1,0 +1,200 @@
+"""What the parts of the file store share: the folder, the disk, the threads, and who has which session."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+from histories.base import Gate, StoreFull, StoreUnavailable
+from histories.blocking import undisturbed
+from histories.files.disk import Disk
+from histories.files.flock import NotNow
+from histories.files.indices import Indices
+from histories.files.names import file_name
+from histories.files.open_sessions import OpenSession, OpenSessions
+from histories.files.place import Place
+from histories.files.threads import Threads
+from histories.files.tree import Trees
+from histories.waiting import WaitQueue
+
+T = TypeVar("T")
+
+STOPS: Final = ".stops"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+WRITE_WAIT_S = 20.0
+"""How long a write to a session's log waits for others: longer than disks stall, and not for ever."""
+_SOONEST_S, _LATEST_S = 0.001, 0.05
+
+
+class Services:
+    """What is one in a store, and all its sessions use."""
+
+    def __init__(self, folder: str | Path, *, fsync: bool, disk: Disk | None) -> None:
+        self.path, self.fsync, self.disk = os.path.abspath(folder), fsync, disk or Disk()
+        self.gate, self.writers = Gate(), WaitQueue()
+        """Who has a session for a turn or for what no turn may see, and who writes to its log in this moment."""
+        self.offsets: dict[str, int] = {}
+        """Of the records of turns that run in this process: a retry of the same turn_id has another one."""
+        self.trees, self.open_sessions = Trees(), OpenSessions()
+        self.indices = Indices(self.path, durable=fsync)
+        self.keeps_open = False
+        """Whether there is somebody to close, in time, what stays open between turns."""
+        self._follows = False
+        self._threads: Threads | None = None
+        self._guard = threading.Lock()
+
+    async def end_threads(self) -> None:
+        """Returns when all that was started is done; who asks for more gets new threads."""
+        with self._guard:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            await asyncio.get_running_loop().run_in_executor(None, threads.end)
+
+    def unheard(self, work: Callable[[], object]) -> None:
+        """Does work in a thread, and nobody asks what comes of it."""
+        with self._guard:
+            self._some_threads().start_unheard(work)
+
+    def put_away(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
+        """Closes what was open of these sessions, when there is a thread for it."""
+        if sessions:
+            self.unheard(partial(self.put_away_now, sessions))
+
+    def put_away_now(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
+        for key, session in sessions:
+            user, _, _ = key.partition("/")
+            session.log.close()
+            try:
+                with self.folder(user) as folder:
+                    session.lock.try_again()  # the file of a lock may be removed by who holds it
+                    session.lock.release(folder)
+            except OSError:
+                session.lock.release(None)
+
+    def _some_threads(self) -> Threads:
+        """Those of now: a store that is closed in this instant begins with new ones."""
+        if self._threads is None:
+            self._threads = Threads(16, "histories")
+        return self._threads
+
+    async def in_thread(self, work: Callable[[], T]) -> tuple[T, bool]:
+        """Blocking work, seen through to its end: its result, and whether the caller was cancelled meanwhile.
+
+        What the operating system refuses is raised as `StoreUnavailable` or `StoreFull`; `CancelledError` if both.
+        """
+        with self._guard:
+            started = self._some_threads().start(work)
+        (result, error), cancelled = await undisturbed(started)
+        if error is not None:
+            told = _refused(error) if isinstance(error, OSError) else error
+            if cancelled:
+                raise asyncio.CancelledError from told
+            raise told
+        return cast(T, result), cancelled
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """The same, for work that needs no undoing."""
+        result, cancelled = await self.in_thread(work)
+        if cancelled:
+            raise asyncio.CancelledError
+        return result
+
+    async def write(self, key: str, work: Callable[[], T]) -> T:
+        """The same, for work on a session's log that holds it against others, and raises `NotNow` while they have it.
+
+        In this process one at a time does so. Nobody waits in a thread: such a one can't be told to give up.
+        """
+        deadline = asyncio.get_running_loop().time() + WRITE_WAIT_S
+        try:
+            await self.writers.enter(key, WRITE_WAIT_S)
+        except TimeoutError:
+            raise _stuck() from None
+        try:
+            return await self.when_free(work, deadline)
+        finally:
+            self.writers.leave(key)
+
+    async def when_free(self, work: Callable[[], T], deadline: float) -> T:
+        """Tries the work again and again, as long as it raises `NotNow`, until the deadline."""
+        loop, pause = asyncio.get_running_loop(), _SOONEST_S
+        while True:
+            try:
+                return await self.call(work)
+            except NotNow:
+                if loop.time() >= deadline:
+                    raise _stuck() from None
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LATEST_S)
+
+    def open_folder(self, user: str, *, create: bool = False) -> int:
+        """The folder of a user, or of this store's own bookkeeping. Raises `FileNotFoundError` if it is not there."""
+        root = self.disk.folder(self.path, create=create)
+        try:
+            return self.disk.subfolder(root, user, create=create)
+        finally:
+            os.close(root)
+
+    @contextmanager
+    def folder(self, user: str, *, create: bool = False) -> Iterator[int]:
+        """The same, for as long as it is needed."""
+        folder = self.open_folder(user, create=create)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    # The index follows what is written.
+
+    def ended(self, place: Place) -> None:
+        """Notes that there is more to find in a session."""
+        if self.keeps_open:
+            self.indices.changed(place.user, place.log)
+
+    async def forgot(self, place: Place) -> None:
+        """Sees to it that what was forgotten of a session leaves the index: soon, or now if nobody does it then."""
+        if self.keeps_open or self.indices.is_there(place.user):
+            self.indices.changed(place.user, place.log)
+            if not self.keeps_open:
+                await self.in_thread(self.follow_changes)
+
+    def follow_soon(self) -> None:
+        """Brings the indices up to what was written, in a thread, unless one is at it."""
+        if self.indices.has_changes and not self._follows:
+            self._follows = True
+            self.unheard(self.follow_changes)
+        self.indices.close(idle_only=True)
+
+    def follow_changes(self) -> None:
+        try:
+            for user, names in self.indices.take_changes().items():
+                with suppress(OSError), self.folder(user) as folder:
+                    self.indices.follow(self.disk, user, folder, names)
+        finally:
+            self._follows = False
+
+    def ask_stop(self, key: str, turn_id: str, offset: int = 0) -> None:
+        """Leaves word for the process that runs this turn."""
+        with self.folder(STOPS, create=True) as folder:
+            name = f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.{offset}.stop"
+            os.close(self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT))
+
+
+def _stuck() -> StoreUnavailable:
+    return StoreUnavailable("Another process writes to this session, and does not get on. Try again later.")
+
+
+def _refused(error: OSError) -> StoreUnavailable:
+    if error.errno in _FULL:
+        refused: StoreUnavailable = StoreFull("The disk is full: nothing was recorded. Try again when there is space.")
+    else:
+        reason = errno.errorcode.get(error.errno or 0, "an error")
+        refused = StoreUnavailable(f"The history can't be read or written now ({reason}). Try again later.")
+    refused.__cause__ = error
+    return refused
