@@ -192,7 +192,7 @@ test("who am I, which chains are there, and how they are asked", async () => {
   const names = (await alice.chains()).map(({ name }) => name);
   assert.ok(names.includes("chat") && names.includes("tutor"), names.join());
   assert.ok((await alice.inputSchema("tutor")).properties.ability);
-  assert.deepEqual(await alice.render(["*x*"]), ["<p><em>x</em></p>\n"]);
+  assert.match((await alice.render(["*x*"]))[0], /<em>x<.em>/);
 });
 
 test("textOf finds the text in whatever a chain gives", () => {
