@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import secrets
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import IO
 
 SECRET_BYTES = 32
+
+log = logging.getLogger("recollect.auth")
 
 
 class KeyFileError(Exception):
@@ -25,10 +28,19 @@ def digest(secret: str) -> str:
 
 
 def check_private(folder: Path) -> None:
-    """Raises KeyFileError if everybody on this machine may look into a data folder, or into its secrets."""
+    """Raises KeyFileError if everybody on this machine may write to a data folder, or look into its secrets.
+
+    A folder into which they may only look, as `mkdir` makes them, is closed to them, if it is this user's to close.
+    """
     for path in (folder, *(folder / name for name in ("secret", "secret.old", "keys.json"))):
         with suppress(FileNotFoundError):
-            if path.stat().st_mode & 0o007:
+            mode = path.stat().st_mode
+            if path == folder and mode & 0o007 and not mode & 0o002:
+                with suppress(PermissionError):
+                    path.chmod(mode & 0o7770)
+                    log.warning("RECOLLECT_DATA_DIR was open to everybody on this machine: it is closed to others now")
+                    continue
+            if mode & 0o007:
                 name = path.name if path != folder else "the folder"
                 raise KeyFileError(f"RECOLLECT_DATA_DIR: {name} is open to everybody on this machine: chmod o-rwx it")
 

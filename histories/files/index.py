@@ -18,7 +18,7 @@ from secrets import token_hex
 from typing import Final
 from urllib.parse import quote
 
-from histories.search import words
+from histories.search import terms, words
 
 INDEX: Final = "index.sqlite3"
 _VERSION: Final = 1
@@ -26,6 +26,9 @@ _BUSY_S: Final = 1.0
 """How long another process is waited for: whoever writes has read its logs before, and is soon done."""
 _MOST: Final = 500
 """A word that stands in more turns than this tells little about any of them, and costs most."""
+_FORMS: Final = 100
+"""So many words that begin like a stem are looked at."""
+
 _QUERY_WORDS: Final = 24
 """Of how many words of a question, the rarest ones, turns are ranked by."""
 
@@ -208,7 +211,7 @@ class Index:
 
     def ranked(self, query: str, name: str | None, limit: int) -> list[Found]:
         """The complete turns that have words of the query, best first."""
-        wanted = self._telling(set(words(query)))
+        wanted = self._telling(set(terms(query)))
         if not wanted:
             return []
         row = None if name is None else self.row(name)
@@ -220,11 +223,18 @@ class Index:
         )
         return [Found(name, json.loads(turn), start, stop, score) for name, turn, start, stop, score in rows]
 
-    def _telling(self, some: set[str]) -> list[str]:
-        """Those of the words that are there and tell most, rarest first."""
-        counts = "SELECT term, doc FROM vocabulary WHERE term IN (SELECT value FROM json_each(?)) ORDER BY doc, term"
-        found = self._db.execute(counts, [json.dumps([*some])]).fetchmany(_QUERY_WORDS)
-        return [word for number, (word, turns) in enumerate(found) if turns <= _MOST or number == 0]
+    def _telling(self, stems: set[str]) -> list[str]:
+        """The words that are there and have these stems: of those stems that tell most, rarest first."""
+        found = sorted(forms for stem in stems if (forms := self._forms(stem))[0])[:_QUERY_WORDS]
+        told = [forms for number, forms in enumerate(found) if forms[0] <= _MOST or number == 0]
+        return [word for _, some in told for word in some]
+
+    def _forms(self, stem: str) -> tuple[int, list[str]]:
+        """The words that are there of one stem, and in how many turns they are."""
+        counts = "SELECT term, doc FROM vocabulary WHERE term >= ? AND term < ? LIMIT ?"
+        rows = self._db.execute(counts, [stem, stem + "\U0010ffff", _FORMS])
+        found = [(word, turns) for word, turns in rows if word == stem or terms(word) == [stem]]
+        return sum(turns for _, turns in found), [word for word, _ in found]
 
     # What has to be known of the index itself.
 

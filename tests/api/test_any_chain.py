@@ -262,7 +262,7 @@ def test_an_unanswered_call_does_not_make_the_session_useless(alice: httpx.Clien
 
 REFUSALS = {
     "insufficient_quota": (429, 502, "out of credit"),
-    "context_length_exceeded": (400, 422, "longer than the model can read"),
+    "context_length_exceeded": (400, 413, ""),
     "content_filter": (400, 422, "content filter"),
 }
 

@@ -191,7 +191,7 @@ async def test_a_silent_stream_shows_that_it_is_alive(monkeypatch: pytest.Monkey
     async with mounted(chain) as client:
         config = {"configurable": {"session_id": "slow"}}
         response = await client.post("/ours/stream", json={"input": value, "config": config})
-        assert response.text.startswith(": ")
+        assert ": still running" in response.text
         assert response.text.endswith("event: end\r\n\r\n")
 
 

@@ -34,7 +34,7 @@ test("a stream comes in chunks, and is remembered", async () => {
   const config = session();
   const chunks = [];
   for await (const chunk of await remote("tutor").stream(ask("one"), config)) chunks.push(chunk);
-  assert.ok(chunks.length > 5);
+  assert.ok(chunks.length > 1); // words that came in one read come as one
   assert.equal(seen(chunks.map((chunk) => chunk.content).join("")), "one");
   let text = "";
   for await (const chunk of await remote("chat").stream(ask("two"), config)) text += chunk;

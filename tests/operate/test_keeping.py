@@ -199,8 +199,17 @@ def test_a_sign_in_that_is_not_used_ends(tmp_path: Path) -> None:
     assert not sign_ins.use(name)
 
 
-@pytest.mark.parametrize("mode", [0o701, 0o755, 0o702])
-def test_a_data_folder_that_is_open_to_others_stops_the_start(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o701, 0o755, 0o704])
+def test_a_data_folder_into_which_others_may_look_is_closed_to_them(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(mode)
+    Auth(folder)
+    assert folder.stat().st_mode & 0o777 == mode & 0o770
+
+
+@pytest.mark.parametrize("mode", [0o702, 0o777])
+def test_a_data_folder_to_which_others_may_write_stops_the_start(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     folder.chmod(mode)
