@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     debug_errors: bool = False
     requests_per_minute: int = Field(0, ge=0)
     tokens_per_day: int = Field(0, ge=0)
-    copies_per_minute: int = Field(60, ge=0)
+    copies_per_minute: int = Field(600, ge=0)
     sign_ins_per_minute: int = Field(60, ge=0)
     max_connections: int = Field(10_000, ge=1)
     max_connections_per_address: int | None = Field(None, ge=1)

@@ -64,7 +64,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "debug_errors": False,
         "requests_per_minute": 0,
         "tokens_per_day": 0,
-        "copies_per_minute": 60,
+        "copies_per_minute": 600,
         "sign_ins_per_minute": 60,
         "max_connections": 10_000,
         "max_connections_per_address": None,

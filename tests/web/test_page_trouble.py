@@ -41,7 +41,7 @@ def stub() -> Iterator[OpenAIStub]:
 
 @pytest.fixture
 def server(stub: OpenAIStub, tmp_path: Path) -> Iterator[Here]:
-    with serve_here(tmp_path, openai_base_url=stub.base_url) as server:
+    with serve_here(tmp_path, openai_base_url=stub.base_url, copies_per_minute=0) as server:
         yield server
 
 
