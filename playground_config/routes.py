@@ -61,7 +61,10 @@ def router(chains: list[str]) -> APIRouter:
             response = RedirectResponse(root + playground_url(chain, chosen), 303, {"Cache-Control": "no-store"})
             if session_id is None:
                 secure = request.url.scheme == "https"
-                response.set_cookie(COOKIE, chosen, _COOKIE_LIFE_S, httponly=True, samesite="lax", secure=secure)
+                path = f"{request.scope.get('root_path', '')}/"
+                response.set_cookie(
+                    COOKIE, chosen, _COOKIE_LIFE_S, path=path, httponly=True, samesite="lax", secure=secure
+                )
             return response
 
     for chain in chains:

@@ -83,8 +83,8 @@ def person(
     someone = Person(browser, server, user, **options)
     try:
         yield someone
-        assert someone.foreign == []
-        assert not quiet or someone.errors == []
+        assert someone.foreign == [], someone.foreign
+        assert not quiet or someone.errors == [], someone.errors
     finally:
         someone.context.close()
 

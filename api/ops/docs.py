@@ -20,6 +20,7 @@ DOCS_POLICY: Final = (
 )
 """Both make styles as they run; Redoc searches in a worker."""
 
+_ELSEWHERE = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 _SCRIPT, _STYLE = "text/javascript; charset=utf-8", "text/css; charset=utf-8"
 _START_SWAGGER = b"""const at = new URL("../openapi.json", document.currentScript.src).href;
 SwaggerUIBundle({ url: at, dom_id: "#ui", deepLinking: true, presets: [SwaggerUIBundle.presets.apis] });
@@ -82,7 +83,8 @@ def _assets() -> dict[str, tuple[bytes, str, str]]:
     folder = files("fastapi_offline") / "static"
     found = {"swagger-start.js": _START_SWAGGER, "redoc-start.js": _START_REDOC}
     for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js"):
-        found[name] = (folder / name).read_bytes()
+        # Redoc shows its maker's mark, from its maker's server: no page of ours asks another one for anything.
+        found[name] = (folder / name).read_bytes().replace(_ELSEWHERE, b"data:,")
     return {name: (content, _type_of(name), f'"{_digest(content)}"') for name, content in found.items()}
 
 

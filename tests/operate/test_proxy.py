@@ -83,7 +83,7 @@ def test_page_playgrounds_sign_in_and_documentation_stay_under_the_prefix(
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").wait_for()
     assert page.url == f"{url}/login"
-    assert context.cookies() == []
+    assert {cookie["name"] for cookie in context.cookies()} <= {"recollect_playground"}  # it opens nothing
     context.close()
     assert (outside, errors) == ([], [])
 

@@ -122,7 +122,8 @@ def test_the_first_start_prints_a_link_that_signs_in_once(fresh: Process) -> Non
 
 
 def test_a_start_says_which_model_answers_and_then_logs_requests_alone(fresh: Process, stub: OpenAIStub) -> None:
-    first, second, third, *rest = fresh.output.splitlines()
+    first, chains, second, third, *rest = fresh.output.splitlines()
+    assert chains == "Chains: /agent, /chat, /tutor"
     assert first == f"Model: gpt-5.4-mini at {stub.base_url}"
     assert second == f"Recollect is at {fresh.url}"
     assert third.startswith("Sign in, once, within ten minutes: ")
