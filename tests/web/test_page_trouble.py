@@ -216,7 +216,7 @@ def test_a_thousand_conversations_and_a_long_one_open_quickly(browser: Browser, 
     with person(browser, server) as alice:
         page = alice.page
         times = []
-        for _ in range(5):
+        while not times or (min(times) >= 300 and len(times) < 25):  # other tests may hold one load up, not all
             page.goto("about:blank")
             page.goto("/")
             page.locator("#list li").first.wait_for()
@@ -224,11 +224,13 @@ def test_a_thousand_conversations_and_a_long_one_open_quickly(browser: Browser, 
             times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
             listed = page.evaluate("performance.now()")
         print(f"first paint {min(times):.0f} ms, with the list {listed:.0f} ms")
-        assert min(times) < 1000  # beside other tests; 300 on an idle machine
+        assert min(times) < 300
         assert page.locator("#list li").count() == 50
-        took = min(page.evaluate(OPEN_LONG) for _ in range(3))
+        took = page.evaluate(OPEN_LONG)
+        for _ in range(24):
+            took = took if took < 300 else min(took, page.evaluate(OPEN_LONG))
         print(f"500 turns open in {took:.0f} ms")
-        assert took < 1000  # the same
+        assert took < 300
         for count in (100, 150):
             page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
             page.locator("#turns > li").nth(count - 1).wait_for(state="attached")
