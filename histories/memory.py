@@ -273,7 +273,7 @@ class MemoryHistory(SessionHistory):
         self._store.records[self._key] = record
         self._store.journals[self._key] = Journal()
         window = _window(record, attempt) if attempt.window_tokens else []
-        return _OpenMemoryTurn(self._store, self, attempt, window, line if other is not None else node)
+        return _OpenMemoryTurn(self._store, self, attempt, at, window, line if other is not None else node)
 
     @override
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
@@ -282,6 +282,14 @@ class MemoryHistory(SessionHistory):
             journal = Journal()
             journal.close()
         return journal.read(after)
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        return  # there is no other process
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return False
 
     @override
     async def info(self) -> Session:
@@ -392,11 +400,12 @@ class _OpenMemoryTurn(OpenTurn):
         store: MemoryStore,
         history: MemoryHistory,
         attempt: Attempt,
+        started_at: datetime,
         window: list[ShownTurn],
         fallback: _Node | None,
     ) -> None:
         self.gate, self.key, self.turn_id, self.window = history.gate, history.key, attempt.new.turn_id, window
-        self._new, self._fallback = attempt.new, fallback
+        self._new, self._fallback, self.started_at = attempt.new, fallback, started_at
         self._journals, self._owner = store.journals, (history.user_id, history.session_id)
         self._record, self._book = store.records[self._owner], store.journals[self._owner]
 

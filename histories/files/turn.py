@@ -221,7 +221,7 @@ class FileTurn(OpenTurn):
         if self._attempt.window_tokens:
             self.window: Sequence[ShownTurn] = tail.window(floor)
         title = sums.title or title_of(new.input)
-        self._spot = spot
+        self._spot, self.started_at = spot, at
         self._begun_sums = Sums(sums.turns + 1, sums.tokens, title, new.chain, sums.more)
         jump = {**spot.jump, **({"version": True} if spot.behind is not None else {})}
         self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, jump)
