@@ -18,7 +18,7 @@ class OpenTurn(ABC):
     """A turn that runs. Its session belongs to it until `end` returns or raises."""
 
     turn_id: str
-    started_at: datetime
+    started_at: datetime | None = None
     window: Sequence[ShownTurn] = ()
     """The turns that the model is to be shown, oldest first."""
 

@@ -182,7 +182,10 @@ class TurnRun:
         """Somebody has left: if it was the last one, the turn goes on, for a while, or not, as the rules say."""
         if self._listeners or self._phase is _Phase.DONE or self._rules.on_disconnect == "finish":
             return
-        self._give_up_in(self._patience_s)
+        if self._patience_s:
+            self._give_up_in(self._patience_s)
+        else:
+            self._give_up()
 
     @property
     def _patience_s(self) -> float:
