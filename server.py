@@ -37,7 +37,8 @@ from api.ops import docs, logs
 from api.ops.metrics import Metrics, bury
 from api.ops.outfit import Outfit, metrics_router
 from api.ops.watched_store import watched
-from api.rates import RateRules, Rates, RequestRate, open_counters
+from api.quotas import QuotaRules, Quotas
+from api.rates import Left, RateRules, Rates, RequestRate, open_counters
 from api.sessions import routes as session_routes
 from api.sessions import turn_routes
 from api.turn_endpoints import TurnEndpoints
@@ -109,10 +110,17 @@ class _Server:
         self.outfit = _outfit(settings, self.metrics)
         self.opens_store = store is None
         self.histories = watched(store or _store(settings), self.metrics)
-        self.rates = Rates(_rates(settings), open_counters(settings.history_url, settings.data_dir))
+        self.rates = Rates(_rates(settings), open_counters(settings.history_url, settings.data_dir, self.histories))
+        self.quotas = Quotas(_quotas(settings), self.histories)
         self.auth.failed = partial(_count_failed_sign_in, self.rates)
         self.turns = Turns(
-            self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, self.outfit.observers()
+            self.histories,
+            _rules(settings),
+            told_of,
+            Serializer().dumps,
+            self.rates.turn,
+            self.outfit.observers(),
+            self.quotas.turn if self.quotas.limits_anything else None,
         )
         self.loop_watch = LoopWatch()
         self.app = FastAPI(
@@ -148,7 +156,7 @@ class _Server:
             keeping = asyncio.create_task(self._keep_to_retention(), name="recollect-retention")
             stack.callback(keeping.cancel)
             stack.push_async_callback(self.turns.drain, 0)
-            self.loop_watch.start()  # not before: a start takes as long as it takes
+            self.loop_watch.start_soon()
             stack.callback(self.loop_watch.stop)
             yield
 
@@ -193,11 +201,11 @@ class _Server:
         remembering = [chain for chain in self.chains if chain.memory]
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
-            login.router(self.auth, self.rates.left),
+            login.router(self.auth, self._left),
             _ops(self.histories),
             metrics_router(self.metrics),
             docs.router(),
-            session_routes.router(self.histories, self.rates),
+            session_routes.router(self.histories, self.rates, self.quotas),
             turn_routes.router(self.turns),
             memory.router(self.histories),
             page.router(cards),
@@ -205,6 +213,10 @@ class _Server:
         ):
             # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
             self.app.router.routes.extend(router.routes)
+
+    async def _left(self, user_id: str) -> list[Left] | None:
+        """What is left of each limit and quota of a user; None if there are none."""
+        return [*await self.rates.left(user_id), *await self.quotas.left(user_id)] or None
 
     def _add_chain(self, chain: Chain, runnable: ChainWithHistory) -> None:
         """LangServe's routes of a chain, all of them behind the sign-in; before them those on which turns run."""
@@ -302,8 +314,13 @@ def _rates(settings: Settings) -> RateRules:
         requests_per_minute=settings.requests_per_minute,
         tokens_per_day=settings.tokens_per_day,
         copies_per_minute=settings.copies_per_minute,
+        copied_bytes_per_minute=settings.copied_bytes_per_minute,
         sign_ins_per_minute=settings.sign_ins_per_minute,
     )
+
+
+def _quotas(settings: Settings) -> QuotaRules:
+    return QuotaRules(sessions=settings.kept_sessions, turns=settings.kept_turns, size=settings.kept_bytes)
 
 
 def _endpoint(settings: Settings) -> AbstractContextManager[Endpoint]:

@@ -7,13 +7,14 @@ import openai
 
 from histories.base import HistoryDamaged, InvalidId, SessionBusy, StoreFull, StoreUnavailable
 from turns.errors import ChainFailed, InvalidInput, ShuttingDown, TurnStopped, TurnTooLong, WrongChain
-from turns.shares import LineFull, OverBudget
+from turns.shares import LineFull, OverBudget, OverQuota
 
 _OF_TURNS: dict[type[BaseException], str] = {
     TurnTooLong: "turn_too_long",
     WrongChain: "input",
     LineFull: "too_many",
     OverBudget: "over_budget",
+    OverQuota: "over_quota",
     TurnStopped: "stopped",
     ShuttingDown: "shutdown",
     InvalidInput: "input",

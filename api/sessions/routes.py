@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 
+from api.quotas import Quotas
 from api.rates import Rates
 from api.sessions.exchange import Conversation, ExchangedTurn, Unread, conversation_of, read_conversation
 from api.sessions.foreign import Unreadable, converted
@@ -69,9 +70,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _PROBLEMS[status] for status in sorted({401, 422, 429, 503, *statuses})}
 
 
-def router(store: HistoryStore, rates: Rates) -> APIRouter:
+def router(store: HistoryStore, rates: Rates, quotas: Quotas) -> APIRouter:
     """`/sessions` over a store."""
-    own = _Sessions(store, rates)
+    own = _Sessions(store, rates, quotas)
     routes = APIRouter(
         prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)], route_class=LargeBodyRoute
     )
@@ -123,8 +124,8 @@ def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"con
 class _Sessions:
     """The routes. Their docstrings are what OpenAPI tells."""
 
-    def __init__(self, store: HistoryStore, rates: Rates) -> None:
-        self._store, self._rates = store, rates
+    def __init__(self, store: HistoryStore, rates: Rates, quotas: Quotas) -> None:
+        self._store, self._rates, self._quotas = store, rates, quotas
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
@@ -178,8 +179,10 @@ class _Sessions:
 
     async def fork(self, user: User, session_id: SessionPath, body: Fork) -> Response:
         """A new session that shares the past up to and with a turn. 409 if its name is taken."""
-        await self._rates.copy(user)
+        size = await self._store.bytes_kept(user, session_id) if self._rates.limits_copied_bytes else 0
+        await self._rates.copy(user, size)
         async with self._long.job(user):
+            await self._quotas.room(user, body.session_id)
             await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
         return await _info(self._store.history(user, body.session_id), 201)
 
@@ -243,16 +246,17 @@ class _Sessions:
             headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"},
         )
 
-    async def import_(self, user: User, body: Annotated[Any, Body(), Unread()]) -> Response:
+    async def import_(self, request: Request, user: User, body: Annotated[Any, Body(), Unread()]) -> Response:
         """Takes an export in, as a session of the caller's. 409 if its name is taken.
 
         To take it in under another name, change its `session_id`. The body may be as large as
         RECOLLECT_MAX_BODY_BYTES says.
         """
-        await self._rates.copy(user)
+        await self._rates.copy(user, len(await request.body()))
         async with self._long.job(user):
             try:
                 said, turns = await self._long.run(lambda: read_conversation(body))
+                await self._quotas.room(user, said.session_id, len(turns))
                 history = self._store.history(user, said.session_id)
                 await history.restore(turns, title=said.title, created_at=said.created_at)
             except ValidationError as error:

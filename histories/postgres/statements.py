@@ -70,10 +70,15 @@ UNREAD: Final = _file("unread")
 UNREAD_TITLES: Final = _file("unread_titles")
 INDEX_TURNS: Final = _file("index_turns")
 INDEX_TITLES: Final = _file("index_titles")
+BYTES_KEPT: Final = _file("bytes_kept")
 NOTES: Final = _file("notes")
 SET_NOTES: Final = _file("set_notes")
 FORGET: Final = _call("forget", "user")
 USERS: Final = _file("users")
+
+# Rates.
+COUNT: Final = _file("count")
+COUNTED: Final = _file("counted")
 
 # Servers.
 CONFIGURE: Final = _file("configure")
