@@ -160,7 +160,7 @@ def test_who_keeps_as_many_conversations_as_allowed_gets_507_until_one_is_delete
 
 
 def test_turns_and_bytes_that_are_kept_are_bounded_and_a_retry_needs_no_room(tmp_path: Path) -> None:
-    limits = {"kept_turns": 2, "kept_bytes": 1_000_000}
+    limits: dict[str, Any] = {"kept_turns": 2, "kept_bytes": 1_000_000}
     with serve_here(tmp_path, model=EchoModel(), **limits) as server, server.client("alice") as alice:
         assert [call(alice, f"hello {n}", "s", turn_id=f"t{n}").status_code for n in range(3)] == [200, 200, 507]
         assert said(call(alice, "hello 1", "s", turn_id="t1")) == "hello 0, hello 1."
