@@ -172,8 +172,10 @@ class MemoryHistory(SessionHistory):
         record.show(node)
         self._store.records[self._key] = record
         self._store.journals[self._key] = Journal()
-        window = _window(record, attempt) if attempt.window_tokens else []
-        return _OpenMemoryTurn(self._store, self, attempt, window, line if other is not None else node)
+        opened = _OpenMemoryTurn(self._store, self, attempt, line if other is not None else node)
+        if attempt.window_tokens:
+            opened.window, opened.has_older = _window(record, attempt)
+        return opened
 
     @override
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
@@ -292,10 +294,9 @@ class _OpenMemoryTurn(OpenTurn):
         store: MemoryStore,
         history: MemoryHistory,
         attempt: Attempt,
-        window: list[ShownTurn],
         fallback: Node | None,
     ) -> None:
-        self.gate, self.key, self.turn_id, self.window = history.gate, history.key, attempt.new.turn_id, window
+        self.gate, self.key, self.turn_id = history.gate, history.key, attempt.new.turn_id
         self._new, self._fallback = attempt.new, fallback
         self._journals, self._owner = store.journals, (history.user_id, history.session_id)
         self._record, self._book = store.records[self._owner], store.journals[self._owner]
@@ -322,7 +323,8 @@ class _OpenMemoryTurn(OpenTurn):
             self._journals.pop(self._owner, None)
 
 
-def _window(record: SessionTree, attempt: Attempt) -> list[ShownTurn]:
+def _window(record: SessionTree, attempt: Attempt) -> tuple[list[ShownTurn], bool]:
+    """The window, and whether there are turns before it."""
     shown = [node.turn for node in record.line() if node.turn.shown]
     total = sum(turn.tokens for turn in shown)
     floor, so_far, window = window_floor(total + attempt.new.tokens, attempt.window_tokens), 0, list[ShownTurn]()
@@ -330,7 +332,7 @@ def _window(record: SessionTree, attempt: Attempt) -> list[ShownTurn]:
         if so_far >= floor:
             window.append(ShownTurn(turn.turn_id, copies((*turn.input, *turn.output))))
         so_far += turn.tokens
-    return window
+    return window, len(window) < len(shown)
 
 
 def _ended(turn: Turn) -> Turn:

@@ -220,6 +220,7 @@ class FileTurn(OpenTurn):
         new, floor, sums = self._new, self._floor_of(tail.sums), spot.sums
         if self._attempt.window_tokens:
             self.window: Sequence[ShownTurn] = tail.window(floor)
+            self.has_older = floor > 0
         title = sums.title or title_of(new.input)
         self._spot = spot
         self._begun_sums = Sums(sums.turns + 1, sums.tokens, title, new.chain, sums.more)

@@ -125,7 +125,7 @@ class Beginning:
         except BaseException:
             await undisturbed(self._give_up())
             raise
-        return PostgresTurn(self._shared, self._session, self._attempt, self._link, window)
+        return PostgresTurn(self._shared, self._session, self._attempt, self._link, window, has_older=rows[0][1] > 0)
 
     async def _wait(self, free: asyncio.Event, seconds: float) -> None:
         rest = self._attempt.deadline - asyncio.get_running_loop().time()
