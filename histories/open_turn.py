@@ -20,6 +20,9 @@ class OpenTurn(ABC):
     window: Sequence[ShownTurn] = ()
     """The turns that the model is to be shown, oldest first."""
 
+    is_first = False
+    """Whether it is known to be the first of its session: there is no past to look for."""
+
     gate: Gate
     key: str
     _is_over = False

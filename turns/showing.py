@@ -70,7 +70,7 @@ class Showing:
 
     async def begin(self, turn: OpenTurn) -> None:
         """Reads what the turn is shown. Raises `InvalidInput` for the result of a tool that nobody called."""
-        self.window = turn.window or await self._from_record(turn.turn_id)
+        self.window = turn.window or ([] if turn.is_first else await self._from_record(turn.turn_id))
         check_tool_messages(self.window, self.new)
         self._size = estimate_tokens(self.new)
         self.limit = self.fit.past(self._size)
