@@ -114,9 +114,6 @@ FUNCTION_LINES = 40
 # What was there before these rules. Each goes from its list when it has come to fit: the lists only get shorter.
 TOO_LONG_FILES = {
     "admin.py",
-    "histories/memory.py",
-    "server.py",
-    "turns/with_history.py",
 }
 TOO_LONG_FUNCTIONS = set[str]()
 KNOWN_CIRCLES: list[set[str]] = []
