@@ -71,7 +71,7 @@ class Showing:
 
     async def begin(self, turn: OpenTurn) -> None:
         """Reads what the turn is shown. Raises `InvalidInput` for the result of a tool that nobody called."""
-        self.window = turn.window or await self._from_record(turn.turn_id)
+        self.window = turn.window or (await self._from_record(turn.turn_id) if turn.has_older else [])
         check_tool_messages(self.window, self.new)
         self._size = estimate_tokens(self.new)
         self.limit = self.fit.past(self._size)

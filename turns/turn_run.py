@@ -267,8 +267,9 @@ class TurnRun:
     async def _end(self, turn: OpenTurn, error: ChainError | None) -> None:
         """Ends the turn, whatever came of it."""
         self._phase = _Phase.SAVING
-        with suppress(asyncio.CancelledError):  # whoever cancels this task: the turn is ended
-            await see_through(self._voice.close())
+        if self._voice.is_writing:
+            with suppress(asyncio.CancelledError):  # whoever cancels this task: the turn is ended
+                await see_through(self._voice.close())
         reply = self._ending.reply(error, self._stop)
         self._used_tokens = reply.usage["total_tokens"] if reply.usage else self._new.tokens + reply.tokens
         try:

@@ -11,7 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import get_config_list, merge_configs
+from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
 from langchain_core.runnables.schema import StreamEvent
 from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.tracers.log_stream import RunLog, RunLogPatch
@@ -33,6 +33,7 @@ from turns.batches import by_session, check_batch
 from turns.declared import DeclaredChain
 from turns.errors import InvalidInput, TurnStopped
 from turns.failures import hashed
+from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.outputs import Given, Recorded, noted, recorded, with_id
@@ -127,11 +128,11 @@ class ChainWithHistory(DeclaredChain):
         *,
         streaming: bool = False,
     ) -> TurnRun:
-        config = merge_configs(self.config, config)
-        place = self._place(config)
-        new = self._new_turn(input, config)
+        config = merge_configs(self.config, config) if self.config else ensure_config(config)
+        place, fit = self._place(config), self.turns.fits.of(self.bound)
+        new = self._new_turn(input, config, fit)
         config, notes, note = self._with_callbacks(self._with_traces(config, *place))
-        call, showing = Call(None, config, note), self._showing(place, new)
+        call, showing = Call(None, config, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
         return self.turns.start(
@@ -183,12 +184,11 @@ class ChainWithHistory(DeclaredChain):
 
         return Speech(generate, replay, record)
 
-    def _showing(self, place: tuple[str, str | None], new: NewTurn) -> Showing | None:
+    def _showing(self, place: tuple[str, str | None], new: NewTurn, fit: Fit) -> Showing | None:
         user_id, session_id = place
         if session_id is None:
             return None
         recall = self.turns.rules.recall if self.recall is None else self.recall
-        fit = self.turns.fits.of(self.bound)
         return Showing(self.turns.store, user_id, session_id, fit, new.input, recall=recall, notes=self.notes)
 
     def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
@@ -212,14 +212,14 @@ class ChainWithHistory(DeclaredChain):
             raise InvalidId("The caller has to put a user_id into the config.")
         return user_id, session_id
 
-    def _new_turn(self, input: Any, config: RunnableConfig) -> NewTurn:
+    def _new_turn(self, input: Any, config: RunnableConfig, fit: Fit) -> NewTurn:
         if not self.memory:
             return NewTurn(input=[], chain=self.chain_name)
         configurable = config.get("configurable", {})
         turn_id, version_of = (id_or_none(configurable, name) for name in ("turn_id", "version_of"))
         messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
         # No more than its share: what is longer is shown shortened, once it is past.
-        tokens = min(estimate_tokens(messages), self.turns.fits.of(self.bound).turn // 2)
+        tokens = min(estimate_tokens(messages), fit.turn // 2)
         if turn_id is None:
             return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
         return NewTurn(

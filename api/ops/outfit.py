@@ -51,8 +51,9 @@ class Outfit:
         if self.root_path:
             app.add_middleware(Prefix, root_path=self.root_path)
         app.add_middleware(RequestLog, metrics=self.metrics, names=self.names, audit=audit)
-        trusted = "*" if "*" in self.trusted_proxies else self.trusted_proxies
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
+        if self.trusted_proxies:
+            trusted = "*" if "*" in self.trusted_proxies else self.trusted_proxies
+            app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
 
 
 def metrics_router(metrics: Metrics) -> APIRouter:
