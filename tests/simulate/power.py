@@ -10,6 +10,9 @@ from typing import Final
 
 _SECTOR: Final = 512
 
+_Entry = tuple[int, bool]
+"""An inode, and whether it is a folder's."""
+
 
 class Platter:
     """What of a folder has surely reached the disk: the content of files, and the names in folders, by inode."""
@@ -18,7 +21,7 @@ class Platter:
         self.folder = folder
         os.mkdir(folder)
         self._files: dict[int, bytes] = {}
-        self._names: dict[int, dict[str, int]] = {}
+        self._names: dict[int, dict[str, _Entry]] = {}
 
     def syncing(self, descriptor: int) -> Callable[[], None]:
         """To be called when the sync that begins now has come to its end: what is written meanwhile is not in it."""
@@ -47,12 +50,13 @@ class Platter:
             if kept is None:
                 continue
             place = f"{source}/{name}" if now.get(name) == kept else ""
-            if kept in self._names or os.path.isdir(place):
+            inode, is_folder = kept
+            if is_folder:
                 os.mkdir(f"{target}/{name}")
-                self._restore(place, kept, f"{target}/{name}", random)
+                self._restore(place, inode, f"{target}/{name}", random)
             else:
                 with open(f"{target}/{name}", "wb") as file:
-                    file.write(self._content(kept, place, random))
+                    file.write(self._content(inode, place, random))
 
     def _content(self, inode: int, path: str, random: Random) -> bytes:
         safe, now = self._files.get(inode, b""), b""
@@ -68,6 +72,6 @@ class Platter:
         return now[:hole].ljust(len(now), b"\0")
 
 
-def _names(folder: int | str) -> dict[str, int]:
+def _names(folder: int | str) -> dict[str, _Entry]:
     with os.scandir(folder) as entries:
-        return {entry.name: entry.inode() for entry in entries}
+        return {entry.name: (entry.inode(), entry.is_dir()) for entry in entries}
