@@ -18,9 +18,8 @@ from socket import socket
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from langchain_core.language_models import BaseChatModel
 from langserve import add_routes
 from langserve.callbacks import AsyncEventAggregatorCallback
@@ -34,8 +33,10 @@ from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
 from api.ops import docs, logs
+from api.ops.health import health_router
 from api.ops.metrics import Metrics, bury
 from api.ops.outfit import Outfit, metrics_router
+from api.ops.watchdog import Watchdog
 from api.ops.watched_store import watched
 from api.rates import RateRules, Rates, RequestRate, open_counters
 from api.sessions import routes as session_routes
@@ -53,7 +54,7 @@ from chains.checks import doubt_about
 from chat_models.context import context_of
 from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
-from histories.base import HistoryStore, StoreUnavailable
+from histories.base import HistoryStore
 from histories.retention import Gone, keep_to
 from histories.retention import Rules as RetentionRules
 from playground_config import routes as playground_routes
@@ -114,7 +115,7 @@ class _Server:
         self.turns = Turns(
             self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, self.outfit.observers()
         )
-        self.loop_watch = LoopWatch()
+        self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
         self.app = FastAPI(
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
@@ -148,6 +149,7 @@ class _Server:
             keeping = asyncio.create_task(self._keep_to_retention(), name="recollect-retention")
             stack.callback(keeping.cancel)
             stack.push_async_callback(self.turns.drain, 0)
+            await stack.enter_async_context(self.watchdog.watching())
             self.loop_watch.start()  # not before: a start takes as long as it takes
             stack.callback(self.loop_watch.stop)
             yield
@@ -194,7 +196,7 @@ class _Server:
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
-            _ops(self.histories),
+            health_router(self.histories, self.watchdog),
             metrics_router(self.metrics),
             docs.router(),
             session_routes.router(self.histories, self.rates),
@@ -317,24 +319,6 @@ async def _count_failed_sign_in(rates: Rates, address: str) -> None:
         await rates.failed_sign_in(address)
     except OverBudget as refused:
         raise Refusal(429, str(refused), refused.retry_after_s) from None
-
-
-def _ops(store: HistoryStore) -> APIRouter:
-    routes = APIRouter(tags=["ops"])
-
-    @routes.get("/healthz", summary="Is the process alive?")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @routes.get("/readyz", summary="Does the store answer?", dependencies=[Depends(current_user)])
-    async def readyz() -> JSONResponse:
-        try:
-            await store.ping()
-        except StoreUnavailable as error:
-            return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
-        return JSONResponse({"status": "ready"})
-
-    return routes
 
 
 async def look_at_chains(settings: Settings) -> list[str]:

@@ -75,6 +75,7 @@ from histories.model import now as now
 from histories.model import title_of as title_of
 from histories.open_turn import OpenTurn as OpenTurn
 from histories.search import passage as passage
+from histories.waiting import Wait as Wait
 from histories.window import MOST_TOKENS as MOST_TOKENS
 from histories.window import estimate_tokens as estimate_tokens
 from histories.window import text_tokens as text_tokens
@@ -376,6 +377,11 @@ class HistoryStore(ABC):
     @abstractmethod
     async def forget(self, user_id: str) -> None:
         """Deletes all sessions and notes of the user. `SessionBusy` when a turn runs: what could be deleted then is."""
+
+    def waits(self) -> list[Wait]:
+        """Who waits in this process for what the store keeps, and for how long: for who watches over a server."""
+        gate: Gate | None = getattr(self, "gate", None)
+        return [] if gate is None else gate.queue.waits("a session")
 
     async def tidy(self) -> int:
         """Takes from the disk what was rewound, replaced or deleted and still lies there; gives how many turns it was.
