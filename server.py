@@ -32,9 +32,11 @@ from api import memory, page
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
-from api.ops import docs, logs, ready
+from api.ops import docs, logs
+from api.ops.health import health_router
 from api.ops.metrics import Metrics, bury
 from api.ops.outfit import Outfit, metrics_router
+from api.ops.watchdog import Watchdog
 from api.ops.watched_store import watched
 from api.rates import RateRules, Rates, RequestRate, open_counters
 from api.sessions import routes as session_routes
@@ -112,7 +114,7 @@ class _Server:
         self.turns = Turns(
             self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, self.outfit.observers()
         )
-        self.loop_watch = LoopWatch()
+        self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
         self.app = FastAPI(
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
@@ -146,6 +148,7 @@ class _Server:
             keeping = asyncio.create_task(self._keep_to_retention(), name="recollect-retention")
             stack.callback(keeping.cancel)
             stack.push_async_callback(self.turns.drain, 0)
+            await stack.enter_async_context(self.watchdog.watching())
             self.loop_watch.start()  # not before: a start takes as long as it takes
             stack.callback(self.loop_watch.stop)
             yield
@@ -192,7 +195,7 @@ class _Server:
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
-            ready.router(self.histories),
+            health_router(self.histories, self.watchdog),
             metrics_router(self.metrics),
             docs.router(),
             session_routes.router(self.histories, self.rates),

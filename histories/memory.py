@@ -19,7 +19,6 @@ from histories.base import (
     Gate,
     HistoryStore,
     InvalidCursor,
-    InvalidId,
     Note,
     OpenTurn,
     Page,
@@ -34,6 +33,7 @@ from histories.base import (
     Turn,
     TurnDetails,
     TurnStatus,
+    TurnTree,
     now,
     title_of,
 )
@@ -210,6 +210,13 @@ class MemoryHistory(SessionHistory):
         return record.seen(record.find(turn_id))
 
     @override
+    async def tree(self) -> TurnTree:
+        record = self._record
+        after = ["" if node.parent is None else node.parent.turn.turn_id for node in record.nodes]
+        last = "" if record.head is None else record.head.turn.turn_id
+        return TurnTree([record.seen(node) for node in record.nodes], after, last)
+
+    @override
     async def rename(self, title: str) -> None:
         record = self._record
         record.title, record.updated_at = title, now()
@@ -262,17 +269,16 @@ class MemoryHistory(SessionHistory):
         await target.restore(turns, title=record.title, created_at=now())
 
     @override
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
         if self._key in self._store.records:
             raise SessionExists
-        if len({turn.turn_id for turn in turns}) < len(turns):
-            raise InvalidId("Two of these turns have the same turn_id.")
-        updated = max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])])
-        record, before = SessionTree(title, created_at, updated), None
-        for turn in turns:
-            before = Node(_ended(turn), before)
-            record.nodes.append(before)
-        record.show(before)
+        tree = TurnTree.of(turns)
+        record, nodes = SessionTree(title, created_at, tree.updated_at(created_at)), dict[str, Node]()
+        for turn, after in zip(tree.turns, tree.after, strict=True):
+            nodes[turn.turn_id] = Node(_ended(turn), nodes.get(after))
+            record.nodes.append(nodes[turn.turn_id])
+            record.show(record.nodes[-1])
+        record.show(nodes.get(tree.last))
         self._store.records[self._key] = record
 
     @override
@@ -280,9 +286,11 @@ class MemoryHistory(SessionHistory):
         return self._record is None
 
     @override
-    async def delete(self) -> None:
-        _ = self._record
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
+        record = self._record
         async with self.gate.idle(self.key):
+            if if_updated_at not in (None, record.updated_at):
+                raise HistoryMoved
             del self._store.records[self._key]
 
 

@@ -73,7 +73,9 @@ class _UnrecordedTurn(OpenTurn):
         return
 
 
-class _Phase(Enum):
+class Phase(Enum):
+    """How far a turn is. It is SAVING from when the chain has come to its end."""
+
     WAITING = 1
     GENERATING = 2
     SAVING = 3
@@ -99,7 +101,7 @@ class TurnRun:
         self._shares, self._budget, self._used_tokens = turns.shares, turns.budget, 0
         self._ending = Ending(new, history, voice, speech, turns.explain)
         self.turn_id = new.turn_id
-        self._phase = _Phase.WAITING
+        self._phase = Phase.WAITING
         self._stop: Stop | None = None
         self._error: BaseException | None = None
         self._loop = asyncio.get_running_loop()
@@ -174,7 +176,7 @@ class TurnRun:
 
     def _leave(self) -> None:
         """Somebody has left: if it was the last one, the turn goes on, for a while, or not, as the rules say."""
-        if self._listeners or self._phase is _Phase.DONE:
+        if self._listeners or self._phase is Phase.DONE:
             return
         if self._rules.on_disconnect == "stop":
             self.stop(Stop.LEFT)
@@ -185,7 +187,7 @@ class TurnRun:
 
     def stop(self, why: Stop) -> None:
         """Cancels the wait for the session, or the model; a turn that is being saved is saved."""
-        if self._stop is None and self._phase in (_Phase.WAITING, _Phase.GENERATING):
+        if self._stop is None and self._phase in (Phase.WAITING, Phase.GENERATING):
             self._stop = why
             self.task.cancel()
 
@@ -207,7 +209,7 @@ class TurnRun:
             self._error = error
         except BaseException as error:  # noqa: BLE001 - a chain's GeneratorExit, say
             self._error = failed(error)
-        if self._phase is _Phase.GENERATING and isinstance(begun, OpenTurn):
+        if self._phase is Phase.GENERATING and isinstance(begun, OpenTurn):
             await self._end_broken(begun)
 
     async def _repeat(self, turn: Turn) -> None:
@@ -248,7 +250,7 @@ class TurnRun:
         if task.cancelled():
             self._error = self._stopped()
         self._watch.ended(self._error)
-        self._phase = _Phase.DONE
+        self._phase = Phase.DONE
         self._set_begun()
         if self._grace is not None:
             self._grace.cancel()
@@ -260,13 +262,18 @@ class TurnRun:
             self.begun.set_result(None)
 
     @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        return self._phase
+
+    @property
     def refusal(self) -> BaseException | None:
         """Why the turn did not begin, if it did not."""
         return None if self.owns_session else self._error
 
     async def _end(self, turn: OpenTurn, error: ChainError | None) -> None:
         """Ends the turn, whatever came of it."""
-        self._phase = _Phase.SAVING
+        self._phase = Phase.SAVING
         if self._voice.is_writing:
             with suppress(asyncio.CancelledError):  # whoever cancels this task: the turn is ended
                 await see_through(self._voice.close())
@@ -299,7 +306,7 @@ class TurnRun:
         return None
 
     async def _say(self, chunks: AsyncGenerator[Any, None]) -> None:
-        self._phase = _Phase.GENERATING
+        self._phase = Phase.GENERATING
         limit = self._rules.limit_s
         try:
             async with asyncio.timeout(limit or None) as time_left, aclosing(chunks) as saying:
@@ -310,7 +317,7 @@ class TurnRun:
             if not time_left.expired():
                 raise
             raise TurnTooLong(f"The turn took longer than {limit:g} seconds, and was ended.") from None
-        self._phase = _Phase.SAVING
+        self._phase = Phase.SAVING
 
     def _stopped(self) -> ChainError:
         if self._stop is Stop.SHUTDOWN:
