@@ -17,6 +17,7 @@ from histories.base import (
     Event,
     Feedback,
     Gate,
+    HistoryMoved,
     HistoryStore,
     InvalidCursor,
     Note,

@@ -7,7 +7,6 @@ closed generator never tears the keeping of a turn: they ask for a stop, which r
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from enum import Enum
@@ -34,8 +33,6 @@ from turns.observer import TurnObserver, Watch, WatchedTurn
 from turns.rules import Explain, Rules, Speech, Stop
 from turns.shares import Budget, Shares, working_for
 from turns.voice import Voice, events_of
-
-log = logging.getLogger("recollect.turns")
 
 
 class RunsTurns(Protocol):
@@ -99,7 +96,7 @@ class TurnRun:
         self._rules, self._user_id, self._history, self._new = rules, user_id, history, new
         self._speech, self._voice, self._if_last = speech, voice, if_last
         self._shares, self._budget, self._used_tokens = turns.shares, turns.budget, 0
-        self._ending = Ending(new, history, voice, speech, turns.explain)
+        self._ending = Ending(new, voice, speech, turns.explain)
         self.turn_id = new.turn_id
         self._phase = Phase.WAITING
         self._stop: Stop | None = None
@@ -279,12 +276,8 @@ class TurnRun:
                 await see_through(self._voice.close())
         reply = self._ending.reply(error, self._stop)
         self._used_tokens = reply.usage["total_tokens"] if reply.usage else self._new.tokens + reply.tokens
-        try:
-            await turn.end(reply)
-            self._watch.kept(reply)
-        except StoreUnavailable as lost:
-            log.warning("turn %s: the reply could not be saved: %s", turn.turn_id, lost)
-            raise
+        await turn.end(reply)
+        self._watch.kept(reply)
         if error is not None and not (self._stop is Stop.ASKED and reply.output):
             raise error  # a client whose turn was stopped on purpose gets what was said, and a proper end
 

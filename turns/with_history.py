@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
 from langchain_core.runnables.schema import StreamEvent
@@ -32,10 +32,12 @@ from turns import quiet
 from turns.batches import by_session, check_batch
 from turns.declared import DeclaredChain
 from turns.errors import InvalidInput, TurnStopped
+from turns.face import after_the_first
 from turns.failures import hashed
 from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
+from turns.iterators import pieces, whole
 from turns.outputs import Given, Recorded, noted, recorded, with_id
 from turns.quiet import Note
 from turns.recall import Recall
@@ -291,7 +293,7 @@ class ChainWithHistory(DeclaredChain):
     def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             output = await quiet.invoke(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-            yield call.given.without_past(output)
+            yield call.given.without_past(await whole(output))
 
         return self._start(input, config, run)
 
@@ -333,7 +335,7 @@ class ChainWithHistory(DeclaredChain):
             else:
                 graph = None
                 chunks = quiet.stream(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-            async for chunk in chunks:
+            async for chunk in pieces(chunks):
                 yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
             call.state = graph.state if graph is not None else None
 
@@ -389,8 +391,18 @@ class ChainWithHistory(DeclaredChain):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[StreamEvent]:
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-        events: Any = Runnable.astream_events(self, input, config, redaction=redaction, **kwargs)
-        async with aclosing(events):
-            async for event in events:
+
+        async def say(_: AsyncIterator[Any], config: RunnableConfig, **rest: Any) -> AsyncIterator[Any]:
+            async with aclosing(self.astream(input, config, redaction=redaction, **rest)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    yield chunk
+
+        # A run around the turn: when the outermost one has ended, LangChain hears no more, and the turn is not durable
+        # before the wrapped runnable's has.
+        config = merge_configs(self.config, config)
+        whole = RunnableGenerator(say, name=self.get_name())
+        events: Any = whole.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
+        async with aclosing(after_the_first(events)) as told:
+            async for event in told:
                 event["data"] = redaction.clean(event["data"])
                 yield event
