@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from api.event_stream import EventStream
 from api.langserve_gaps import CONFIG_KEYS, BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
 from api.reading import Reader
+from api.sessions.models import time_of
 from auth.middleware import current_user
 from histories.base import Event, TurnRunning
 from turns.session_config import ConfigModifier
@@ -101,17 +102,23 @@ class TurnEndpoints:
             return EventStream({"run_id": str(config["run_id"])}, run.events())
         session_id = config["configurable"]["session_id"]
         metadata = {"run_id": str(config["run_id"]), "session_id": session_id, "turn_id": run.turn_id}
-        return EventStream(metadata, self._heard(run, config["configurable"]["user_id"], session_id))
+        return EventStream(metadata, self._heard(run, config["configurable"]["user_id"], session_id, metadata))
 
-    async def _heard(self, run: TurnRun, user_id: str, session_id: str) -> AsyncGenerator[Sequence[Event], None]:
-        """What the turn says; if it runs already, what that one does, from its beginning."""
+    async def _heard(
+        self, run: TurnRun, user_id: str, session_id: str, metadata: dict[str, str]
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """What the turn says; if it runs already, what that one does, from its beginning. Notes when it has begun."""
         try:
             async with aclosing(run.events()) as events:
                 async for some in events:
+                    if run.started_at is not None and "started_at" not in metadata:
+                        metadata["started_at"] = time_of(run.started_at)
                     yield some
             return
         except TurnRunning:
-            watching = watch(self._chain.turns, user_id, session_id, run.turn_id)
+            turn = await self._chain.turns.store.history(user_id, session_id).turn(run.turn_id)
+            metadata["started_at"] = time_of(turn.started_at)
+            watching = watch(self._chain.turns, user_id, session_id, run.turn_id, turn=turn)
         async with aclosing(watching) as events:
             async for some in events:
                 yield some

@@ -173,7 +173,8 @@ class MemoryHistory(SessionHistory):
         record.show(node)
         self._store.records[self._key] = record
         self._store.journals[self._key] = Journal()
-        opened = _OpenMemoryTurn(self._store, self, attempt, line if other is not None else node)
+        fallback = line if other is not None else node
+        opened = _OpenMemoryTurn(self._store, self, attempt, at, fallback)
         if attempt.window_tokens:
             opened.window, opened.has_older = _window(record, attempt)
         return opened
@@ -185,6 +186,14 @@ class MemoryHistory(SessionHistory):
             journal = Journal()
             journal.close()
         return journal.read(after)
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        return  # there is no other process
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return False
 
     @override
     async def info(self) -> Session:
@@ -303,10 +312,11 @@ class _OpenMemoryTurn(OpenTurn):
         store: MemoryStore,
         history: MemoryHistory,
         attempt: Attempt,
+        started_at: datetime,
         fallback: Node | None,
     ) -> None:
         self.gate, self.key, self.turn_id = history.gate, history.key, attempt.new.turn_id
-        self._new, self._fallback = attempt.new, fallback
+        self._new, self._fallback, self.started_at = attempt.new, fallback, started_at
         self._journals, self._owner = store.journals, (history.user_id, history.session_id)
         self._record, self._book = store.records[self._owner], store.journals[self._owner]
 

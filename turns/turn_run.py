@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from datetime import datetime
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from typing_extensions import override
 
@@ -33,6 +34,9 @@ from turns.observer import TurnObserver, Watch, WatchedTurn
 from turns.rules import Explain, Rules, Speech, Stop
 from turns.shares import Budget, Shares, working_for
 from turns.voice import Voice, events_of
+
+_LOOK_AGAIN_S: Final = 1.0
+"""How soon the store is asked again, at the soonest, whether somebody listens elsewhere."""
 
 
 class RunsTurns(Protocol):
@@ -104,7 +108,9 @@ class TurnRun:
         self._loop = asyncio.get_running_loop()
         self._listeners: set[object] = set()
         self._grace: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
         self.owns_session = False
+        self.started_at: datetime | None = None
         self.begun: asyncio.Future[None] = self._loop.create_future()
         """Done when the user's words are durable, or when they won't be: `refusal` says why."""
         session_id = "" if history is None else history.session_id
@@ -143,7 +149,7 @@ class TurnRun:
         return self._voice.output()
 
     async def _heard(self, after: int = -1) -> AsyncGenerator[tuple[int, int], None]:
-        with self._listening():
+        with self.listening():
             async with aclosing(self._voice.read(after)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -151,7 +157,7 @@ class TurnRun:
                 raise self._error
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Somebody listens, as long as this lasts and their connection does."""
         client, listener = connection.get(), object()
         self._listeners.add(listener)
@@ -173,14 +179,39 @@ class TurnRun:
 
     def _leave(self) -> None:
         """Somebody has left: if it was the last one, the turn goes on, for a while, or not, as the rules say."""
+        if self._listeners or self._phase is Phase.DONE or self._rules.on_disconnect == "finish":
+            return
+        if self._patience_s:
+            self._give_up_in(self._patience_s)
+        else:
+            self._give_up()
+
+    @property
+    def _patience_s(self) -> float:
+        return self._rules.grace_s if self._rules.on_disconnect == "grace" else 0
+
+    def _give_up_in(self, seconds: float) -> None:
+        """Stops the turn in so many seconds, unless somebody listens again: here, or, as the store tells, elsewhere."""
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = self._loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._history is None or not self.owns_session:
+            self.stop(Stop.LEFT)
+        elif self._asking is None or self._asking.done():
+            self._asking = self._loop.create_task(self._give_up_unless_attended(self._history), name="recollect-grace")
+
+    async def _give_up_unless_attended(self, history: SessionHistory) -> None:
+        attended = False
+        with suppress(StoreUnavailable):
+            attended = await history.is_attended(self.turn_id)
         if self._listeners or self._phase is Phase.DONE:
             return
-        if self._rules.on_disconnect == "stop":
+        if attended:
+            self._give_up_in(max(self._patience_s, _LOOK_AGAIN_S))
+        else:
             self.stop(Stop.LEFT)
-        elif self._rules.on_disconnect == "grace":
-            if self._grace is not None:
-                self._grace.cancel()
-            self._grace = self._loop.call_later(self._rules.grace_s, self.stop, Stop.LEFT)
 
     def stop(self, why: Stop) -> None:
         """Cancels the wait for the session, or the model; a turn that is being saved is saved."""
@@ -239,6 +270,7 @@ class TurnRun:
             on_stop=self._stop_from_any_thread,
             if_last=self._if_last,
         )
+        self.started_at = begun.started_at
         self._watch.began(begun)
         return begun
 

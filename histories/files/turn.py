@@ -225,7 +225,7 @@ class FileTurn(OpenTurn):
             self.window: Sequence[ShownTurn] = tail.window(floor)
             self.has_older = floor > 0
         title = sums.title or title_of(new.input)
-        self._spot = spot
+        self._spot, self.started_at = spot, at
         self._begun_sums = Sums(sums.turns + 1, sums.tokens, title, new.chain, sums.more)
         jump = {**spot.jump, **({"version": True} if spot.behind is not None else {})}
         said, self._said = dumped(new.input)
