@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from socket import socket
@@ -57,7 +57,7 @@ from histories.base import HistoryStore, StoreUnavailable
 from histories.retention import Gone, keep_to
 from histories.retention import Rules as RetentionRules
 from playground_config import routes as playground_routes
-from serving import BAD_SETTINGS, allow_many_files, bind, door_rules, end_with_parent, run, supervise
+from serving import BAD_SETTINGS, allow_many_files, arguments, bind, door_rules, end_with_parent, run, supervise
 from settings import Settings, SettingsError, load_settings, parts_of, share_metrics
 from turns.rules import Rules
 from turns.run import Turns
@@ -354,10 +354,11 @@ async def look_at_chains(settings: Settings) -> list[str]:
 # Serving, as the environment says.
 
 
-def main() -> int:
-    """Serves as the environment says; gives the exit status, 2 when it can't be served so."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves as the environment and the arguments say; gives the exit status, 2 when it can't be served so."""
+    said = arguments(argv)
     try:
-        settings = load_settings()
+        settings = load_settings(**said)
         auth = auth_of(settings)
         sock = bind(settings.host, settings.port)
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})  # of port 0, the one that it became

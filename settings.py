@@ -177,6 +177,11 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
+def environment_url(name: str) -> str | None:
+    """The URL that a variable of the operator's own choice holds, for a command that is told to look there."""
+    return os.environ.get(name) or None
+
+
 def share_metrics(folder: str) -> None:
     """Lets this process and its workers count together, in files of that folder: prometheus-client's own variable.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,6 @@ from histories.redis.records import settled
 
 AT_ONCE: Final = 16
 _PAGE: Final = 500
-_TELL_EVERY_S: Final = 5.0
 
 
 @dataclass
@@ -55,15 +53,24 @@ class Migrated:
         return f"{self.sessions.total()} sessions, {self.turns} turns verified: {said}."
 
 
-async def migrate(source: HistoryStore, target: HistoryStore, tell: Callable[[str], None]) -> Migrated:
+def _silent(line: str) -> None:
+    return
+
+
+async def migrate(
+    source: HistoryStore,
+    target: HistoryStore,
+    tell: Callable[[str], None],
+    progress: Callable[[str], None] = _silent,
+) -> Migrated:
     """Copies what the target does not have yet, and compares every turn with what is read back from there.
 
     May be broken off at any instant, and run again. A session that is in the target is left alone if it is the same,
     brought up to date if it is an earlier state of the source's that nobody has changed since, and told of otherwise.
-    `tell` gets a line for each session that can't be brought over, and one every few seconds of how far it is.
+    `tell` gets a line for each session that can't be brought over, `progress` one after each, of how far it is.
     Raises `StoreUnavailable` when either store can't be reached.
     """
-    run = _Run(source, target, tell)
+    run = _Run(source, target, tell, progress)
     under_way: set[asyncio.Task[None]] = set()
     try:
         async for user, session in run.sessions():
@@ -81,10 +88,15 @@ async def migrate(source: HistoryStore, target: HistoryStore, tell: Callable[[st
 
 
 class _Run:
-    def __init__(self, source: HistoryStore, target: HistoryStore, tell: Callable[[str], None]) -> None:
-        self._source, self._target, self._tell = source, target, tell
+    def __init__(
+        self,
+        source: HistoryStore,
+        target: HistoryStore,
+        tell: Callable[[str], None],
+        progress: Callable[[str], None],
+    ) -> None:
+        self._source, self._target, self._tell, self._progress = source, target, tell, progress
         self.migrated = Migrated()
-        self._told_at = time.monotonic()
 
     async def sessions(self) -> AsyncIterator[tuple[str, Session]]:
         """All sessions of all users of the source."""
@@ -105,9 +117,7 @@ class _Run:
         self.migrated.sessions[outcome] += 1
         if why is not None:
             self._tell(why)
-        if time.monotonic() - self._told_at > _TELL_EVERY_S:
-            self._told_at = time.monotonic()
-            self._tell(str(self.migrated))
+        self._progress(str(self.migrated))
 
     async def bring(self, user: str, session: Session) -> None:
         """One session. Raises `StoreUnavailable` when a store can't be reached."""

@@ -28,10 +28,12 @@ MAY_IMPORT = {
     "chains": {"turns", "histories.base", "playground_config"},
     "auth": {"histories.base"},
     "api": {"auth", "turns", "histories.base", "playground_config"},
+    "api.ops.commands": {"api", "auth", "histories", "settings"},
     "serving": {"turns", "api.door"},
 }
 COMPOSERS = {"server", "admin"}
 MAY_BE_IMPORTED_BY = {"server": {"admin"}, "admin": set[str](), "playground_config.routes": {"server", "api"}}
+MAY_BE_IMPORTED_BY |= {"api.ops.commands": {"admin"}}  # they know settings, as admin does, whose commands they are
 NO_HTTP = {"histories", "settings", "turns", "chat_models", "chains", "playground_config"}
 HTTP = {"fastapi", "langserve", "sse_starlette", "starlette", "uvicorn"}
 
@@ -113,7 +115,6 @@ FUNCTION_LINES = 40
 
 # What was there before these rules. Each goes from its list when it has come to fit: the lists only get shorter.
 TOO_LONG_FILES = {
-    "admin.py",
     "histories/memory.py",
     "server.py",
     "turns/with_history.py",
