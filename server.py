@@ -18,9 +18,8 @@ from socket import socket
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from langchain_core.language_models import BaseChatModel
 from langserve import add_routes
 from langserve.callbacks import AsyncEventAggregatorCallback
@@ -33,7 +32,7 @@ from api import memory, page
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
-from api.ops import docs, logs
+from api.ops import docs, logs, ready
 from api.ops.metrics import Metrics, bury
 from api.ops.outfit import Outfit, metrics_router
 from api.ops.watched_store import watched
@@ -45,24 +44,23 @@ from auth import login
 from auth.credentials import Counted
 from auth.files import KeyFileError, kept_secret
 from auth.holds import Holds
-from auth.links import login_url, server_url
+from auth.links import invitation, server_url
 from auth.middleware import Auth, AuthMiddleware, current_user
-from auth.refusals import Refusal
-from chains import BadChain, Chain, load_chains
+from chains import BadChain, Chain, described, load_chains
 from chains.checks import doubt_about
 from chat_models.context import context_of
 from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
 from histories import open_store
-from histories.base import HistoryStore, StoreUnavailable
+from histories.base import HistoryStore
 from histories.retention import Gone, keep_to
 from histories.retention import Rules as RetentionRules
 from playground_config import routes as playground_routes
 from serving import BAD_SETTINGS, allow_many_files, arguments, bind, door_rules, end_with_parent, run, supervise
-from settings import Settings, SettingsError, load_settings, parts_of, share_metrics
+from settings import VERSION, Settings, SettingsError, load_settings, parts_of, share_metrics
 from turns.rules import Rules
 from turns.run import Turns
 from turns.session_config import session_config
-from turns.shares import FairThreads, OverBudget, ShareRules
+from turns.shares import FairThreads, ShareRules
 from turns.with_history import ChainWithHistory
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
@@ -110,7 +108,7 @@ class _Server:
         self.opens_store = store is None
         self.histories = watched(store or _store(settings), self.metrics)
         self.rates = Rates(_rates(settings), open_counters(settings.history_url, settings.data_dir))
-        self.auth.failed = partial(_count_failed_sign_in, self.rates)
+        self.auth.failed = self.rates.failed_sign_in
         self.turns = Turns(
             self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, self.outfit.observers()
         )
@@ -118,7 +116,7 @@ class _Server:
         self.app = FastAPI(
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
-            version="0.1.0",
+            version=VERSION,
             lifespan=self.lifespan,
             docs_url=None,  # ours, without a script from elsewhere
             redoc_url=None,
@@ -194,7 +192,7 @@ class _Server:
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
-            _ops(self.histories),
+            ready.router(self.histories),
             metrics_router(self.metrics),
             docs.router(),
             session_routes.router(self.histories, self.rates),
@@ -222,11 +220,7 @@ class _Server:
             path=path,
             config_keys=CONFIG_KEYS,
             per_req_config_modifier=modifier,
-            dependencies=[
-                Depends(current_user),
-                Depends(readable),
-                Depends(BatchLimit(self.turns.rules.max_batch)),
-            ],
+            dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
             playground_type=chain.playground,
             serializer=serializer,
         )
@@ -312,43 +306,11 @@ def _endpoint(settings: Settings) -> AbstractContextManager[Endpoint]:
     )
 
 
-async def _count_failed_sign_in(rates: Rates, address: str) -> None:
-    try:
-        await rates.failed_sign_in(address)
-    except OverBudget as refused:
-        raise Refusal(429, str(refused), refused.retry_after_s) from None
-
-
-def _ops(store: HistoryStore) -> APIRouter:
-    routes = APIRouter(tags=["ops"])
-
-    @routes.get("/healthz", summary="Is the process alive?")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @routes.get("/readyz", summary="Does the store answer?", dependencies=[Depends(current_user)])
-    async def readyz() -> JSONResponse:
-        try:
-            await store.ping()
-        except StoreUnavailable as error:
-            return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
-        return JSONResponse({"status": "ready"})
-
-    return routes
-
-
 async def look_at_chains(settings: Settings) -> list[str]:
     """Builds all chains on a model that is never asked, and gives a line for each. Raises `BadChain`."""
-    turns, lines = Turns(open_store("memory:"), _rules(settings)), list[str]()
     nowhere = Endpoint("http://127.0.0.1:9/v1", SecretStr("none"), "none")
-    async with AsyncExitStack() as stack:
-        model = await stack.enter_async_context(connect(nowhere, timeout_s=1))
-        for chain in load_chains(settings.chains):
-            runnable = await stack.enter_async_context(chain.opened(model, turns))
-            memory = "remembers" if chain.memory else "no memory"
-            doubt = doubt_about(chain, runnable.bound)
-            lines.append("\t".join([f"/{chain.name}", memory, chain.place, *([f"but: {doubt}"] if doubt else [])]))
-    return lines
+    async with connect(nowhere, timeout_s=1) as model:
+        return await described(load_chains(settings.chains), model, Turns(open_store("memory:"), _rules(settings)))
 
 
 # Serving, as the environment says.
@@ -425,12 +387,7 @@ def _run(settings: Settings, sock: socket, endpoint: Endpoint, started: Callable
 
 def _welcome(settings: Settings, auth: Auth) -> None:
     url = server_url(settings.host, settings.port) + settings.root_path
-    token = auth.first_link()
-    print(f"Recollect is at {url}", flush=True)
-    if token is not None:
-        print(f"Sign in, once, within ten minutes: {login_url(url, token)}", flush=True)
-    else:
-        print("To sign a browser in: admin.py link --user NAME", flush=True)
+    print(f"Recollect is at {url}", invitation(url, auth.first_link()), sep="\n", flush=True)
 
 
 def _complain(text: str) -> int:

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+VERSION = "0.1.0"
+
 PREFIX = "RECOLLECT_"
 _TEST_PREFIX = "RECOLLECT_TEST_"  # belongs to the test suite
 _HISTORY_URL = re.compile(r"file:|file:(//)?/(?!/).*|memory:|(rediss?|postgresql)://.+")

@@ -85,3 +85,10 @@ def server_url(host: str, port: int) -> str:
 def login_url(server: str, token: str) -> str:
     """The one-time link of a token, at the server with that URL."""
     return f"{server.rstrip('/')}/login?token={token}"
+
+
+def invitation(server: str, token: str | None) -> str:
+    """The line that tells an operator how to sign in at the server with that URL."""
+    if token is None:
+        return "To sign a browser in: admin.py link --user NAME"
+    return f"Sign in, once, within ten minutes: {login_url(server, token)}"

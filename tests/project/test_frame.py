@@ -114,11 +114,7 @@ FILE_LINES = 400
 FUNCTION_LINES = 40
 
 # What was there before these rules. Each goes from its list when it has come to fit: the lists only get shorter.
-TOO_LONG_FILES = {
-    "histories/memory.py",
-    "server.py",
-    "turns/with_history.py",
-}
+TOO_LONG_FILES = set[str]()
 TOO_LONG_FUNCTIONS = set[str]()
 KNOWN_CIRCLES: list[set[str]] = []
 
