@@ -32,9 +32,9 @@ from api import memory, page
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
-from api.ops import docs, logs, ready
+from api.ops import logs
 from api.ops.metrics import Metrics, bury
-from api.ops.outfit import Outfit, metrics_router
+from api.ops.outfit import Outfit, routers, tracing
 from api.ops.watched_store import watched
 from api.rates import RateRules, Rates, RequestRate, open_counters
 from api.sessions import routes as session_routes
@@ -117,6 +117,7 @@ class _Server:
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
             version=VERSION,
+            telemetry=self.outfit.telemetry(),
             lifespan=self.lifespan,
             docs_url=None,  # ours, without a script from elsewhere
             redoc_url=None,
@@ -138,6 +139,7 @@ class _Server:
         async with AsyncExitStack() as stack:
             asyncio.get_running_loop().set_default_executor(FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains"))
             stack.callback(self.rates.close)
+            stack.push_async_callback(self.outfit.close)
             if self.opens_store:
                 await self.histories.open()
                 stack.push_async_callback(self.histories.close)
@@ -154,8 +156,8 @@ class _Server:
         model = self.model
         if model is None:
             endpoint = stack.enter_context(_endpoint(self.settings))
-            fast = self.settings.model_client == "fast"
-            connecting = connect(endpoint, timeout_s=self.settings.model_timeout_s, fast=fast)
+            fast, limit = self.settings.model_client == "fast", self.settings.model_timeout_s
+            connecting = connect(endpoint, timeout_s=limit, fast=fast, **self.outfit.on_models(endpoint.base_url))
             model = await stack.enter_async_context(connecting)
         self.turns.fits.serve(model, context_of)
         at_once = self._built_at_once()
@@ -177,8 +179,7 @@ class _Server:
             yield runnable
 
     def _add_middleware(self) -> None:
-        # The last one added is the first one met. The limit is not FastAPI's `max_body_size`, which comes before any
-        # other middleware: who has not signed in is to learn nothing but that.
+        # The last one added is the first one met. FastAPI's `max_body_size` would come before the sign-in.
         add = self.app.add_middleware
         add(RequestBodyLimitMiddleware, max_body_size=self.settings.max_body_bytes)
         add(Edge, debug_errors=self.settings.debug_errors)
@@ -192,9 +193,7 @@ class _Server:
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
-            ready.router(self.histories),
-            metrics_router(self.metrics),
-            docs.router(),
+            *routers(self.metrics, self.histories),
             session_routes.router(self.histories, self.rates),
             turn_routes.router(self.turns),
             memory.router(self.histories),
@@ -260,9 +259,11 @@ def _store(settings: Settings) -> HistoryStore:
 
 
 def _outfit(settings: Settings, metrics: Metrics) -> Outfit:
+    names = logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain")
     return Outfit(
         metrics=metrics,
-        names=logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain"),
+        names=names,
+        traces=tracing(settings.traces_to, names, settings.model, VERSION),
         model=settings.model,
         log_content=settings.log_content,
         root_path=settings.root_path,

@@ -150,6 +150,10 @@ class Settings(BaseSettings):
     max_connections_per_address: int | None = Field(None, ge=1)
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: WebUrl | None = Field(None, validation_alias="OPENAI_BASE_URL", repr=False)
+    otlp_endpoint: WebUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", repr=False)
+    otlp_traces_endpoint: WebUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", repr=False)
+    otel_traces_exporter: Literal["otlp", "none"] = Field("otlp", validation_alias="OTEL_TRACES_EXPORTER")
+    otel_sdk_disabled: bool = Field(False, validation_alias="OTEL_SDK_DISABLED")
 
     @model_validator(mode="after")
     def _settings_agree(self) -> "Settings":
@@ -165,6 +169,15 @@ class Settings(BaseSettings):
                 "RECOLLECT_HISTORY_URL memory: needs RECOLLECT_WORKERS=1: each worker would have a memory of its own"
             )
         return self
+
+    @property
+    def traces_to(self) -> str | None:
+        """Where OpenTelemetry's collector takes spans, if it is asked for."""
+        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
+            return None
+        if self.otlp_traces_endpoint or self.otlp_endpoint is None:
+            return self.otlp_traces_endpoint
+        return f"{self.otlp_endpoint.rstrip('/')}/v1/traces"
 
     @classmethod
     def settings_customise_sources(
