@@ -74,8 +74,7 @@ unpatch_uvicorn_signal_handler()  # type: ignore[no-untyped-call]  # sse-starlet
 TURNS = 1000
 """How many turns run at once on a model of which nothing is known."""
 
-_THREADS, _THREADS_A_USER = 32, 8
-"""For the blocking functions of chains."""
+_THREADS, _THREADS_A_USER = 32, 8  # for the blocking functions of chains
 
 _UNHEARD: Final[dict[str, Any]] = {"unheard": (AsyncEventAggregatorCallback,)}
 """LangServe collects events for clients that it is never told to show them to."""
@@ -186,7 +185,7 @@ class _Server:
         if self.rates.limits_requests:
             add(RequestRate, rates=self.rates)
         add(AuthMiddleware, auth=self.auth)
-        self.outfit.put_on(self.app, self.auth.audit)
+        self.outfit.put_on(self.app, self.auth.audit, [(chain.name, chain.memory) for chain in self.chains])
 
     def _add_routes(self) -> None:
         remembering = [chain for chain in self.chains if chain.memory]
@@ -221,6 +220,7 @@ class _Server:
             per_req_config_modifier=modifier,
             dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
             playground_type=chain.playground,
+            disabled_endpoints=["token_feedback"],  # it would refuse everything
             serializer=serializer,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from api.ops import docs, ready
 from api.ops.logs import Names
 from api.ops.metrics import Metrics, TurnMetrics
+from api.ops.openapi import tell_the_truth
 from api.ops.prefix import Prefix
 from api.ops.requests import RequestLog
 from api.ops.turn_log import TurnLog
@@ -69,8 +71,10 @@ class Outfit:
         if self.traces is not None:
             await self.traces.close()
 
-    def put_on(self, app: FastAPI, audit: Audit) -> None:
-        """Adds the outermost middleware. The last one added is the first one met."""
+    def put_on(self, app: FastAPI, audit: Audit, chains: Sequence[tuple[str, bool]]) -> None:
+        """Adds the outermost middleware, and what there is to say of chains of these names, with a memory or not."""
+        tell_the_truth(app, chains)
+        # The last one added is the first one met.
         if self.cors_origins:
             # Before the sign-in: a browser's question whether it may ask holds no credential. Cookies stay at home.
             app.add_middleware(
