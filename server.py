@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from socket import socket
@@ -32,10 +32,9 @@ from api import memory, page
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
-from api.ops import docs, logs
-from api.ops.health import health_router
+from api.ops import logs
 from api.ops.metrics import Metrics, bury
-from api.ops.outfit import Outfit, metrics_router
+from api.ops.outfit import Outfit, routers, tracing
 from api.ops.watchdog import Watchdog
 from api.ops.watched_store import watched
 from api.rates import RateRules, Rates, RequestRate, open_counters
@@ -57,7 +56,7 @@ from histories.base import HistoryStore
 from histories.retention import Gone, keep_to
 from histories.retention import Rules as RetentionRules
 from playground_config import routes as playground_routes
-from serving import BAD_SETTINGS, allow_many_files, bind, door_rules, end_with_parent, run, supervise
+from serving import BAD_SETTINGS, allow_many_files, arguments, bind, door_rules, end_with_parent, run, supervise
 from settings import VERSION, Settings, SettingsError, load_settings, parts_of, share_metrics
 from turns.rules import Rules
 from turns.run import Turns
@@ -76,8 +75,7 @@ unpatch_uvicorn_signal_handler()  # type: ignore[no-untyped-call]  # sse-starlet
 TURNS = 1000
 """How many turns run at once on a model of which nothing is known."""
 
-_THREADS, _THREADS_A_USER = 32, 8
-"""For the blocking functions of chains."""
+_THREADS, _THREADS_A_USER = 32, 8  # for the blocking functions of chains
 
 _UNHEARD: Final[dict[str, Any]] = {"unheard": (AsyncEventAggregatorCallback,)}
 """LangServe collects events for clients that it is never told to show them to."""
@@ -119,6 +117,7 @@ class _Server:
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
             version=VERSION,
+            telemetry=self.outfit.telemetry(),
             lifespan=self.lifespan,
             docs_url=None,  # ours, without a script from elsewhere
             redoc_url=None,
@@ -140,6 +139,7 @@ class _Server:
         async with AsyncExitStack() as stack:
             asyncio.get_running_loop().set_default_executor(FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains"))
             stack.callback(self.rates.close)
+            stack.push_async_callback(self.outfit.close)
             if self.opens_store:
                 await self.histories.open()
                 stack.push_async_callback(self.histories.close)
@@ -157,8 +157,8 @@ class _Server:
         model = self.model
         if model is None:
             endpoint = stack.enter_context(_endpoint(self.settings))
-            fast = self.settings.model_client == "fast"
-            connecting = connect(endpoint, timeout_s=self.settings.model_timeout_s, fast=fast)
+            fast, limit = self.settings.model_client == "fast", self.settings.model_timeout_s
+            connecting = connect(endpoint, timeout_s=limit, fast=fast, **self.outfit.on_models(endpoint.base_url))
             model = await stack.enter_async_context(connecting)
         self.turns.fits.serve(model, context_of)
         at_once = self._built_at_once()
@@ -180,24 +180,21 @@ class _Server:
             yield runnable
 
     def _add_middleware(self) -> None:
-        # The last one added is the first one met. The limit is not FastAPI's `max_body_size`, which comes before any
-        # other middleware: who has not signed in is to learn nothing but that.
+        # The last one added is the first one met. FastAPI's `max_body_size` would come before the sign-in.
         add = self.app.add_middleware
         add(RequestBodyLimitMiddleware, max_body_size=self.settings.max_body_bytes)
         add(Edge, debug_errors=self.settings.debug_errors)
         if self.rates.limits_requests:
             add(RequestRate, rates=self.rates)
         add(AuthMiddleware, auth=self.auth)
-        self.outfit.put_on(self.app, self.auth.audit)
+        self.outfit.put_on(self.app, self.auth.audit, [(chain.name, chain.memory) for chain in self.chains])
 
     def _add_routes(self) -> None:
         remembering = [chain for chain in self.chains if chain.memory]
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
-            health_router(self.histories, self.watchdog),
-            metrics_router(self.metrics),
-            docs.router(),
+            *routers(self.metrics, self.histories, self.watchdog),
             session_routes.router(self.histories, self.rates),
             turn_routes.router(self.turns),
             memory.router(self.histories),
@@ -225,6 +222,7 @@ class _Server:
             per_req_config_modifier=modifier,
             dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
             playground_type=chain.playground,
+            disabled_endpoints=["token_feedback"],  # it would refuse everything
             serializer=serializer,
         )
 
@@ -263,9 +261,11 @@ def _store(settings: Settings) -> HistoryStore:
 
 
 def _outfit(settings: Settings, metrics: Metrics) -> Outfit:
+    names = logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain")
     return Outfit(
         metrics=metrics,
-        names=logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain"),
+        names=names,
+        traces=tracing(settings.traces_to, names, settings.model, VERSION),
         model=settings.model,
         log_content=settings.log_content,
         root_path=settings.root_path,
@@ -319,10 +319,11 @@ async def look_at_chains(settings: Settings) -> list[str]:
 # Serving, as the environment says.
 
 
-def main() -> int:
-    """Serves as the environment says; gives the exit status, 2 when it can't be served so."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves as the environment and the arguments say; gives the exit status, 2 when it can't be served so."""
+    said = arguments(argv)
     try:
-        settings = load_settings()
+        settings = load_settings(**said)
         auth = auth_of(settings)
         sock = bind(settings.host, settings.port)
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})  # of port 0, the one that it became
