@@ -30,6 +30,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from api import memory, page
+from api import shares as share_routes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
@@ -38,16 +39,17 @@ from api.ops.metrics import Metrics, bury
 from api.ops.outfit import Outfit, metrics_router
 from api.ops.watched_store import watched
 from api.rates import RateRules, Rates, RequestRate, open_counters
+from api.sessions import export, turn_routes
 from api.sessions import routes as session_routes
-from api.sessions import turn_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
 from auth.credentials import Counted
 from auth.files import KeyFileError, kept_secret
 from auth.holds import Holds
 from auth.links import login_url, server_url
-from auth.middleware import Auth, AuthMiddleware, current_user
+from auth.middleware import PUBLIC_PATHS, Auth, AuthMiddleware, current_user
 from auth.refusals import Refusal
+from auth.shares import Shares
 from chains import BadChain, Chain, load_chains
 from chains.checks import doubt_about
 from chat_models.context import context_of
@@ -186,25 +188,31 @@ class _Server:
         add(Edge, debug_errors=self.settings.debug_errors)
         if self.rates.limits_requests:
             add(RequestRate, rates=self.rates)
-        add(AuthMiddleware, auth=self.auth)
+        public = PUBLIC_PATHS | share_routes.PUBLIC_PATHS if self.settings.shares else PUBLIC_PATHS
+        add(AuthMiddleware, auth=self.auth, public=public)
         self.outfit.put_on(self.app, self.auth.audit)
 
     def _add_routes(self) -> None:
         remembering = [chain for chain in self.chains if chain.memory]
+        shares = Shares(self.settings.data_dir)
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
             _ops(self.histories),
             metrics_router(self.metrics),
             docs.router(),
-            session_routes.router(self.histories, self.rates),
+            session_routes.router(
+                self.histories, self.rates, max_import_bytes=self.settings.max_import_bytes, deleted=shares.forget
+            ),
             turn_routes.router(self.turns),
+            export.router(self.histories),
             memory.router(self.histories),
             page.router(cards),
+            share_routes.router(self.histories, shares, self.rates, self.auth.audit) if self.settings.shares else None,
             playground_routes.router([chain.name for chain in self.chains]),
         ):
             # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
-            self.app.router.routes.extend(router.routes)
+            self.app.router.routes.extend(router.routes if router is not None else ())
 
     def _add_chain(self, chain: Chain, runnable: ChainWithHistory) -> None:
         """LangServe's routes of a chain, all of them behind the sign-in; before them those on which turns run."""

@@ -5,10 +5,11 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { Inputs } from "./inputs.js";
 import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
+import { Links } from "./links.js";
 import { banner, copy, prompt, said, say } from "./notes.js";
 import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
-import { giveOut, takeIn } from "./takein.js";
+import { takeIn } from "./takein.js";
 import { answered, textOfQuestion } from "./turn.js";
 import { View } from "./view.js";
 
@@ -23,6 +24,7 @@ const composer = new Composer({ send: (content) => run(send(content)), say });
 const inputs = new Inputs(api, () => formChanged());
 const view = new View(api, (what, turn, value) => run(actions[what](turn, value)));
 const sidebar = new Sidebar(api, { left: () => (location.hash = place(null)), changed: changedHere });
+const links = new Links(api, run, (id) => sidebar.title(id));
 let kept = null; // what this browser keeps for who is signed in
 let open = null;
 let poll = 0;
@@ -78,7 +80,7 @@ function changed(conversation) {
   $("stop").hidden = !busy;
   $("stop").disabled = open.stopping;
   $("send").hidden = busy;
-  $("export").hidden = !open.known;
+  $("export").hidden = $("share").hidden = !open.known;
   $("as-json").href = api.sessions.exportUrl(open.id, "json");
   $("as-markdown").href = api.sessions.exportUrl(open.id, "markdown");
   $("starters").hidden = open.turns.length > 0;
@@ -261,6 +263,7 @@ const commands = [
   { name: "Previous conversation", keys: "mod+shift+arrowup", run: () => step(-1) },
   { name: "Rename this conversation", run: () => run(sidebar.renameOpen()), when: known },
   { name: "Delete this conversation", run: () => sidebar.deleteOpen(), when: known },
+  { name: "Share this conversation", run: () => run(links.open(open.id)), when: known },
   { name: "Print this conversation", keys: "mod+p", run: () => run(print()), when: known },
   ...["auto", "light", "dark"].map((one) => ({ name: `Theme: ${one === "auto" ? "as the system" : one}`, run: () => theme(one) })),
   { name: "Show all commands", keys: "?", run: () => palette.show() },
@@ -310,7 +313,8 @@ $("import").addEventListener("change", async () => {
     if (id) location.hash = place(id);
   }));
 });
-$("give-out").addEventListener("click", () => run(giveOut(api)));
+$("share").addEventListener("click", () => run(links.open(open.id)));
+$("shared").addEventListener("click", () => run(links.open()));
 $("forget").addEventListener("click", () => run(sidebar.deleteAll()));
 $("theme").value = document.documentElement.dataset.theme;
 $("theme").addEventListener("change", () => theme($("theme").value));

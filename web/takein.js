@@ -61,19 +61,3 @@ function lines(text, name) {
     throw new Error(`${name} is not a file of conversations.`);
   }
 }
-
-/** All of the caller's conversations as one file, one on each line, which can be taken in again. */
-export async function giveOut(api) {
-  const lines = [];
-  let cursor = null;
-  do {
-    const page = await api.sessions.list({ limit: 200, cursor });
-    for (const { session_id: id } of page.sessions) lines.push(JSON.stringify(await api.sessions.export(id)), "\n");
-    cursor = page.next;
-    say(`Exporting: ${lines.length / 2} conversations`, { ms: 60_000 });
-  } while (cursor !== null);
-  const url = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
-  Object.assign(document.createElement("a"), { href: url, download: "recollect.jsonl" }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-  say(`${lines.length / 2} conversations are in the file.`);
-}

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from api.sessions.exchange import ExchangedTurn, conversation_of
+from api.sessions.export import sessions_of
 from auth.keys import ApiKeys
+from auth.shares import Shares
 from histories.base import HistoryStore, Session, SessionNotFound, Turn
 
 _PAGE = 200
-
-
-async def sessions_of(store: HistoryStore, user: str) -> AsyncIterator[Session]:
-    """All of a user's sessions, newest first."""
-    cursor: str | None = None
-    while True:
-        page = await store.sessions(user, limit=_PAGE, cursor=cursor)
-        for session in page.items:
-            yield session
-        if page.next is None:
-            return
-        cursor = page.next
 
 
 async def count_by_user(store: HistoryStore, data_dir: Path) -> dict[str, tuple[int, int]]:
@@ -48,6 +38,7 @@ async def erase(store: HistoryStore, data_dir: Path, user: str) -> tuple[int, in
     for key in theirs:
         keys.revoke(key.id)
     keys.sign_out(user)
+    Shares(data_dir).forget(user)
     await store.forget(user)
     return sessions, len(theirs)
 
