@@ -144,7 +144,7 @@ def _details(value: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"details.{name} is a {kind.__name__}")
     if not all(isinstance(source, dict) for source in value.get("sources", ())):
         raise ValueError("details.sources are objects")
-    return value
+    return {name: part for name, part in value.items() if name != "run_id"}  # a run is this server's own
 
 
 Details = Annotated[dict[str, Any], AfterValidator(_details)]
@@ -178,7 +178,7 @@ class ExchangedTurn(Body):
             output=list(turn.output),
             usage=None if turn.usage is None else ExchangedUsage.model_construct(**turn.usage),
             kind=turn.kind,
-            details=dict(turn.details),
+            details={name: value for name, value in turn.details.items() if name != "run_id"},
             feedback=None if turn.feedback is None else Opinion.model_construct(**cast(Any, turn.feedback)),
         )
 

@@ -38,6 +38,7 @@ from api.sessions.models import (
 from api.sessions.pages import page_of_turns, to_json
 from api.sessions.upload import Upload, UploadRoute
 from api.slow_lane import LargeBodyRoute, SlowLane
+from api.traced_feedback import TracedFeedback
 from auth.middleware import current_user
 from histories.base import Feedback, HistoryStore, SessionHistory, TurnStatus, UnknownMessage
 
@@ -134,6 +135,7 @@ class _Sessions:
 
     def __init__(self, store: HistoryStore, rates: Rates, deleted: Deleted) -> None:
         self._store, self._rates, self._deleted = store, rates, deleted
+        self._traced = TracedFeedback()
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
@@ -217,9 +219,11 @@ class _Sessions:
         return Response(status_code=204)
 
     async def feedback(self, user: User, session_id: SessionPath, turn_id: TurnPath, body: Opinion) -> Response:
-        """Puts on the record what the caller thinks of a reply."""
+        """Puts on the record what the caller thinks of a reply. LangSmith is told, too, if it traces turns."""
         told = Feedback(score=body.score, comment=body.comment)
-        await self._store.history(user, session_id).feedback(turn_id, told)
+        history = self._store.history(user, session_id)
+        await history.feedback(turn_id, told)
+        await self._traced.pass_on(history, turn_id, told)
         return Response(status_code=204)
 
     async def stop(self, user: User, session_id: SessionPath) -> Response:
