@@ -65,6 +65,7 @@ from turns.rules import Rules
 from turns.run import Turns
 from turns.session_config import session_config
 from turns.shares import FairThreads, OverBudget, ShareRules
+from turns.titles import Titles
 from turns.with_history import ChainWithHistory
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
@@ -113,9 +114,10 @@ class _Server:
         self.histories = watched(store or _store(settings), self.metrics)
         self.rates = Rates(_rates(settings), open_counters(settings.history_url, settings.data_dir))
         self.auth.failed = partial(_count_failed_sign_in, self.rates)
-        self.turns = Turns(
-            self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, self.outfit.observers()
-        )
+        has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
+        self.titles = Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
+        observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
+        self.turns = Turns(self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, observers)
         self.loop_watch = LoopWatch()
         self.app = FastAPI(
             title="Recollect",
@@ -162,6 +164,9 @@ class _Server:
             connecting = connect(endpoint, timeout_s=self.settings.model_timeout_s, fast=fast)
             model = await stack.enter_async_context(connecting)
         self.turns.fits.serve(model, context_of)
+        if self.titles is not None:
+            self.titles.serve(model)
+            stack.push_async_callback(self.titles.close)
         at_once = self._built_at_once()
         for chain in self.chains:
             if chain not in at_once:
