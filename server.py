@@ -38,6 +38,7 @@ from api.ops import docs, logs
 from api.ops.metrics import Metrics, bury
 from api.ops.outfit import Outfit, metrics_router
 from api.ops.watched_store import watched
+from api.playground_bar import PlaygroundBar
 from api.rates import RateRules, Rates, RequestRate, open_counters
 from api.sessions import export, turn_routes
 from api.sessions import routes as session_routes
@@ -190,6 +191,7 @@ class _Server:
         # other middleware: who has not signed in is to learn nothing but that.
         add = self.app.add_middleware
         add(RequestBodyLimitMiddleware, max_body_size=self.settings.max_body_bytes)
+        add(PlaygroundBar)
         add(Edge, debug_errors=self.settings.debug_errors)
         if self.rates.limits_requests:
             add(RequestRate, rates=self.rates)

@@ -15,6 +15,7 @@ import { View } from "./view.js";
 
 const POLL_MS = 1500;
 const UNDO_MS = 6000;
+const TITLE_MS = 4000;
 const $ = (id) => document.getElementById(id);
 const api = new Recollect();
 const tabs = new BroadcastChannel("recollect");
@@ -147,6 +148,7 @@ async function ask(chain, content, put, given = null) {
   const trouble = last && here.troubles.get(last.turn_id);
   if (here === open && last) said(trouble ?? `Reply: ${answered(last)}`);
   await changedHere(here.id);
+  if (here.turns.length === 1) setTimeout(() => run(changedHere(here.id)), TITLE_MS); // the model may have found a title
 }
 
 /** A question that was not sent: what the form lacks is said at its field, and the question is back in the box. */
@@ -171,7 +173,16 @@ const actions = {
       (here, input) => (turn.status === "complete" ? here.askAgain(turn.turn_id, turn.chain, input, content) : here.ask(turn.chain, input, content, turn.turn_id)),
       turn.asked,
     ),
-  edit: (turn, content) => ask(turn.chain, content, (here, input) => here.askAgain(turn.turn_id, turn.chain, input, content)),
+  edit: (turn, content) =>
+    ask(turn.chain, content, async (here, input) => {
+      try {
+        await here.askAgain(turn.turn_id, turn.chain, input, content);
+      } catch (error) {
+        if (here !== open || composer.text) throw error;
+        composer.write(content);
+        throw new Error(`${error.message} Your words are in the message box.`);
+      }
+    }),
   choose: (_, version) => open.choose(version),
   rate: async (turn, score) => {
     const why = score < 0 ? await prompt("What was wrong? Leave it empty if you like.", "", { optional: true }) : "";
