@@ -29,6 +29,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from api import memory, page
+from api import shares as share_routes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
@@ -37,16 +38,18 @@ from api.ops.metrics import Metrics, bury
 from api.ops.outfit import Outfit, routers, tracing
 from api.ops.watchdog import Watchdog
 from api.ops.watched_store import watched
+from api.playground_bar import PlaygroundBar
 from api.rates import RateRules, Rates, RequestRate, open_counters
+from api.sessions import export, turn_routes
 from api.sessions import routes as session_routes
-from api.sessions import turn_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
 from auth.credentials import Counted
 from auth.files import KeyFileError, kept_secret
 from auth.holds import Holds
 from auth.links import invitation, server_url
-from auth.middleware import Auth, AuthMiddleware, current_user
+from auth.middleware import PUBLIC_PATHS, Auth, AuthMiddleware, current_user
+from auth.shares import Shares
 from chains import BadChain, Chain, described, load_chains
 from chains.checks import doubt_about
 from chat_models.context import context_of
@@ -62,6 +65,7 @@ from turns.rules import Rules
 from turns.run import Turns
 from turns.session_config import session_config
 from turns.shares import FairThreads, ShareRules
+from turns.titles import Titles
 from turns.with_history import ChainWithHistory
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
@@ -109,9 +113,10 @@ class _Server:
         self.histories = watched(store or _store(settings), self.metrics)
         self.rates = Rates(_rates(settings), open_counters(settings.history_url, settings.data_dir))
         self.auth.failed = self.rates.failed_sign_in
-        self.turns = Turns(
-            self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, self.outfit.observers()
-        )
+        has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
+        self.titles = Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
+        observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
+        self.turns = Turns(self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, observers)
         self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
         self.app = FastAPI(
             title="Recollect",
@@ -161,6 +166,9 @@ class _Server:
             connecting = connect(endpoint, timeout_s=limit, fast=fast, **self.outfit.on_models(endpoint.base_url))
             model = await stack.enter_async_context(connecting)
         self.turns.fits.serve(model, context_of)
+        if self.titles is not None:
+            self.titles.serve(model)
+            stack.push_async_callback(self.titles.close)
         at_once = self._built_at_once()
         for chain in self.chains:
             if chain not in at_once:
@@ -183,26 +191,33 @@ class _Server:
         # The last one added is the first one met. FastAPI's `max_body_size` would come before the sign-in.
         add = self.app.add_middleware
         add(RequestBodyLimitMiddleware, max_body_size=self.settings.max_body_bytes)
+        add(PlaygroundBar)
         add(Edge, debug_errors=self.settings.debug_errors)
         if self.rates.limits_requests:
             add(RequestRate, rates=self.rates)
-        add(AuthMiddleware, auth=self.auth)
+        public = PUBLIC_PATHS | share_routes.PUBLIC_PATHS if self.settings.shares else PUBLIC_PATHS
+        add(AuthMiddleware, auth=self.auth, public=public)
         self.outfit.put_on(self.app, self.auth.audit, [(chain.name, chain.memory) for chain in self.chains])
 
     def _add_routes(self) -> None:
         remembering = [chain for chain in self.chains if chain.memory]
+        shares = Shares(self.settings.data_dir)
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
             *routers(self.metrics, self.histories, self.watchdog),
-            session_routes.router(self.histories, self.rates),
+            session_routes.router(
+                self.histories, self.rates, max_import_bytes=self.settings.max_import_bytes, deleted=shares.forget
+            ),
             turn_routes.router(self.turns),
+            export.router(self.histories),
             memory.router(self.histories),
             page.router(cards),
+            share_routes.router(self.histories, shares, self.rates, self.auth.audit) if self.settings.shares else None,
             playground_routes.router([chain.name for chain in self.chains]),
         ):
             # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
-            self.app.router.routes.extend(router.routes)
+            self.app.router.routes.extend(router.routes if router is not None else ())
 
     def _add_chain(self, chain: Chain, runnable: ChainWithHistory) -> None:
         """LangServe's routes of a chain, all of them behind the sign-in; before them those on which turns run."""

@@ -47,7 +47,7 @@ from turns.run import Turns
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
 from turns.shown import Redaction, well_formed
-from turns.traces import traceable
+from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
@@ -182,6 +182,7 @@ class ChainWithHistory(DeclaredChain):
         def record(output: Any, cut: bool) -> Recorded:
             output = output if cut or call.state is None else call.state
             done = noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
+            done = with_run(done, call.config)
             return done if showing is None else self._counted(done, showing, new, cut=cut)
 
         return Speech(generate, replay, record)
