@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
@@ -401,8 +401,8 @@ class ChainWithHistory(DeclaredChain):
         # A run around the turn: when the outermost one has ended, LangChain hears no more, and the turn is not durable
         # before the wrapped runnable's has.
         config = merge_configs(self.config, config)
-        whole = RunnableGenerator(say, name=self.get_name())
-        events: Any = whole.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
+        around: Any = RunnableGenerator(cast(Any, say), name=self.get_name())
+        events: Any = around.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
         async with aclosing(after_the_first(events)) as told:
             async for event in told:
                 event["data"] = redaction.clean(event["data"])
