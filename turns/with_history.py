@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
 from langchain_core.runnables.base import RunnableBindingBase
@@ -30,6 +30,7 @@ from histories.base import (
 )
 from turns import quiet
 from turns.batches import by_session, check_batch
+from turns.callbacks import heard
 from turns.declared import DeclaredChain
 from turns.errors import InvalidInput, TurnStopped
 from turns.face import after_the_first
@@ -133,7 +134,9 @@ class ChainWithHistory(DeclaredChain):
         config = merge_configs(self.config, config) if self.config else ensure_config(config)
         place, fit = self._place(config), self.turns.fits.of(self.bound)
         new = self._new_turn(input, config, fit)
-        config, notes, note = self._with_callbacks(self._with_traces(config, *place))
+        config, notes, note = heard(
+            self._with_traces(config, *place), self.bound, unheard=self.unheard, tells_usage=self.tells_usage
+        )
         call, showing = Call(None, config, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
@@ -258,28 +261,6 @@ class ChainWithHistory(DeclaredChain):
         user = hashed(user_id) if self.turns.rules.hash_users else user_id
         thread = hashed(user_id, session_id) if session_id is not None else None
         return traceable(config, user, session_id, thread, graph=is_graph(self.bound))
-
-    def _with_callbacks(self, config: RunnableConfig) -> tuple[RunnableConfig, ModelNotes | None, Note | None]:
-        """The config without the handlers that nobody hears; and, if the output won't tell of the model, who notes.
-
-        That is told of what the model says (`Note`), or, where it can't be, it is one more handler.
-        """
-        callbacks = config.get("callbacks")
-        if isinstance(callbacks, BaseCallbackManager):
-            callbacks = callbacks.copy()
-        else:
-            callbacks = [handler for handler in callbacks or () if not isinstance(handler, self.unheard)]
-        config = {**config, "callbacks": callbacks}
-        if self.tells_usage:
-            return config, None, None
-        notes = ModelNotes()
-        if quiet.says_usage(self.bound, config):
-            return config, notes, notes.note
-        if isinstance(callbacks, list):
-            callbacks.append(notes)
-        else:
-            callbacks.add_handler(notes, inherit=True)
-        return config, notes, None
 
     # What callers call.
 
