@@ -39,9 +39,6 @@ MAY_BE_IMPORTED_BY = {
     "playground_config.routes": {"server", "api"},
 }
 MAY_BE_IMPORTED_BY |= {"wiring": {"server"}, "api.ops.commands": {"admin"}}  # whose settings and commands they know
-    "wiring": {"server"},
-    "api.ops.commands": {"admin"},
-}  # they know settings, as admin does, whose commands they are
 NO_HTTP = {"histories", "settings", "turns", "chat_models", "chains", "playground_config"}
 HTTP = {"fastapi", "langserve", "sse_starlette", "starlette", "uvicorn"}
 
