@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from api.counters import Counting, FileCounters, StoreCounters
 from api.problems import Problem
+from auth.refusals import Refusal
 from turns.shares import OverBudget
 
 log = logging.getLogger("recollect.rates")
@@ -108,9 +109,13 @@ class Rates:
         return self._copied_bytes is not None
 
     async def failed_sign_in(self, address: str) -> None:
-        """Counts a credential that was wrong. Raises `OverBudget`."""
-        if self._sign_ins is not None:
+        """Counts a credential that was wrong. Raises `Refusal` (429)."""
+        if self._sign_ins is None:
+            return
+        try:
             await self._spend(self._sign_ins, address, "There were too many wrong credentials: try again later.")
+        except OverBudget as refused:
+            raise Refusal(429, str(refused), refused.retry_after_s) from None
 
     async def _spend(self, item: RateLimitItem, who: str, refusal: str, amount: int = 1) -> int:
         """How much is spent now. What begins within the limit may go beyond it, and is the last."""

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.event_stream import EventStream
 from api.langserve_gaps import CONFIG_KEYS, BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
+from api.reading import Reader
 from api.sessions.models import time_of
 from auth.middleware import current_user
 from histories.base import Event, TurnRunning
@@ -38,7 +39,7 @@ class TurnEndpoints:
 
     def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
         self._chain, self._path, self._serializer = chain, path, serializer
-        self._handler = self._handled(modifier, serializer)
+        self._reader = Reader(chain, self._handled(modifier, serializer), modifier)
         self._fitting = OutputFilter(chain.OutputType, chain.chain_name)
         self._batches = self._handled(modifier, FilteringSerializer(self._fitting))
         self._batches._BatchResponse = BatchResponse  # LangServe's own is checked when all has been recorded
@@ -63,9 +64,7 @@ class TurnEndpoints:
     async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
         await current_user(request)
         await readable(request)
-        config_hash = request.path_params.get("config_hash", "")
-        # Private, but LangServe's reading of a request is what its clients are written for; pinned by its version.
-        return await self._handler._get_config_and_input(request, config_hash, endpoint=endpoint)
+        return await self._reader.read(request, endpoint)
 
     async def invoke(self, request: Request) -> Response:
         config, value = await self._read(request, "invoke")

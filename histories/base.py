@@ -72,12 +72,14 @@ from histories.model import ShownTurn as ShownTurn
 from histories.model import Turn as Turn
 from histories.model import TurnDetails as TurnDetails
 from histories.model import TurnStatus as TurnStatus
+from histories.model import TurnTree as TurnTree
 from histories.model import Usage as Usage
 from histories.model import check_id as check_id
 from histories.model import now as now
 from histories.model import title_of as title_of
 from histories.open_turn import OpenTurn as OpenTurn
 from histories.search import passage as passage
+from histories.waiting import Wait as Wait
 from histories.window import MOST_TOKENS as MOST_TOKENS
 from histories.window import estimate_tokens as estimate_tokens
 from histories.window import text_tokens as text_tokens
@@ -204,6 +206,10 @@ class SessionHistory(Attended, BaseChatMessageHistory, ABC):
     async def turn(self, turn_id: str) -> Turn:
         """The turn of that id, shown or not. `TurnNotFound`; `SessionNotFound`."""
 
+    @abstractmethod
+    async def tree(self) -> TurnTree:
+        """All turns of the session, shown or not, for who takes the whole of it elsewhere. `SessionNotFound`."""
+
     # Changes of the record. Those that take turns away are refused while a turn runs.
 
     @abstractmethod
@@ -247,12 +253,20 @@ class SessionHistory(Attended, BaseChatMessageHistory, ABC):
         """
 
     @abstractmethod
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-        """Writes a whole session at once, as an import does. `SessionExists`; `InvalidId` if two have one turn_id."""
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+        """Writes a whole session at once, as an import does: turns that follow each other, or all of a tree.
+
+        Of the versions that are not shown, and of what follows them, the newest count as shown last.
+
+        Raises: `SessionExists`; `InvalidId` if two have one turn_id.
+        """
 
     @abstractmethod
-    async def delete(self) -> None:
-        """Forgets the session. `SessionNotFound`; `SessionBusy` while a turn runs."""
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
+        """Forgets the session: with `if_updated_at`, only if it has not changed since then.
+
+        Raises: `SessionNotFound`; `SessionBusy` while a turn runs; `HistoryMoved` if it has changed.
+        """
 
     # What LangChain's own RunnableWithMessageHistory calls.
 
@@ -368,6 +382,11 @@ class HistoryStore(Counted):
     @abstractmethod
     async def forget(self, user_id: str) -> None:
         """Deletes all sessions and notes of the user. `SessionBusy` when a turn runs: what could be deleted then is."""
+
+    def waits(self) -> list[Wait]:
+        """Who waits in this process for what the store keeps, and for how long: for who watches over a server."""
+        gate: Gate | None = getattr(self, "gate", None)
+        return [] if gate is None else gate.queue.waits("a session")
 
     async def tidy(self) -> int:
         """Takes from the disk what was rewound, replaced or deleted and still lies there; gives how many turns it was.

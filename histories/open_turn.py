@@ -22,6 +22,9 @@ class OpenTurn(ABC):
     window: Sequence[ShownTurn] = ()
     """The turns that the model is to be shown, oldest first."""
 
+    has_older: bool = True
+    """Whether turns that a model may be shown stand before the window, as far as is known."""
+
     gate: Gate
     key: str
     _is_over = False

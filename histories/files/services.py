@@ -23,7 +23,7 @@ from histories.files.open_sessions import OpenSession, OpenSessions
 from histories.files.place import Place
 from histories.files.threads import Threads
 from histories.files.tree import Trees
-from histories.waiting import WaitQueue
+from histories.waiting import Wait, WaitQueue
 
 T = TypeVar("T")
 
@@ -59,6 +59,12 @@ class Services:
             threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.get_running_loop().run_in_executor(None, threads.end)
+
+    def waits(self) -> list[Wait]:
+        """Who waits for a session, and who writes, in threads and otherwise."""
+        with self._guard:
+            working = [] if self._threads is None else self._threads.waits()
+        return working + self.gate.queue.waits("a session") + self.writers.waits("a log", WRITE_WAIT_S)
 
     def unheard(self, work: Callable[[], object]) -> None:
         """Does work in a thread, and nobody asks what comes of it."""

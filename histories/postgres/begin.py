@@ -126,7 +126,8 @@ class Beginning:
         except BaseException:
             await undisturbed(self._give_up())
             raise
-        turn = PostgresTurn(self._shared, self._session, self._attempt, self._link, window)
+        older = rows[0][1] > 0
+        turn = PostgresTurn(self._shared, self._session, self._attempt, self._link, window, has_older=older)
         turn.started_at = rows[0][2].astimezone(UTC)
         return turn
 

@@ -108,7 +108,7 @@ class Beginning:
     async def _opened(self, answer: list[Any]) -> OpenTurn:
         turn = self._turn(answer)
         try:
-            turn.window = read_window(answer[2])
+            turn.window, turn.has_older = read_window(answer[2]), int(answer[3]) > 0
         except BaseException:
             await undisturbed(self._undo(answer))
             raise

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from histories.base import (
+    HistoryMoved,
     HistoryStore,
     InvalidCursor,
     Kept,
@@ -401,3 +402,28 @@ async def test_a_store_tells_how_much_it_keeps_of_a_user(store: HistoryStore) ->
     assert await store.bytes_kept("alice", "absent") == await store.bytes_kept("carol") == 0
     await store.history("alice", "long ü \ud800").delete()
     assert (await store.kept("alice")).size < 20_000
+
+
+async def test_sessions_of_the_same_microsecond_are_all_listed(store: HistoryStore) -> None:
+    at = now()
+    for n in range(7):
+        await store.history("alice", f"s{n}").restore([], title="t", created_at=at)
+    listed = [session.session_id for session in await all_sessions(store, "alice", limit=2)]
+    assert sorted(listed) == [f"s{n}" for n in range(7)]
+
+
+async def test_a_session_is_deleted_only_as_it_was_seen_if_that_is_asked_for(store: HistoryStore) -> None:
+    history = store.history("alice", "s1")
+    await talk(history, "one")
+    seen = (await history.info()).updated_at
+    await talk(history, "two")
+    with pytest.raises(HistoryMoved):
+        await history.delete(if_updated_at=seen)
+    assert len(await all_turns(history)) == 2
+    running = await begun(history, "three")
+    with pytest.raises(SessionBusy):
+        await history.delete(if_updated_at=(await history.info()).updated_at)
+    await running.end(replied())
+    await history.delete(if_updated_at=(await history.info()).updated_at)
+    with pytest.raises(SessionNotFound):
+        await history.delete(if_updated_at=seen)

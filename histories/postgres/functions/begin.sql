@@ -4,7 +4,7 @@
 -- GIVES   word: complete, running: so is the turn of that id (if given);  wait: not yet, perhaps after wait_s seconds
 --         lost: a dead owner's turn is to be settled first;  moved, unknown: p_if_last, p_version_of is not so
 --         begun: it has begun, at started_at; then there is a row for each turn of its window, and one without a turn
---         if there is none
+--         if there is none; wait_s is above 0 if turns stand before the window
 CREATE OR REPLACE FUNCTION recollect_begin(
     p_user text, p_session text, p_server text, p_token text, p_turn text, p_given boolean, p_patient boolean,
     p_version_of text, p_if_last text, p_title text, p_title_words text[], p_chain text, p_input text,
@@ -55,7 +55,7 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY
-    SELECT 'begun', 0::float8, (
+    SELECT 'begun', (r.tokens + p_tokens >= 2 * p_half)::int::float8, (
         SELECT t.started_at FROM recollect_turns t
         WHERE t.user_id = p_user AND t.session_id = p_session AND t.hidden = 0 AND t.seq = r.head
     ), past.turn_id, past.input, past.output
