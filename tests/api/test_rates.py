@@ -22,13 +22,13 @@ from turns.shares import OverBudget, OverQuota
 pytestmark = langserve_warns
 
 
-@pytest.fixture(params=["memory", "file", "redis", "postgres"])
+@pytest.fixture(params=["memory", "file", "postgres"])
 async def storages(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Storage]]:
     """What two servers count in."""
     if request.param == "memory":
         yield [MemoryStorage()] * 2
         return
-    if request.param in ("redis", "postgres"):
+    if request.param == "postgres":
         stores = KINDS[request.param](request, tmp_path)
         assert stores.url is not None
         yield [open_counters(stores.url, tmp_path, await stores.open()) for _ in range(2)]
