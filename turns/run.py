@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from turns.errors import ShuttingDown
 from turns.fit import UNKNOWN, Fits
 from turns.observer import TurnObserver
 from turns.rules import Explain, OnDisconnect, Rules, Speech, Stop, plainly
-from turns.shares import Admit, Budget, Shares, no_budget
+from turns.shares import Admit, Budget, ShareRules, Shares, no_budget
 from turns.turn_run import TurnRun
 from turns.voice import Encode, Voice, encode
 
@@ -33,6 +34,9 @@ class Turns:
         self.store, self.rules, self.explain, self.encode = store, rules or Rules(), explain, encode
         self.budget, self.observers, self.shares = budget, observers, Shares(self.rules.shares)
         self.admit = admit
+        each = self.rules.shares.each
+        self.batches = Shares(ShareRules(at_once=sys.maxsize, each=each), "batches")
+        """How much of all batches of a user runs at once: what all of them start in one moment would hold others up."""
         self.fits = Fits(self.rules.window_tokens)
         self.running: set[TurnRun] = set()
         self.attendance = Attendance()

@@ -342,8 +342,10 @@ class ChainWithHistory(DeclaredChain):
 
         async def run_session(places: list[int]) -> None:
             for place in places:
+                user = str(merge_configs(self.config, configs[place]).get("configurable", {}).get("user_id", ""))
                 try:
-                    outcomes[place] = await self.ainvoke(inputs[place], configs[place], **kwargs)
+                    async with self.turns.batches.share(user):
+                        outcomes[place] = await self.ainvoke(inputs[place], configs[place], **kwargs)
                 except Exception as error:  # noqa: BLE001 - raised or returned below
                     outcomes[place] = error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -164,6 +165,29 @@ async def test_a_batch_is_bounded_and_takes_one_users_share() -> None:
     with pytest.raises(InvalidInput, match="at most 5 inputs"):
         await chain.abatch(["x"] * 6, configs)
     assert len(await chain.abatch(["x"] * 5, configs[:5])) == 5
+
+
+@proves("G13")
+async def test_all_batches_of_one_user_take_one_share_and_leave_others_theirs() -> None:
+    go = asyncio.Event()
+
+    async def pause(said: int) -> None:
+        await go.wait()
+
+    turns = Turns(MemoryStore(), Rules(shares=ShareRules(each=2)))
+    chain = ChainWithHistory(EchoModel(pause=pause), turns)
+
+    def batch(user: str, number: int) -> Any:
+        return chain.abatch(["x"] * 5, [config(user, f"{number}-{n}") for n in range(5)])
+
+    asked = [asyncio.create_task(batch(user, number)) for number, user in enumerate("aab")]
+    while turns.shares.running < 4:
+        await asyncio.sleep(0.001)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert Counter(run._user_id for run in turns.running) == {"a": 2, "b": 2}
+    go.set()
+    assert [len(outputs) for outputs in await asyncio.gather(*asked)] == [5, 5, 5]
 
 
 @proves("G13")
