@@ -15,10 +15,17 @@ from random import Random
 from auth.keys import ApiKeys
 from histories import open_store
 from tests.torture import peer
+from tests.torture.bystander import watch_a_bystander
 from tests.torture.checker import Verdict, check, check_peer
 from tests.torture.clients import Client
+from tests.torture.coincidences import PAIRS, TRIPLES, coincide
 from tests.torture.watchers import Watcher
 from tests.torture.world import ROOT, Hand, Server, StoreServer, serve_model, store_server
+
+
+def environment_of(model_url: str, folder: Path) -> dict[str, str]:
+    """What each server is told, on files."""
+    return {"OPENAI_BASE_URL": model_url, "OPENAI_API_KEY": "none", "RECOLLECT_DATA_DIR": str(folder)}
 
 
 async def torture(
@@ -31,10 +38,7 @@ async def torture(
     command = (
         [str(peer.PYTHON), "-m", "tests.torture.peer", str(folder)] if args.peer else [sys.executable, "server.py"]
     )
-    environment = {
-        "OPENAI_BASE_URL": model_url,
-        "OPENAI_API_KEY": "none",
-        "RECOLLECT_DATA_DIR": str(folder),
+    environment = environment_of(model_url, folder) | {
         "RECOLLECT_HISTORY_URL": store_url,
         "RECOLLECT_WORKERS": "1" if args.peer else str(args.workers),
         "RECOLLECT_WINDOW_TOKENS": "600",
@@ -66,6 +70,22 @@ async def torture(
     return verdict, hand, Counter(outcome for told in all_told for outcome in told.outcomes)
 
 
+async def _coincidences(store_url: str, times: int) -> int:
+    """Hangs are raised."""
+    with tempfile.TemporaryDirectory(prefix="recollect-torture-") as folder, store_server(store_url) as (url, _):
+        store = open_store(url, default_dir=f"{folder}/histories")
+        await store.open()
+        try:
+            done, start = 0, time.monotonic()
+            for _ in range(times):
+                done += await coincide(store, [*PAIRS, *TRIPLES], done)
+                each = (time.monotonic() - start) / done * 1000
+                print(f"{done} coincidences, none hung, {each:.1f} ms each", flush=True)
+        finally:
+            await store.close()
+    return 0
+
+
 def main() -> int:
     """Runs, prints the verdict, and gives the exit status: 0 when nothing was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
@@ -83,11 +103,15 @@ def main() -> int:
         help="RECOLLECT_HISTORY_URL; redis or postgres alone: one of its own, that is killed and paused too",
     )
     parser.add_argument("--peer", action="store_true", help="LangServe's example with FileChatMessageHistory instead")
+    parser.add_argument("--coincidences", type=int, metavar="TIMES", help="instead: all pairs and triples of acts")
+    parser.add_argument("--bystander", type=float, metavar="SECONDS", help="instead: how long others' turns take")
     parser.add_argument("--model", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.model:
         serve_model()
         return 0
+    if args.coincidences:
+        return asyncio.run(_coincidences(args.store, args.coincidences))
     if args.seed is None:
         args.seed = Random().randrange(10**6)
     print(f"seed {args.seed}: {args.servers} servers of {args.workers} workers, {args.clients} clients", flush=True)
@@ -98,6 +122,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="recollect-torture-") as folder:
         try:
             url = model.stdout.readline().decode().strip()
+            if args.bystander:
+                environment = environment_of(url, Path(folder))
+                seen = asyncio.run(watch_a_bystander(environment, Path(folder), args.bystander))
+                print(seen)
+                return 0 if seen.is_well else 1
             with store_server(args.store) as (store_url, own):
                 verdict, hand, outcomes = asyncio.run(torture(args, Path(folder), url, store_url, own))
         finally:
