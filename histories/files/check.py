@@ -12,7 +12,7 @@ from typing import Final, TextIO
 
 from histories.base import now
 from histories.files.disk import Disk
-from histories.files.index import INDEX
+from histories.files.index_file import INDEX
 from histories.files.locks import FileLock, is_held
 from histories.files.log import Log
 from histories.files.notes import NOTES

@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 from histories.files.catch_up import catch_up, catch_up_some
 from histories.files.disk import Disk
-from histories.files.index import INDEX, Index, index_inode, memory_index, open_index, remove_index
+from histories.files.index import Index
+from histories.files.index_file import INDEX, index_inode, memory_index, open_index, remove_index
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from auth.keys import ApiKeys
 from histories import open_store
 from tests.torture import peer
 from tests.torture.bystander import watch_a_bystander
-from tests.torture.checker import Verdict, check, check_peer
+from tests.torture.changers import LOOSE, Changer, Changes, check_forks, is_loose
+from tests.torture.checker import Verdict, check, check_loose, check_peer
 from tests.torture.clients import Client
 from tests.torture.coincidences import PAIRS, TRIPLES, coincide
 from tests.torture.watchers import Watcher
@@ -48,12 +49,15 @@ async def torture(
     try:
         await asyncio.gather(*(server.ready() for server in servers))
         until = time.monotonic() + args.minutes * 60
-        clients = [Client(f"c{n}", Random(random.random()), keys, args.sessions) for n in range(args.clients)]
+        loose = 0 if args.peer else LOOSE
+        clients = [Client(f"c{n}", Random(random.random()), keys, args.sessions + loose) for n in range(args.clients)]
         count = 0 if args.peer else args.watchers
         watchers = [Watcher(Random(random.random()), keys, clients) for _ in range(count)]
         hand = Hand(Random(random.random()), servers, own)
         urls = [server.url for server in servers]
-        people: list[Client | Watcher] = [*clients, *watchers]
+        changes, count = Changes(), 0 if args.peer else args.changers
+        changers = [Changer(Random(random.random()), keys, clients, args.sessions, changes) for _ in range(count)]
+        people: list[Client | Watcher | Changer] = [*clients, *watchers, *changers]
         await asyncio.gather(hand.run(until, args.every), *(one.run(urls, until) for one in people))
     finally:
         for server in servers:
@@ -64,7 +68,16 @@ async def torture(
     else:
         store = open_store(store_url, default_dir=str(folder / "histories"))
         try:
-            verdict = await check(store, all_told, [one for watcher in watchers for one in watcher.watched])
+            kept = [told for told in all_told if not is_loose(told.session, args.sessions)]
+            watched = [one for watcher in watchers for one in watcher.watched]
+            verdict = await check(store, kept, [one for one in watched if not is_loose(one.session, args.sessions)])
+            await check_loose(verdict, store, [told for told in all_told if told not in kept])
+            for kind, note in [*changes.faults, *(("torn", note) for note in await check_forks(store, changes))]:
+                verdict.blame(kind, note)
+            for told in all_told:
+                for _ in range(told.outcomes.count("ReadTimeout")):
+                    verdict.blame("hung", f"{told.turn_id} was not answered")
+            print(f"changes: {dict(changes.done.most_common())}, {len(changes.forks)} forks held against the record")
         finally:
             await store.close()
     return verdict, hand, Counter(outcome for told in all_told for outcome in told.outcomes)
@@ -95,6 +108,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="of each server")
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--watchers", type=int, default=24, help="who follow turns of others, from any server")
+    parser.add_argument("--changers", type=int, default=6, help="who rename, fork, search, rewind and delete")
     parser.add_argument("--sessions", type=int, default=8, help="of each of three users")
     parser.add_argument("--every", type=float, default=2.5, help="seconds between two strikes, about")
     parser.add_argument(

@@ -63,7 +63,7 @@ def _client(url: str, key: str) -> httpx.AsyncClient:
 
 
 async def _turn(client: httpx.AsyncClient, session: str) -> int:
-    body = {"input": {"input": "hello"}, "config": {"configurable": {"session_id": session}}}
+    body = {"input": {"input": "somebody.s1.hello-1"}, "config": {"configurable": {"session_id": session}}}
     return (await client.post("/chat/invoke", json=body)).status_code
 
 

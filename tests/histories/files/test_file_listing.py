@@ -19,9 +19,10 @@ from typing_extensions import override
 
 from histories import codec
 from histories.base import HistoryDamaged, NewTurn, Session, SessionHistory, Turn, now
+from histories.files import index_file
 from histories.files.disk import Disk
 from histories.files.find import find_sessions
-from histories.files.index import INDEX, memory_index
+from histories.files.index_file import INDEX, memory_index
 from histories.files.names import file_name
 from histories.files.store import FileStore
 from histories.search import Text, hits
@@ -323,7 +324,7 @@ async def test_an_index_that_is_lost_or_damaged_is_made_anew(
 async def test_an_index_that_others_write_to_for_long_holds_nobody_up(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histories.files.index._BUSY_S", 0.05)
+    monkeypatch.setattr("histories.files.index_file._BUSY_S", 0.05)
     history = store.history("alice", "s1")
     ids = await talk(history, "hello")
     assert await _found(store, "hello") == ["s1"]
@@ -405,3 +406,28 @@ async def test_many_who_ask_and_write_at_once_all_hear_what_is_there(store: File
     await asyncio.gather(*(talks(number) for number in range(6)))
     for one in stores:
         await one.close()
+
+
+async def test_an_sqlite_without_fts5_finds_the_same(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        await talk(store.history("alice", f"s{number}"), f"lanterns and stones {number}", "harbours")
+    await talk(store.history("alice", "s4"), "stone by stone 日本")
+
+    async def answers() -> object:
+        found = [
+            await all_sessions(store, "alice", query=query) for query in ("stone", "STONE lant", "日本", "nowhere")
+        ]
+        recalled = await store.recall("alice", "which stones?", limit=20)
+        of_one = await store.recall("alice", "harbour", session_id="s2")
+        return found, [sorted((one.session_id, one.turn.turn_id) for one in some) for some in (recalled, of_one)]
+
+    with_fts5 = await answers()
+    monkeypatch.setattr(index_file, "has_fts5", lambda: False)
+    store.indices.close()
+    assert await answers() == with_fts5
+    turn = (await all_turns(store.history("alice", "s4")))[0].turn_id
+    await store.history("alice", "s4").delete_turn(turn)
+    assert await all_sessions(store, "alice", query="日本") == []
+    monkeypatch.undo()
+    store.indices.close()
+    assert len(await _found(store, "stone")) == 4
