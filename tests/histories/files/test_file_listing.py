@@ -425,9 +425,9 @@ async def test_an_sqlite_without_fts5_finds_the_same(store: FileStore, monkeypat
     monkeypatch.setattr(index_file, "has_fts5", lambda: False)
     store.indices.close()
     assert await answers() == with_fts5
-    turn = (await all_turns(store.history("alice", "s4")))[0].turn_id
-    await store.history("alice", "s4").delete_turn(turn)
+    await store.history("alice", "s4").delete()
     assert await all_sessions(store, "alice", query="日本") == []
     monkeypatch.undo()
     store.indices.close()
     assert len(await _found(store, "stone")) == 4
+    store.indices.close()
