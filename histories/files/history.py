@@ -101,6 +101,7 @@ class FileHistory(SessionHistory):
         """The session's log, for as long as nobody else writes to it."""
         with self._log(os.O_RDWR | os.O_APPEND) as (_, log), self._store.disk.alone(log.descriptor):
             log.cut_torn_tail()
+            log.check_version()
             yield log
 
     def _append(self, log: Log, line: bytes, at: datetime) -> None:

@@ -82,7 +82,7 @@ class Found:
 class Index:
     """An open index, for one thread at a time. Every method may raise `sqlite3.Error`."""
 
-    version = 1
+    version = 2
     # The words come cut up and folded, so this tokenizer has only to part them at spaces.
     schema = f"""{TABLES}
 CREATE VIRTUAL TABLE said USING fts5 (words, tokenize = 'ascii');

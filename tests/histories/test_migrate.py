@@ -163,7 +163,7 @@ async def test_what_was_deleted_or_taken_away_in_the_source_is_so_in_the_target_
     assert [line.partition(":")[0] for line in told] == ["alice, session answered there"]
     left = {session.session_id: session.turns for session in await all_sessions(target, "alice")}
     assert left == {"stays": 2, "rewound": 1, "answered there": 3, "of the target": 1}
-    assert await target.notes("bob") == await all_sessions(target, "bob") == []
+    assert (await target.notes("bob"), await all_sessions(target, "bob")) == ([], [])
     assert len(await target.notes("alice")) == 1
 
 

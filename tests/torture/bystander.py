@@ -71,11 +71,13 @@ async def _busy(url: str, key: str, session: str, seen: Seen) -> None:
     async with _client(url, key) as client:
         while True:
             try:
-                status, *titles = await asyncio.gather(_turn(client, session), *_titles(client, session))
+                titles = _titles(client, session)
+                status = await _turn(client, session)
+                answers = await asyncio.gather(*titles)
             except httpx.HTTPError:  # the server has ended
                 return
             seen.turns += status == 200
-            seen.titles += sum(answer.status_code == 200 for answer in titles)
+            seen.titles += sum(answer.status_code == 200 for answer in answers)
 
 
 def _titles(client: httpx.AsyncClient, session: str) -> list[asyncio.Task[httpx.Response]]:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 from typing_extensions import override
 
-from histories import codec
+from histories import codec, model
 from histories.base import HistoryDamaged, NewTurn, Session, SessionHistory, Turn, now
 from histories.files import index_file
 from histories.files.disk import Disk
@@ -430,4 +431,38 @@ async def test_an_sqlite_without_fts5_finds_the_same(store: FileStore, monkeypat
     monkeypatch.undo()
     store.indices.close()
     assert len(await _found(store, "stone")) == 4
+    store.indices.close()
+
+
+async def test_a_backup_without_the_times_of_its_files_is_listed_in_order(store: FileStore) -> None:
+    for name in ("s1", "s2", "s3", "s1"):
+        await talk(store.history("alice", name), "hello")
+    before = await all_sessions(store, "alice")
+    assert [session.session_id for session in before] == ["s1", "s3", "s2"]
+    folder = Path(store.path) / file_name("alice")
+    for log in sorted(folder.glob("*.jsonl")):
+        os.utime(log)
+    store.indices.close()
+    (folder / INDEX).unlink()
+    assert await all_sessions(store, "alice") == before
+    store.indices.close()
+
+
+async def test_a_clock_that_is_set_back_takes_no_session_down_the_list(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("s1", "s2"):
+        await talk(store.history("alice", name), "hello")
+
+    class SetBack(datetime):
+        @override
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr(model, "datetime", SetBack)
+    await talk(store.history("alice", "s1"), "used last")
+    assert [session.session_id for session in await all_sessions(store, "alice")] == ["s1", "s2"]
+    turns = await all_turns(store.history("alice", "s1"))
+    assert turns[0].started_at < turns[1].started_at
     store.indices.close()
