@@ -115,7 +115,6 @@ def migrate(args: argparse.Namespace, settings: Settings) -> int:
     or if FROM was written to while this ran. What was brought, the next run knows from DATA_DIR/migrations/.
     """
     import asyncio  # here, as above
-    import hashlib
     from contextlib import AsyncExitStack
 
     from histories import open_store
@@ -135,8 +134,7 @@ def migrate(args: argparse.Namespace, settings: Settings) -> int:
             for store in stores:
                 stack.push_async_callback(store.close)
                 await store.open()
-            way = hashlib.sha256(f"{args.source}\n{target_url}".encode()).hexdigest()[:32]
-            ledger = Ledger(settings.data_dir / "migrations" / f"{way}.jsonl")
+            ledger = Ledger.between(args.source, target_url, settings.data_dir / "migrations")
             return await bring(stores[0], stores[1], lambda line: print(line, flush=True), ledger)
 
     try:

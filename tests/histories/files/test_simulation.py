@@ -17,6 +17,11 @@ from tests.simulate.story import simulate
 from tests.simulate.world import Hang
 
 
+def _play(schedules: int) -> None:
+    for seed in range(schedules):
+        simulate(seed)
+
+
 @proves("G3", "G6")
 def test_no_interleaving_of_some_hundred_breaks_anything() -> None:
     until, seed = time.monotonic() + 10, 0
@@ -49,5 +54,4 @@ def test_a_write_that_waits_in_a_thread_for_a_lock_is_found(monkeypatch: pytest.
     monkeypatch.setattr(SimDisk, "alone", waiting)
     monkeypatch.setattr(Services, "write", at_once)
     with pytest.raises(Hang):
-        for seed in range(40):
-            simulate(seed)
+        _play(40)
