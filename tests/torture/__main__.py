@@ -18,7 +18,7 @@ from tests.torture import peer
 from tests.torture.bystander import watch_a_bystander
 from tests.torture.changers import LOOSE, Changer, Changes, check_forks, is_loose
 from tests.torture.checker import Verdict, check, check_loose, check_peer
-from tests.torture.clients import Client
+from tests.torture.clients import Client, hung_sessions
 from tests.torture.coincidences import PAIRS, TRIPLES, coincide
 from tests.torture.watchers import Watcher
 from tests.torture.world import ROOT, Hand, Server, StoreServer, serve_model, store_server
@@ -59,6 +59,8 @@ async def torture(
         changers = [Changer(Random(random.random()), keys, clients, args.sessions, changes) for _ in range(count)]
         people: list[Client | Watcher | Changer] = [*clients, *watchers, *changers]
         await asyncio.gather(hand.run(until, args.every), *(one.run(urls, until) for one in people))
+        await asyncio.gather(*(server.ready() for server in servers))
+        hung = [] if args.peer else await hung_sessions(urls, keys, args.sessions + loose)
     finally:
         for server in servers:
             server.kill()
@@ -74,9 +76,8 @@ async def torture(
             await check_loose(verdict, store, [told for told in all_told if told not in kept])
             for kind, note in [*changes.faults, *(("torn", note) for note in await check_forks(store, changes))]:
                 verdict.blame(kind, note)
-            for told in all_told:
-                for _ in range(told.outcomes.count("ReadTimeout")):
-                    verdict.blame("hung", f"{told.turn_id} was not answered")
+            for session in hung:
+                verdict.blame("hung", f"in {session} no turn could be taken afterwards")
             print(f"changes: {dict(changes.done.most_common())}, {len(changes.forks)} forks held against the record")
         finally:
             await store.close()
