@@ -25,6 +25,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
+from histories.attendance import Attended as Attended
 from histories.blocking import run_blocking as run_blocking
 from histories.blocking import see_through as see_through
 from histories.codec import UnknownMessage as UnknownMessage
@@ -49,6 +50,7 @@ from histories.errors import StoreUnavailable as StoreUnavailable
 from histories.errors import TurnLost as TurnLost
 from histories.errors import TurnNotFound as TurnNotFound
 from histories.errors import TurnRunning as TurnRunning
+from histories.gate import ATTENDED_S as ATTENDED_S
 from histories.gate import Attempt as Attempt
 from histories.gate import Gate as Gate
 from histories.journal import CRASHED as CRASHED
@@ -81,7 +83,7 @@ from histories.window import estimate_tokens as estimate_tokens
 from histories.window import text_tokens as text_tokens
 
 
-class SessionHistory(BaseChatMessageHistory, ABC):
+class SessionHistory(Attended, BaseChatMessageHistory, ABC):
     """The history of one session. Every method is safe from any task, thread, process and machine."""
 
     user_id: str

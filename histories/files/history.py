@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from histories.base import (
+    ATTENDED_S,
     PAGE_BYTES,
     Attempt,
     Event,
@@ -141,6 +142,22 @@ class FileHistory(SessionHistory):
             return last is not None
 
         return await self._read(look)
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        def look(folder: int, log: Log) -> None:
+            last = self._running(folder, log)
+            if last is not None and last.turn_id == turn_id:
+                self._store.attend(self.key, turn_id, last.offset)
+
+        with suppress(SessionNotFound):
+            await self._read(look)
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        offset = self._store.offsets.get(self.key, -1)
+        ask = partial(self._store.attended_s_ago, self.key, attempt.new.turn_id, offset)
+        return await self._store.call(ask) < ATTENDED_S
 
     def _running(self, folder: int, log: Log) -> Entry | None:
         """The turn that runs, wherever it does."""

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from histories import codec
 from histories.base import (
+    ATTENDED_S,
     PAGE_BYTES,
     Attempt,
     Event,
@@ -64,6 +65,15 @@ class PostgresHistory(SessionHistory):
         if not found:
             raise SessionNotFound
         return bool(runs)
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        server, life = self._shared.link().server_id, f"{ATTENDED_S}s"
+        await self._fetch(statements.ATTEND, turn=pack(turn_id), server=server, life=life)
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return bool((await self._fetch(statements.ATTENDED, token=attempt.token))[0][0])
 
     @override
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:

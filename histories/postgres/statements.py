@@ -44,6 +44,8 @@ LOST_TURN: Final = _file("lost_turn")
 LEAVE_LINE: Final = _file("leave_line")
 STOP: Final = _file("stop")
 EVENTS: Final = _file("events")
+ATTEND: Final = _file("attend")
+ATTENDED: Final = _file("attended")
 
 # The record, and its changes.
 TURN: Final = _file("turn")

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from histories import codec
 from histories.base import (
+    ATTENDED_S,
     PAGE_BYTES,
     Attempt,
     Event,
@@ -128,6 +129,17 @@ class RedisHistory(SessionHistory):
                     with suppress(TimeoutError):  # a message may be lost
                         async with asyncio.timeout(BEAT_S):
                             await news.wait()
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        record = self._record
+        running = await record.ask(RUNNING, json.dumps(turn_id), keys=[self._keys.session, self._keys.lease])
+        if running[0] == "runs":
+            await record.peer.link.command("SET", self._keys.heard(running[1]), 1, "PX", round(ATTENDED_S * 1000))
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return bool(await self._peers().link.command("EXISTS", self._keys.heard(attempt.token)))
 
     # The record.
 

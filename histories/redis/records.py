@@ -71,6 +71,10 @@ class Keys(UserKeys):
         """Of what an attempt to run a turn says."""
         return f"{self._prefix}:journal:{token}"
 
+    def heard(self, token: str) -> str:
+        """Of whether an attempt to run a turn is listened to on another server."""
+        return f"{self._prefix}:heard:{token}"
+
 
 def to_micros(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(microseconds=1)
