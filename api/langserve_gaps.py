@@ -46,16 +46,22 @@ async def readable(request: Request) -> None:
         raise RequestValidationError(["The body is not JSON."]) from None
     if not isinstance(body, dict):
         raise RequestValidationError(["The body has to be an object."])
-    if not isinstance(body.get("config", {}), (dict, list)):
-        raise RequestValidationError(["'config' has to be an object."])
-    if not isinstance(body.get("inputs", []), list):
-        raise RequestValidationError(["'inputs' has to be a list."])
+    _check_shape(body)
     configs = body.get("config", {})
     for config in configs if isinstance(configs, list) else [configs]:
         if isinstance(config, dict):
             _drop_misshapen(config)
     if len(await request.body()) > SMALL_BYTES and _has_many_parts(body):
         raise RequestValidationError([f"The body holds more than {MAX_PARTS} values: send less at once."])
+
+
+def _check_shape(body: dict[str, Any]) -> None:
+    if not isinstance(body.get("config", {}), (dict, list)):
+        raise RequestValidationError(["'config' has to be an object."])
+    if not isinstance(body.get("inputs", []), list):
+        raise RequestValidationError(["'inputs' has to be a list."])
+    if not isinstance(body.get("kwargs", {}), dict):
+        raise RequestValidationError(["'kwargs' has to be an object. It is ignored."])
 
 
 def _drop_misshapen(config: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ class Metrics:
 
     def __init__(self, *, shared: bool = False) -> None:
         self._shared, self._registry = shared, CollectorRegistry()
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._stored: dict[str, Histogram] = {}
         to = self._registry
         self.turns = Counter("recollect_turns", "Turns that ended.", ["chain", "outcome"], registry=to)
         self.turn_errors = Counter(
@@ -58,6 +60,21 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts a request. The children of metrics are kept: to look one up takes as long as to count."""
+        found = self._answered.get((method, route, status))
+        if found is None:
+            found = self.requests.labels(method, route, status), self.request_seconds.labels(route)
+            self._answered[method, route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def stored(self, operation: str, seconds: float) -> None:
+        """Counts a call of the store."""
+        if operation not in self._stored:
+            self._stored[operation] = self.store_seconds.labels(operation)
+        self._stored[operation].observe(seconds)
 
     def counted(self, what: str, how: str) -> None:
         """Counts a `sign_in` or a `refusal`: what `Auth` tells."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any, cast
 
 from api.ops.metrics import Metrics
@@ -39,7 +38,6 @@ class _Watched:
         return found
 
     def _timing(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        @wraps(call)
         async def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:
@@ -50,7 +48,7 @@ class _Watched:
                     self._metrics.store_errors.labels(name, kind).inc()
                 raise
             finally:
-                self._metrics.store_seconds.labels(name).observe(time.perf_counter() - start)
+                self._metrics.stored(name, time.perf_counter() - start)
             return _Watched(result, self._metrics, _OF_TURN) if isinstance(result, OpenTurn) else result
 
         return timed
