@@ -32,6 +32,9 @@ log = logging.getLogger("recollect.chains")
 CONFIG_KEYS = ("configurable", "metadata", "tags", "max_concurrency")
 """What clients may set of a chain's config."""
 
+REFUSES_ALL: Final[Any] = ["token_feedback"]
+"""LangServe's endpoints that would be there and refuse everything. Its type of their names forgets this one."""
+
 
 async def readable(request: Request) -> None:
     """A dependency of LangServe's routes, for what they take on trust. Raises RequestValidationError."""

@@ -55,7 +55,13 @@ async def ask(app: FastAPI, key: str, number: int) -> None:
     body = json.dumps({"input": {"input": f"question {number}"}, "config": config}).encode()
     headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
     headers += [(b"host", b"here"), (b"content-length", str(len(body)).encode())]
-    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+    }
     scope |= {"path": "/chat/invoke", "raw_path": b"/chat/invoke", "query_string": b"", "root_path": ""}
     scope |= {"headers": headers, "client": ("127.0.0.1", 1), "server": ("here", 80), "state": {}}
     sent = [{"type": "http.request", "body": body, "more_body": False}]

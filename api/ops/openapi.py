@@ -112,8 +112,8 @@ class _Document:
         responses.setdefault("431", _refusal(_REFUSED[431]))
         if path == "/healthz":
             return
-        for status in (401, 403, 429, 503):
-            responses.setdefault(str(status), _refusal(_REFUSED[status]))
+        for refused in (401, 403, 429, 503):
+            responses.setdefault(str(refused), _refusal(_REFUSED[refused]))
         if path == "/metrics":
             responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
 

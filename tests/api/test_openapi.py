@@ -113,7 +113,7 @@ def test_each_route_keeps_its_word(tmp_path: Path) -> None:
     for result in whole.exclude(path_regex="^/sessions|/c/|^/agent|^/tutor|/stream_").get_all_operations():
 
         @BRIEFLY
-        @hypothesis.given(case=result.ok().as_strategy())
+        @hypothesis.given(case=result.ok().as_strategy())  # type: ignore[union-attr]  # all of ours are well
         def ask(case: Case[Any]) -> None:
             case.call_and_validate()
 
