@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     log_ids: Literal["hashed", "plain"] = "hashed"
     log_content: bool = False
     retention_days: Annotated[str, AfterValidator(_retention)] = ""
+    shares: bool = True
+    titles: Literal["words", "model"] = "words"
+    max_import_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     debug_prompts: bool = False
     debug_errors: bool = False
     requests_per_minute: int = Field(0, ge=0)

@@ -26,6 +26,7 @@ from chat_models.embedded_model import ModelUnavailable
 from chat_models.habits import as_a_stream
 from chat_models.http_transport import HttpTransport
 from chat_models.openai_client import ChatCompletions
+from chat_models.templates import use_templates
 
 __all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
 
@@ -132,6 +133,7 @@ async def connect(
             chat = _chat_of(endpoint, timeout, http_async, http)
             chat.callbacks = [*handlers] or None
             if fast:
+                use_templates(chat.root_async_client)
                 chat.async_client = ChatCompletions(chat.root_async_client)
             yield chat
 

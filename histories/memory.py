@@ -17,9 +17,9 @@ from histories.base import (
     Event,
     Feedback,
     Gate,
+    HistoryMoved,
     HistoryStore,
     InvalidCursor,
-    InvalidId,
     Note,
     OpenTurn,
     Page,
@@ -34,6 +34,7 @@ from histories.base import (
     Turn,
     TurnDetails,
     TurnStatus,
+    TurnTree,
     now,
     title_of,
 )
@@ -172,8 +173,11 @@ class MemoryHistory(SessionHistory):
         record.show(node)
         self._store.records[self._key] = record
         self._store.journals[self._key] = Journal()
-        window = _window(record, attempt) if attempt.window_tokens else []
-        return _OpenMemoryTurn(self._store, self, attempt, window, line if other is not None else node)
+        fallback = line if other is not None else node
+        opened = _OpenMemoryTurn(self._store, self, attempt, at, fallback)
+        if attempt.window_tokens:
+            opened.window, opened.has_older = _window(record, attempt)
+        return opened
 
     @override
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
@@ -182,6 +186,14 @@ class MemoryHistory(SessionHistory):
             journal = Journal()
             journal.close()
         return journal.read(after)
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        return  # there is no other process
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return False
 
     @override
     async def info(self) -> Session:
@@ -206,6 +218,13 @@ class MemoryHistory(SessionHistory):
     async def turn(self, turn_id: str) -> Turn:
         record = self._record
         return record.seen(record.find(turn_id))
+
+    @override
+    async def tree(self) -> TurnTree:
+        record = self._record
+        after = ["" if node.parent is None else node.parent.turn.turn_id for node in record.nodes]
+        last = "" if record.head is None else record.head.turn.turn_id
+        return TurnTree([record.seen(node) for node in record.nodes], after, last)
 
     @override
     async def rename(self, title: str) -> None:
@@ -260,17 +279,16 @@ class MemoryHistory(SessionHistory):
         await target.restore(turns, title=record.title, created_at=now())
 
     @override
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
         if self._key in self._store.records:
             raise SessionExists
-        if len({turn.turn_id for turn in turns}) < len(turns):
-            raise InvalidId("Two of these turns have the same turn_id.")
-        updated = max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])])
-        record, before = SessionTree(title, created_at, updated), None
-        for turn in turns:
-            before = Node(_ended(turn), before)
-            record.nodes.append(before)
-        record.show(before)
+        tree = TurnTree.of(turns)
+        record, nodes = SessionTree(title, created_at, tree.updated_at(created_at)), dict[str, Node]()
+        for turn, after in zip(tree.turns, tree.after, strict=True):
+            nodes[turn.turn_id] = Node(_ended(turn), nodes.get(after))
+            record.nodes.append(nodes[turn.turn_id])
+            record.show(record.nodes[-1])
+        record.show(nodes.get(tree.last))
         self._store.records[self._key] = record
 
     @override
@@ -278,9 +296,11 @@ class MemoryHistory(SessionHistory):
         return self._record is None
 
     @override
-    async def delete(self) -> None:
-        _ = self._record
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
+        record = self._record
         async with self.gate.idle(self.key):
+            if if_updated_at not in (None, record.updated_at):
+                raise HistoryMoved
             del self._store.records[self._key]
 
 
@@ -292,11 +312,11 @@ class _OpenMemoryTurn(OpenTurn):
         store: MemoryStore,
         history: MemoryHistory,
         attempt: Attempt,
-        window: list[ShownTurn],
+        started_at: datetime,
         fallback: Node | None,
     ) -> None:
-        self.gate, self.key, self.turn_id, self.window = history.gate, history.key, attempt.new.turn_id, window
-        self._new, self._fallback = attempt.new, fallback
+        self.gate, self.key, self.turn_id = history.gate, history.key, attempt.new.turn_id
+        self._new, self._fallback, self.started_at = attempt.new, fallback, started_at
         self._journals, self._owner = store.journals, (history.user_id, history.session_id)
         self._record, self._book = store.records[self._owner], store.journals[self._owner]
 
@@ -322,7 +342,8 @@ class _OpenMemoryTurn(OpenTurn):
             self._journals.pop(self._owner, None)
 
 
-def _window(record: SessionTree, attempt: Attempt) -> list[ShownTurn]:
+def _window(record: SessionTree, attempt: Attempt) -> tuple[list[ShownTurn], bool]:
+    """The window, and whether there are turns before it."""
     shown = [node.turn for node in record.line() if node.turn.shown]
     total = sum(turn.tokens for turn in shown)
     floor, so_far, window = window_floor(total + attempt.new.tokens, attempt.window_tokens), 0, list[ShownTurn]()
@@ -330,7 +351,7 @@ def _window(record: SessionTree, attempt: Attempt) -> list[ShownTurn]:
         if so_far >= floor:
             window.append(ShownTurn(turn.turn_id, copies((*turn.input, *turn.output))))
         so_far += turn.tokens
-    return window
+    return window, len(window) < len(shown)
 
 
 def _ended(turn: Turn) -> Turn:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import get_config_list, merge_configs
+from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
 from langchain_core.runnables.schema import StreamEvent
 from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.tracers.log_stream import RunLog, RunLogPatch
@@ -30,11 +30,15 @@ from histories.base import (
 )
 from turns import quiet
 from turns.batches import by_session, check_batch
+from turns.callbacks import heard
 from turns.declared import DeclaredChain
 from turns.errors import InvalidInput, TurnStopped
+from turns.face import after_the_first
 from turns.failures import hashed
+from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
+from turns.iterators import pieces, whole
 from turns.outputs import Given, Recorded, noted, recorded, with_id
 from turns.quiet import Note
 from turns.recall import Recall
@@ -44,7 +48,7 @@ from turns.run import Turns
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
 from turns.shown import Redaction, well_formed
-from turns.traces import traceable
+from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
@@ -127,11 +131,13 @@ class ChainWithHistory(DeclaredChain):
         *,
         streaming: bool = False,
     ) -> TurnRun:
-        config = merge_configs(self.config, config)
-        place = self._place(config)
-        new = self._new_turn(input, config)
-        config, notes, note = self._with_callbacks(self._with_traces(config, *place))
-        call, showing = Call(None, config, note), self._showing(place, new)
+        config = merge_configs(self.config, config) if self.config else ensure_config(config)
+        place, fit = self._place(config), self.turns.fits.of(self.bound)
+        new = self._new_turn(input, config, fit)
+        config, notes, note = heard(
+            self._with_traces(config, *place), self.bound, unheard=self.unheard, tells_usage=self.tells_usage
+        )
+        call, showing = Call(None, config, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
         return self.turns.start(
@@ -179,16 +185,16 @@ class ChainWithHistory(DeclaredChain):
         def record(output: Any, cut: bool) -> Recorded:
             output = output if cut or call.state is None else call.state
             done = noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
+            done = with_run(done, call.config)
             return done if showing is None else self._counted(done, showing, new, cut=cut)
 
         return Speech(generate, replay, record)
 
-    def _showing(self, place: tuple[str, str | None], new: NewTurn) -> Showing | None:
+    def _showing(self, place: tuple[str, str | None], new: NewTurn, fit: Fit) -> Showing | None:
         user_id, session_id = place
         if session_id is None:
             return None
         recall = self.turns.rules.recall if self.recall is None else self.recall
-        fit = self.turns.fits.of(self.bound)
         return Showing(self.turns.store, user_id, session_id, fit, new.input, recall=recall, notes=self.notes)
 
     def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
@@ -212,14 +218,14 @@ class ChainWithHistory(DeclaredChain):
             raise InvalidId("The caller has to put a user_id into the config.")
         return user_id, session_id
 
-    def _new_turn(self, input: Any, config: RunnableConfig) -> NewTurn:
+    def _new_turn(self, input: Any, config: RunnableConfig, fit: Fit) -> NewTurn:
         if not self.memory:
             return NewTurn(input=[], chain=self.chain_name)
         configurable = config.get("configurable", {})
         turn_id, version_of = (id_or_none(configurable, name) for name in ("turn_id", "version_of"))
         messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
         # No more than its share: what is longer is shown shortened, once it is past.
-        tokens = min(estimate_tokens(messages), self.turns.fits.of(self.bound).turn // 2)
+        tokens = min(estimate_tokens(messages), fit.turn // 2)
         if turn_id is None:
             return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
         return NewTurn(
@@ -256,28 +262,6 @@ class ChainWithHistory(DeclaredChain):
         thread = hashed(user_id, session_id) if session_id is not None else None
         return traceable(config, user, session_id, thread, graph=is_graph(self.bound))
 
-    def _with_callbacks(self, config: RunnableConfig) -> tuple[RunnableConfig, ModelNotes | None, Note | None]:
-        """The config without the handlers that nobody hears; and, if the output won't tell of the model, who notes.
-
-        That is told of what the model says (`Note`), or, where it can't be, it is one more handler.
-        """
-        callbacks = config.get("callbacks")
-        if isinstance(callbacks, BaseCallbackManager):
-            callbacks = callbacks.copy()
-        else:
-            callbacks = [handler for handler in callbacks or () if not isinstance(handler, self.unheard)]
-        config = {**config, "callbacks": callbacks}
-        if self.tells_usage:
-            return config, None, None
-        notes = ModelNotes()
-        if quiet.says_usage(self.bound, config):
-            return config, notes, notes.note
-        if isinstance(callbacks, list):
-            callbacks.append(notes)
-        else:
-            callbacks.add_handler(notes, inherit=True)
-        return config, notes, None
-
     # What callers call.
 
     @override
@@ -291,7 +275,7 @@ class ChainWithHistory(DeclaredChain):
     def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             output = await quiet.invoke(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-            yield call.given.without_past(output)
+            yield call.given.without_past(await whole(output))
 
         return self._start(input, config, run)
 
@@ -333,7 +317,7 @@ class ChainWithHistory(DeclaredChain):
             else:
                 graph = None
                 chunks = quiet.stream(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-            async for chunk in chunks:
+            async for chunk in pieces(chunks):
                 yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
             call.state = graph.state if graph is not None else None
 
@@ -389,8 +373,18 @@ class ChainWithHistory(DeclaredChain):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[StreamEvent]:
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-        events: Any = Runnable.astream_events(self, input, config, redaction=redaction, **kwargs)
-        async with aclosing(events):
-            async for event in events:
+
+        async def say(_: AsyncIterator[Any], config: RunnableConfig, **rest: Any) -> AsyncIterator[Any]:
+            async with aclosing(self.astream(input, config, redaction=redaction, **rest)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    yield chunk
+
+        # A run around the turn: when the outermost one has ended, LangChain hears no more, and the turn is not durable
+        # before the wrapped runnable's has.
+        config = merge_configs(self.config, config)
+        around: Any = RunnableGenerator(cast(Any, say), name=self.get_name())
+        events: Any = around.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
+        async with aclosing(after_the_first(events)) as told:
+            async for event in told:
                 event["data"] = redaction.clean(event["data"])
                 yield event

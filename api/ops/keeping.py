@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from api.sessions.exchange import ExchangedTurn, conversation_of
+from api.sessions.export import sessions_of
 from auth.keys import ApiKeys
+from auth.shares import Shares
 from histories.base import HistoryStore, Session, SessionBusy, SessionNotFound, Turn
 
 _PAGE = 200
@@ -20,18 +22,6 @@ Tell = Callable[[str], None]
 
 def _silent(text: str) -> None:
     return
-
-
-async def sessions_of(store: HistoryStore, user: str) -> AsyncIterator[Session]:
-    """All of a user's sessions, newest first."""
-    cursor: str | None = None
-    while True:
-        page = await store.sessions(user, limit=_PAGE, cursor=cursor)
-        for session in page.items:
-            yield session
-        if page.next is None:
-            return
-        cursor = page.next
 
 
 async def count_by_user(store: HistoryStore, data_dir: Path) -> dict[str, tuple[int, int]]:
@@ -61,6 +51,7 @@ async def erase(store: HistoryStore, data_dir: Path, user: str, tell: Tell = _si
         with suppress(SessionBusy, SessionNotFound):  # `forget` tells of what is busy, when all the others are gone
             await store.history(user, session_id).delete()
         tell(f"{count} of {len(sessions)} sessions deleted")
+    Shares(data_dir).forget(user)
     await store.forget(user)
     return len(sessions), len(theirs)
 

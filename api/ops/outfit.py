@@ -13,13 +13,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from api.ops import docs, ready
+from api.ops import docs
+from api.ops.health import health_router
 from api.ops.logs import Names
 from api.ops.metrics import Metrics, TurnMetrics
 from api.ops.openapi import tell_the_truth
 from api.ops.prefix import Prefix
 from api.ops.requests import RequestLog
 from api.ops.turn_log import TurnLog
+from api.ops.watchdog import Watchdog
 from auth.audit import Audit
 from histories.base import HistoryStore
 from turns.observer import TurnObserver
@@ -87,8 +89,9 @@ class Outfit:
         if self.root_path:
             app.add_middleware(Prefix, root_path=self.root_path)
         app.add_middleware(RequestLog, metrics=self.metrics, names=self.names, audit=audit)
-        trusted = "*" if "*" in self.trusted_proxies else self.trusted_proxies
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
+        if self.trusted_proxies:
+            trusted = "*" if "*" in self.trusted_proxies else self.trusted_proxies
+            app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
 
 
 def tracing(endpoint: str | None, names: Names, model: str | None, version: str) -> Tracing | None:
@@ -104,9 +107,9 @@ def tracing(endpoint: str | None, names: Names, model: str | None, version: str)
         return None
 
 
-def routers(metrics: Metrics, store: HistoryStore) -> list[APIRouter]:
+def routers(metrics: Metrics, store: HistoryStore, watchdog: Watchdog) -> list[APIRouter]:
     """What an operator and their programs ask."""
-    return [ready.router(store), _metrics_router(metrics), docs.router()]
+    return [health_router(store, watchdog), _metrics_router(metrics), docs.router()]
 
 
 def _metrics_router(metrics: Metrics) -> APIRouter:

@@ -31,9 +31,14 @@ MAY_IMPORT = {
     "api.ops.commands": {"api", "auth", "histories", "settings"},
     "serving": {"turns", "api.door"},
 }
-COMPOSERS = {"server", "admin"}
-MAY_BE_IMPORTED_BY = {"server": {"admin"}, "admin": set[str](), "playground_config.routes": {"server", "api"}}
-MAY_BE_IMPORTED_BY |= {"api.ops.commands": {"admin"}}  # they know settings, as admin does, whose commands they are
+COMPOSERS = {"server", "admin", "wiring"}
+MAY_BE_IMPORTED_BY = {
+    "server": {"admin"},
+    "wiring": {"server"},
+    "admin": set[str](),
+    "playground_config.routes": {"server", "api"},
+}
+MAY_BE_IMPORTED_BY |= {"wiring": {"server"}, "api.ops.commands": {"admin"}}  # whose settings and commands they know
 NO_HTTP = {"histories", "settings", "turns", "chat_models", "chains", "playground_config"}
 HTTP = {"fastapi", "langserve", "sse_starlette", "starlette", "uvicorn"}
 

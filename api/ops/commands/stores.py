@@ -91,8 +91,9 @@ def migrate(args: argparse.Namespace, settings: Settings) -> int:
 
     A store is named as RECOLLECT_HISTORY_URL names it. It may be broken off at any instant, and run again: what is in
     the target and the same is not copied twice, and what has changed in the target since is left alone, and told of.
-    Servers may go on writing to FROM: what they write meanwhile, a second run brings along. So: run it while they
-    serve, stop them, run it again, and start them on TO. The status is 1 while anything is missing in TO.
+    Servers may go on writing to FROM: what they write, or delete, meanwhile, a second run brings along. So: run it
+    while they serve, stop them, run it again, and start them on TO. The status is 1 while anything is missing in TO,
+    or if FROM was written to while this ran. What was brought, the next run knows from DATA_DIR/migrations/.
     """
     source = store_url(args.source, "FROM")
     target = store_url(args.target, "TO") if args.target else settings.history_url
@@ -110,10 +111,12 @@ def migrate(args: argparse.Namespace, settings: Settings) -> int:
 
 def _brought(settings: Settings, source: str, target: str) -> Migrated:
     import asyncio
+    import hashlib
     from contextlib import AsyncExitStack
 
     from histories import open_store
     from histories.base import StoreUnavailable
+    from histories.ledger import Ledger
     from histories.migrate import migrate as bring
 
     progress = Progress(sys.stdout)  # as all that it says; the last line counts
@@ -129,7 +132,9 @@ def _brought(settings: Settings, source: str, target: str) -> Migrated:
             for store in stores:
                 stack.push_async_callback(store.close)
                 await store.open()
-            return await bring(stores[0], stores[1], tell, progress)
+            way = hashlib.sha256(f"{source}\n{target}".encode()).hexdigest()[:32]
+            ledger = Ledger(settings.data_dir / "migrations" / f"{way}.jsonl")
+            return await bring(stores[0], stores[1], tell, progress, ledger)
 
     try:
         return asyncio.run(run())
