@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
+import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 
 from settings import Settings, load_settings, variable
 from tests.live_server import ROOT
-from tests.project.test_frame import instructions
+from tests.project.test_frame import instructions, pinned
 
 yaml: Any = import_module("yaml")  # it comes with langchain-core, and brings no types along
 DEPLOY = ROOT / "deploy"
@@ -157,3 +159,18 @@ def test_redis_takes_its_password_from_no_command_line(tmp_path: Path) -> None:
     lines = ["-", "requirepass a%s b", "appendonly yes", "appendfsync always", "maxmemory-policy noeviction"]
     assert done.stdout.splitlines() == lines
     assert "redis-cli ping" in compose()["services"]["redis"]["healthcheck"]["test"][1]
+
+
+def test_the_bill_of_materials_names_every_pin_with_its_hashes() -> None:
+    command = [sys.executable, DEPLOY / "sbom.py", ROOT / "requirements.lock"]
+    bills = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2)]
+    assert bills[0] == bills[1]
+    assert (bills[0]["bomFormat"], bills[0]["specVersion"]) == ("CycloneDX", "1.6")
+    assert {one["name"]: one["version"] for one in bills[0]["components"]} == pinned("requirements.lock")
+    assert all(one["externalReferences"][0]["hashes"] for one in bills[0]["components"])
+    assert set(bills[0]["dependencies"][0]["dependsOn"]) == {one["purl"] for one in bills[0]["components"]}
+
+
+def test_the_image_is_built_by_a_script_that_bash_can_read() -> None:
+    subprocess.run(["bash", "-n", DEPLOY / "image.sh"], check=True)
+    assert (DEPLOY / "image.sh").stat().st_mode & 0o111
