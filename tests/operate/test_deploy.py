@@ -162,7 +162,7 @@ def test_redis_takes_its_password_from_no_command_line(tmp_path: Path) -> None:
 
 
 def test_the_bill_of_materials_names_every_pin_with_its_hashes() -> None:
-    command = [sys.executable, DEPLOY / "sbom.py", ROOT / "requirements.lock"]
+    command = [sys.executable, str(DEPLOY / "sbom.py"), str(ROOT / "requirements.lock")]
     bills = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2)]
     assert bills[0] == bills[1]
     assert (bills[0]["bomFormat"], bills[0]["specVersion"]) == ("CycloneDX", "1.6")
