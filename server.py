@@ -31,7 +31,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from api import memory, page
 from api import shares as share_routes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
-from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
+from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
 from api.ops import logs
 from api.ops.metrics import Metrics, bury
@@ -233,7 +233,7 @@ class _Server:
             per_req_config_modifier=modifier,
             dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
             playground_type=chain.playground,
-            disabled_endpoints=["token_feedback"],  # it would refuse everything
+            disabled_endpoints=REFUSES_ALL,
             serializer=serializer,
         )
 
