@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,6 @@ from histories.redis.records import settled
 
 AT_ONCE: Final = 16
 _PAGE: Final = 500
-_TELL_EVERY_S: Final = 5.0
 
 _SAID: Final = {
     "copied": "copied",
@@ -71,8 +69,16 @@ class Migrated:
         return f"{self.sessions.total()} sessions, {self.turns} turns verified: {said}."
 
 
+def _silent(line: str) -> None:
+    return
+
+
 async def migrate(
-    source: HistoryStore, target: HistoryStore, tell: Callable[[str], None], ledger: Ledger | None = None
+    source: HistoryStore,
+    target: HistoryStore,
+    tell: Callable[[str], None],
+    progress: Callable[[str], None] = _silent,
+    ledger: Ledger | None = None,
 ) -> Migrated:
     """Copies what the target does not have yet, and compares every turn with what is read back from there.
 
@@ -83,10 +89,10 @@ async def migrate(
     * With the `ledger` of earlier runs, what was deleted in the source since is deleted in the target, too.
     * Sessions of the source that change meanwhile are told of: then the run is not complete, and is to be repeated.
 
-    `tell` gets a line for each session that can't be brought over, and one every few seconds of how far it is.
+    `tell` gets a line for each session that can't be brought over, `progress` one after each, of how far it is.
     Raises `StoreUnavailable` when either store can't be reached.
     """
-    run = _Run(source, target, tell, ledger or Ledger())
+    run = _Run(source, target, tell, progress, ledger or Ledger())
     under_way: set[asyncio.Task[None]] = set()
     try:
         async for user, session in run.sessions():
@@ -117,11 +123,17 @@ async def _sessions(store: HistoryStore, user: str) -> AsyncIterator[Session]:
 
 
 class _Run:
-    def __init__(self, source: HistoryStore, target: HistoryStore, tell: Callable[[str], None], ledger: Ledger) -> None:
-        self._source, self._target, self._tell, self._ledger = source, target, tell, ledger
-        self.migrated = Migrated()
+    def __init__(
+        self,
+        source: HistoryStore,
+        target: HistoryStore,
+        tell: Callable[[str], None],
+        progress: Callable[[str], None],
+        ledger: Ledger,
+    ) -> None:
+        self._source, self._target, self._tell, self._progress = source, target, tell, progress
+        self._ledger, self.migrated = ledger, Migrated()
         self._seen: dict[tuple[str, str], datetime] = {}
-        self._told_at = time.monotonic()
 
     async def sessions(self) -> AsyncIterator[tuple[str, Session]]:
         """All sessions of all users of the source, and on the way the notes of these users."""
@@ -148,9 +160,7 @@ class _Run:
         self.migrated.sessions[outcome] += 1
         if why is not None:
             self._tell(why)
-        if time.monotonic() - self._told_at > _TELL_EVERY_S:
-            self._told_at = time.monotonic()
-            self._tell(str(self.migrated))
+        self._progress(str(self.migrated))
 
     async def bring(self, user: str, session: Session) -> None:
         """One session. Raises `StoreUnavailable` when a store can't be reached."""

@@ -54,7 +54,8 @@ class TurnDetails(TypedDict, total=False):
 
     `value` is the chain's output where its messages alone can't give it again in its shape; `key` is where in a
     dictionary they stood. `reasoning` is what a model thought that is in no message. `events` tells in how many events
-    it was said, `lengths` how much of its text the first of them brought (see `histories.journal`).
+    it was said, `lengths` how much of its text the first of them brought (see `histories.journal`). `run_id` is the
+    run's, by which LangSmith knows the turn.
     """
 
     finish_reason: str
@@ -66,6 +67,7 @@ class TurnDetails(TypedDict, total=False):
     lengths: list[int]
     recalled: list[RecalledTurn]
     reasoning: str
+    run_id: str
 
 
 class Feedback(TypedDict):

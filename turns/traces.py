@@ -1,8 +1,13 @@
-"""What tracers group runs by."""
+"""What tracers group runs by, and what ties a turn to the run by which LangSmith knows it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from langchain_core.runnables import RunnableConfig
+from langsmith.utils import tracing_is_enabled
+
+from turns.outputs import Recorded
 
 
 def traceable(
@@ -18,3 +23,11 @@ def traceable(
         if graph:
             config = {**config, "configurable": {"thread_id": thread, **config.get("configurable", {})}}
     return {**config, "metadata": {**(config.get("metadata") or {}), **marks}}
+
+
+def with_run(done: Recorded, config: RunnableConfig) -> Recorded:
+    """What is recorded of an output, with the id of its run: feedback on the turn is passed on by it."""
+    run_id = config.get("run_id")
+    if run_id is None or not tracing_is_enabled():
+        return done
+    return replace(done, details={**done.details, "run_id": str(run_id)})

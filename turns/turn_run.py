@@ -262,7 +262,9 @@ class TurnRun:
 
     async def _begin(self) -> OpenTurn | Turn:
         if self._history is None:
-            return _UnrecordedTurn(self._new.turn_id)
+            unrecorded = _UnrecordedTurn(self._new.turn_id)
+            self._watch.began(unrecorded)
+            return unrecorded
         begun = await self._history.begin(
             self._new,
             wait_s=self._rules.wait_s,

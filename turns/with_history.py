@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
 from langchain_core.runnables.base import RunnableBindingBase
@@ -30,6 +30,7 @@ from histories.base import (
 )
 from turns import quiet
 from turns.batches import by_session, check_batch
+from turns.callbacks import heard
 from turns.declared import DeclaredChain
 from turns.errors import InvalidInput, TurnStopped
 from turns.face import after_the_first
@@ -38,7 +39,7 @@ from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.iterators import pieces, whole
-from turns.outputs import Given, Recorded, noted, recorded, with_id
+from turns.outputs import Given, Recorded, named, noted, recorded, with_id
 from turns.quiet import Note
 from turns.recall import Recall
 from turns.replay import replayed, replaying
@@ -47,7 +48,7 @@ from turns.run import Turns
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
 from turns.shown import Redaction, well_formed
-from turns.traces import traceable
+from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
@@ -133,7 +134,9 @@ class ChainWithHistory(DeclaredChain):
         config = merge_configs(self.config, config) if self.config else ensure_config(config)
         place, fit = self._place(config), self.turns.fits.of(self.bound)
         new = self._new_turn(input, config, fit)
-        config, notes, note = self._with_callbacks(self._with_traces(config, *place))
+        config, notes, note = heard(
+            self._with_traces(config, *place), self.bound, unheard=self.unheard, tells_usage=self.tells_usage
+        )
         call, showing = Call(None, config, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
@@ -182,6 +185,7 @@ class ChainWithHistory(DeclaredChain):
         def record(output: Any, cut: bool) -> Recorded:
             output = output if cut or call.state is None else call.state
             done = noted(recorded(output, call.given, key=self.output_messages_key, cut=cut), notes)
+            done = with_run(done, call.config)
             return done if showing is None else self._counted(done, showing, new, cut=cut)
 
         return Speech(generate, replay, record)
@@ -238,7 +242,7 @@ class ChainWithHistory(DeclaredChain):
         if not self.memory:
             call.value = well_formed(input)
             return
-        shown = [well_formed(with_id(message)) for message in past]
+        shown = [well_formed(message) for message in named(past)]
         said = [well_formed(message) for message in new]
         call.given = Given(shown, said)
         call.value = self._with_past(fields_of(input), shown, said)
@@ -257,28 +261,6 @@ class ChainWithHistory(DeclaredChain):
         user = hashed(user_id) if self.turns.rules.hash_users else user_id
         thread = hashed(user_id, session_id) if session_id is not None else None
         return traceable(config, user, session_id, thread, graph=is_graph(self.bound))
-
-    def _with_callbacks(self, config: RunnableConfig) -> tuple[RunnableConfig, ModelNotes | None, Note | None]:
-        """The config without the handlers that nobody hears; and, if the output won't tell of the model, who notes.
-
-        That is told of what the model says (`Note`), or, where it can't be, it is one more handler.
-        """
-        callbacks = config.get("callbacks")
-        if isinstance(callbacks, BaseCallbackManager):
-            callbacks = callbacks.copy()
-        else:
-            callbacks = [handler for handler in callbacks or () if not isinstance(handler, self.unheard)]
-        config = {**config, "callbacks": callbacks}
-        if self.tells_usage:
-            return config, None, None
-        notes = ModelNotes()
-        if quiet.says_usage(self.bound, config):
-            return config, notes, notes.note
-        if isinstance(callbacks, list):
-            callbacks.append(notes)
-        else:
-            callbacks.add_handler(notes, inherit=True)
-        return config, notes, None
 
     # What callers call.
 
@@ -400,8 +382,8 @@ class ChainWithHistory(DeclaredChain):
         # A run around the turn: when the outermost one has ended, LangChain hears no more, and the turn is not durable
         # before the wrapped runnable's has.
         config = merge_configs(self.config, config)
-        whole = RunnableGenerator(say, name=self.get_name())
-        events: Any = whole.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
+        around: Any = RunnableGenerator(cast(Any, say), name=self.get_name())
+        events: Any = around.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
         async with aclosing(after_the_first(events)) as told:
             async for event in told:
                 event["data"] = redaction.clean(event["data"])

@@ -80,7 +80,7 @@ async def _migrate(
     source: HistoryStore, target: HistoryStore, ledger: Ledger | None = None
 ) -> tuple[Migrated, list[str]]:
     told: list[str] = []
-    return await migrate(source, target, told.append, ledger), told
+    return await migrate(source, target, told.append, ledger=ledger), told
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
