@@ -39,7 +39,7 @@ from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.iterators import pieces, whole
-from turns.outputs import Given, Recorded, noted, recorded, with_id
+from turns.outputs import Given, Recorded, named, noted, recorded, with_id
 from turns.quiet import Note
 from turns.recall import Recall
 from turns.replay import replayed, replaying
@@ -242,7 +242,7 @@ class ChainWithHistory(DeclaredChain):
         if not self.memory:
             call.value = well_formed(input)
             return
-        shown = [well_formed(with_id(message)) for message in past]
+        shown = [well_formed(message) for message in named(past)]
         said = [well_formed(message) for message in new]
         call.given = Given(shown, said)
         call.value = self._with_past(fields_of(input), shown, said)
