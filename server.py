@@ -39,7 +39,7 @@ from api.ops.outfit import Outfit, metrics_router
 from api.ops.watched_store import watched
 from api.rates import RateRules, Rates, RequestRate, open_counters
 from api.sessions import routes as session_routes
-from api.sessions import turn_routes
+from api.sessions import summary_routes, turn_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
 from auth.credentials import Counted
@@ -199,6 +199,7 @@ class _Server:
             docs.router(),
             session_routes.router(self.histories, self.rates),
             turn_routes.router(self.turns),
+            summary_routes.router(self.histories),
             memory.router(self.histories),
             page.router(cards),
             playground_routes.router([chain.name for chain in self.chains]),
@@ -212,7 +213,7 @@ class _Server:
         if doubt is not None:
             log.warning("%s: %s", chain.place, doubt)
         allowed = frozenset(spec.id for spec in runnable.config_specs)
-        modifier = session_config(allowed, playground_routes.session_of_playground, memory=chain.memory)
+        modifier = session_config(allowed, playground_routes.session_of_playground, memory=bool(chain.memory))
         path, serializer = f"/{chain.name}", Serializer()
         endpoints = TurnEndpoints(runnable, path=path, modifier=modifier, serializer=serializer)
         self.app.router.routes[:0] = endpoints.routes()

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from histories import codec
 from histories.errors import SessionNotFound, TurnNotFound
@@ -80,9 +80,9 @@ class Changes(ABC):
         text = await self._document(_SUMMARY)
         if text is None:
             return None
-        told = codec.undump(json.loads(text))
-        times = [datetime.fromisoformat(told[name]) for name in ("at", "made_at")]
-        return Summary(told["text"], told["up_to"], *times, told["made_by"])
+        told: Any = codec.undump(json.loads(text))
+        at, made_at = (datetime.fromisoformat(told[name]) for name in ("at", "made_at"))
+        return Summary(told["text"], told["up_to"], at, made_at, told["made_by"])
 
     async def set_summary(self, summary: Summary | None) -> None:
         """Puts it in the place of the one there, while a turn runs, too; None forgets it. `SessionNotFound`."""
