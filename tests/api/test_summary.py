@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,11 @@ SUMMING = Chain(
 )
 
 
-def is_for_notes(messages: list[Any]) -> bool:
+def is_for_notes(messages: Sequence[Mapping[str, Any]]) -> bool:
     return "You keep the notes" in text_of(messages[0])
 
 
-def speaks(messages: list[Any]) -> str:
+def speaks(messages: Sequence[Mapping[str, Any]]) -> str:
     """The stub's reply: of a conversation's notes, which turns they are made of."""
     if not is_for_notes(messages):
         return "All right."
@@ -104,7 +105,7 @@ def test_the_user_edits_it_and_deletes_it_and_a_rewind_forgets_it(stub: OpenAISt
 
 
 def test_a_summary_that_fails_fails_no_turn(stub: OpenAIStub, tmp_path: Path) -> None:
-    def reply(messages: list[Any]) -> str:
+    def reply(messages: Sequence[Mapping[str, Any]]) -> str:
         if is_for_notes(messages):
             raise ZeroDivisionError
         return "All right."
