@@ -40,7 +40,7 @@ from api.ops.watchdog import Watchdog
 from api.ops.watched_store import watched
 from api.playground_bar import PlaygroundBar
 from api.rates import Rates, RequestRate, open_counters
-from api.sessions import export, turn_routes
+from api.sessions import export, summary_routes, turn_routes
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
@@ -207,6 +207,7 @@ class _Server:
             ),
             turn_routes.router(self.turns),
             export.router(self.histories),
+            summary_routes.router(self.histories),
             memory.router(self.histories),
             page.router(cards),
             share_routes.router(self.histories, shares, self.rates, self.auth.audit) if self.settings.shares else None,
@@ -221,7 +222,7 @@ class _Server:
         if doubt is not None:
             log.warning("%s: %s", chain.place, doubt)
         allowed = frozenset(spec.id for spec in runnable.config_specs)
-        modifier = session_config(allowed, playground_routes.session_of_playground, memory=chain.memory)
+        modifier = session_config(allowed, playground_routes.session_of_playground, memory=bool(chain.memory))
         path, serializer = f"/{chain.name}", Serializer()
         endpoints = TurnEndpoints(runnable, path=path, modifier=modifier, serializer=serializer)
         self.app.router.routes[:0] = endpoints.routes()

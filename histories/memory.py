@@ -237,7 +237,7 @@ class MemoryHistory(SessionHistory):
         node.turn = replace(node.turn, feedback=Feedback(**feedback))
 
     @override
-    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+    async def _rewind(self, turn_id: str, *, keep: bool, if_last: str | None) -> None:
         record = self._record
         node = record.shown(turn_id)
         async with self.gate.idle(self.key):
@@ -249,7 +249,7 @@ class MemoryHistory(SessionHistory):
             record.updated_at = now()
 
     @override
-    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _choose(self, turn_id: str, *, if_last: str | None) -> None:
         record = self._record
         node = record.find(turn_id)
         async with self.gate.idle(self.key):
@@ -260,7 +260,7 @@ class MemoryHistory(SessionHistory):
             record.updated_at = now()
 
     @override
-    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _delete_turn(self, turn_id: str, *, if_last: str | None) -> None:
         record = self._record
         node = record.find(turn_id)
         async with self.gate.idle(self.key):
@@ -269,14 +269,29 @@ class MemoryHistory(SessionHistory):
             record.updated_at = now()
 
     @override
-    async def fork(self, session_id: str, turn_id: str) -> None:
+    async def _fork(self, session_id: str, turn_id: str) -> None:
         record = self._record
         line = record.line()
         turns = [record.seen(node) for node in line[: line.index(record.shown(turn_id)) + 1]]
         if turns[-1].status is TurnStatus.RUNNING:
             raise SessionBusy
-        target = self._store.history(self.user_id, session_id)
-        await target.restore(turns, title=record.title, created_at=now())
+        await self._sibling(session_id).restore(turns, title=record.title, created_at=now())
+
+    @override
+    def _sibling(self, session_id: str) -> SessionHistory:
+        return self._store.history(self.user_id, session_id)
+
+    @override
+    async def _document(self, name: str) -> str | None:
+        record = self._store.records.get(self._key)
+        return None if record is None else record.documents.get(name)
+
+    @override
+    async def _set_document(self, name: str, text: str | None) -> None:
+        if text is None:
+            self._record.documents.pop(name, None)
+        else:
+            self._record.documents[name] = text
 
     @override
     async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:

@@ -110,6 +110,20 @@ class NewTurn:
     version_of: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was said in a session up to and with the turn `up_to`, which began `at` that time, in few words.
+
+    `made_by` is the name of a model, or "user" when the user wrote it.
+    """
+
+    text: str
+    up_to: str
+    at: datetime
+    made_at: datetime
+    made_by: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One turn as the record has it. Times are aware, in UTC; `tokens` is what it adds to a window.

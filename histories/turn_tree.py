@@ -37,6 +37,7 @@ class SessionTree:
 
     indexed: dict[str, Node] = field(default_factory=dict)
     last_indexed: Node | None = None
+    documents: dict[str, str] = field(default_factory=dict)
 
     def line(self) -> list[Node]:
         """The shown line, oldest first."""

@@ -13,6 +13,7 @@ from turns.fit import UNKNOWN, Fits
 from turns.observer import TurnObserver
 from turns.rules import Explain, OnDisconnect, Rules, Speech, Stop, plainly
 from turns.shares import Budget, Shares, no_budget
+from turns.summary import Summaries
 from turns.turn_run import TurnRun
 from turns.voice import Encode, Voice, encode
 
@@ -31,7 +32,7 @@ class Turns:
     ) -> None:
         self.store, self.rules, self.explain, self.encode = store, rules or Rules(), explain, encode
         self.budget, self.observers, self.shares = budget, observers, Shares(self.rules.shares)
-        self.fits = Fits(self.rules.window_tokens)
+        self.fits, self.summaries = Fits(self.rules.window_tokens), Summaries(store)
         self.running: set[TurnRun] = set()
         self.attendance = Attendance()
         self._named: dict[tuple[str, str, str], TurnRun] = {}
@@ -101,6 +102,7 @@ class Turns:
         """Begins no more turns, gives the running ones `limit_s` to end, then stops them and keeps what they said."""
         self.closing.set()
         self.fits.close()
+        await self.summaries.close()
         tasks = {run.task for run in self.running}
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
@@ -90,7 +90,7 @@ class ChainWithHistory(DeclaredChain):
         history_messages_key: str | None = None,
         input_type: Any = None,
         output_type: Any = None,
-        memory: bool = True,
+        memory: bool | Literal["summary"] = True,
         limit_s: float | None = None,
         recall: Recall | None = None,
         notes: bool = False,
@@ -140,7 +140,7 @@ class ChainWithHistory(DeclaredChain):
         call, showing = Call(None, config, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
-        return self.turns.start(
+        run_of_turn = self.turns.start(
             *place,
             new,
             speech,
@@ -151,6 +151,15 @@ class ChainWithHistory(DeclaredChain):
             if_last=configurable.get("if_last"),
             window_tokens=showing.fit.window if showing is not None else None,
         )
+        if showing is not None and self.memory == "summary":
+            run_of_turn.task.add_done_callback(lambda _: self._sum_up(showing))
+        return run_of_turn
+
+    def _sum_up(self, showing: Showing) -> None:
+        """What has left the window of this turn, which has ended, is summed up meanwhile."""
+        model = self.turns.fits.model_of(self.bound)
+        if model is not None and showing.first is not None:
+            self.turns.summaries.go_on(showing.user_id, showing.session_id, showing.first, model, showing.fit)
 
     def _speech(
         self,
@@ -195,7 +204,11 @@ class ChainWithHistory(DeclaredChain):
         if session_id is None:
             return None
         recall = self.turns.rules.recall if self.recall is None else self.recall
-        return Showing(self.turns.store, user_id, session_id, fit, new.input, recall=recall, notes=self.notes)
+        summaries = self.turns.summaries if self.memory == "summary" else None
+        return Showing(
+            self.turns.store, user_id, session_id, fit, new.input,
+            recall=recall, notes=self.notes, summaries=summaries,
+        )  # fmt: skip
 
     def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
         """The output with what it counts in a window, and with what was recalled; the model's own count is heeded."""

@@ -135,7 +135,7 @@ class _Check:
     def _file(self, folder: int, user: str, name: str) -> None:
         session, _, kind = name.partition(".")
         where = f"{user}/{name}"
-        if name == NOTES or name.startswith(INDEX):
+        if name == NOTES or name.startswith(INDEX) or kind.endswith(".json"):
             return
         if kind == "jsonl":
             self._session(folder, user, session)
