@@ -39,7 +39,8 @@ from api.ops.outfit import routers
 from api.ops.watchdog import Watchdog
 from api.ops.watched_store import watched
 from api.playground_bar import PlaygroundBar
-from api.rates import Rates, RequestRate, open_counters
+from api.quotas import Quotas
+from api.rates import Left, Rates, RequestRate, open_counters
 from api.sessions import export, summary_routes, turn_routes
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
@@ -65,7 +66,7 @@ from turns.session_config import session_config
 from turns.shares import FairThreads
 from turns.titles import Titles
 from turns.with_history import ChainWithHistory
-from wiring import auth_of, endpoint_of, outfit_of, rates_of, rules_of, store_of
+from wiring import auth_of, endpoint_of, outfit_of, quotas_of, rates_of, rules_of, store_of
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
 gc.enable()
@@ -107,12 +108,21 @@ class _Server:
         self.outfit = outfit_of(settings, self.metrics)
         self.opens_store = store is None
         self.histories = watched(store or store_of(settings), self.metrics)
-        self.rates = Rates(rates_of(settings), open_counters(settings.history_url, settings.data_dir))
+        self.rates = Rates(rates_of(settings), open_counters(settings.history_url, settings.data_dir, self.histories))
+        self.quotas = Quotas(quotas_of(settings), self.histories)
         self.auth.failed = self.rates.failed_sign_in
         has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
         self.titles = Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
         observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
-        self.turns = Turns(self.histories, rules_of(settings), told_of, Serializer().dumps, self.rates.turn, observers)
+        self.turns = Turns(
+            self.histories,
+            rules_of(settings),
+            told_of,
+            Serializer().dumps,
+            self.rates.turn,
+            observers,
+            self.quotas.turn if self.quotas.limits_anything else None,
+        )
         self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
         self.app = FastAPI(
             title="Recollect",
@@ -150,7 +160,7 @@ class _Server:
             stack.callback(keeping.cancel)
             stack.push_async_callback(self.turns.drain, 0)
             await stack.enter_async_context(self.watchdog.watching())
-            self.loop_watch.start()  # not before: a start takes as long as it takes
+            self.loop_watch.start_soon()
             stack.callback(self.loop_watch.stop)
             yield
 
@@ -200,10 +210,14 @@ class _Server:
         shares = Shares(self.settings.data_dir)
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
-            login.router(self.auth, self.rates.left),
+            login.router(self.auth, self._left),
             *routers(self.metrics, self.histories, self.watchdog),
             session_routes.router(
-                self.histories, self.rates, max_import_bytes=self.settings.max_import_bytes, deleted=shares.forget
+                self.histories,
+                self.rates,
+                self.quotas,
+                max_import_bytes=self.settings.max_import_bytes,
+                deleted=shares.forget,
             ),
             turn_routes.router(self.turns),
             export.router(self.histories),
@@ -215,6 +229,10 @@ class _Server:
         ):
             # They become the app's own: what FastAPI includes it analyses a second time, and matches twice.
             self.app.router.routes.extend(router.routes if router is not None else ())
+
+    async def _left(self, user_id: str) -> list[Left] | None:
+        """What is left of each limit and quota of a user; None if there are none."""
+        return [*await self.rates.left(user_id), *await self.quotas.left(user_id)] or None
 
     def _add_chain(self, chain: Chain, runnable: ChainWithHistory) -> None:
         """LangServe's routes of a chain, all of them behind the sign-in; before them those on which turns run."""

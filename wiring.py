@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from api.ops import logs
 from api.ops.metrics import Metrics
 from api.ops.outfit import Outfit, tracing
+from api.quotas import QuotaRules
 from api.rates import RateRules
 from auth.credentials import Counted
 from auth.files import kept_secret
@@ -85,8 +86,14 @@ def rates_of(settings: Settings) -> RateRules:
         requests_per_minute=settings.requests_per_minute,
         tokens_per_day=settings.tokens_per_day,
         copies_per_minute=settings.copies_per_minute,
+        copied_bytes_per_minute=settings.copied_bytes_per_minute,
         sign_ins_per_minute=settings.sign_ins_per_minute,
     )
+
+
+def quotas_of(settings: Settings) -> QuotaRules:
+    """How much of each user's is kept."""
+    return QuotaRules(sessions=settings.kept_sessions, turns=settings.kept_turns, size=settings.kept_bytes)
 
 
 def endpoint_of(settings: Settings) -> AbstractContextManager[Endpoint]:

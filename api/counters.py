@@ -1,4 +1,4 @@
-"""Counters in a file, for the rates of several workers and servers that share a data folder."""
+"""Counters for the rates of several workers and servers: in a file of their data folder, or where the store is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from limits.aio.storage import Storage
 from typing_extensions import override
+
+from histories.base import StoreUnavailable
 
 _INCREMENT = """
 INSERT INTO counters (name, value, ends) VALUES (:name, :amount, :now + :expiry)
@@ -89,3 +91,55 @@ class FileCounters(Storage):
     @override
     async def clear(self, key: str) -> None:
         self._database.execute("DELETE FROM counters WHERE name = ?", (key,))
+
+
+class Counting(Protocol):
+    """A store that counts, too: `histories.postgres` does."""
+
+    async def count(self, name: str, amount: int, life_s: int) -> tuple[int, float]:
+        """Adds to a counter: its value, and the time at which it begins anew."""
+
+    async def counted(self, name: str) -> tuple[int, float] | None:
+        """The same, without adding anything; None if it has not begun."""
+
+
+class StoreCounters(Storage):
+    """A storage for `limits`, in the database of a store: `limits` has none for PostgreSQL."""
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, store: Counting) -> None:
+        super().__init__(None)
+        self._store = store
+
+    @property
+    @override
+    def base_exceptions(self) -> type[Exception]:
+        return StoreUnavailable
+
+    @override
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return (await self._store.count(key, amount, expiry))[0]
+
+    @override
+    async def get(self, key: str) -> int:
+        told = await self._store.counted(key)
+        return 0 if told is None else told[0]
+
+    @override
+    async def get_expiry(self, key: str) -> float:
+        told = await self._store.counted(key)
+        return time.time() if told is None else told[1]
+
+    @override
+    async def check(self) -> bool:
+        return True
+
+    @override
+    async def reset(self) -> int | None:
+        return None  # nobody asks for it
+
+    @override
+    async def clear(self, key: str) -> None:
+        value = await self.get(key)
+        await self._store.count(key, -value, 1)

@@ -51,7 +51,7 @@ from turns.errors import (
 )
 from turns.failures import innermost
 from turns.rules import Told
-from turns.shares import LineFull, OverBudget
+from turns.shares import LineFull, OverBudget, OverQuota
 
 log = logging.getLogger("recollect.errors")
 
@@ -72,6 +72,7 @@ STATUS: dict[type[BaseException], int] = {
     ShuttingDown: 503,
     LineFull: 429,
     HistoryDamaged: 503,
+    OverQuota: 507,
     StoreFull: 507,
     StoreUnavailable: 503,
     OwnerDied: 503,

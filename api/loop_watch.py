@@ -16,6 +16,9 @@ _BEAT_S: Final = 0.05
 _HELD_S: Final = 0.25
 """From here on others notice."""
 
+_START_S: Final = 2.0
+"""What is warmed up by the first requests is nothing to warn of."""
+
 _FRAMES: Final = 12
 
 
@@ -36,9 +39,13 @@ class LoopWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def start_soon(self) -> None:
+        """Begins to watch the running loop a moment after its start, which takes as long as it takes."""
+        self._timer = asyncio.get_running_loop().call_later(_START_S, self.start)
+
     def start(self) -> None:
         """Begins to watch the running loop."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._timer = asyncio.get_running_loop(), None
         self._beat_at = time.monotonic()
         self._beat()
         threading.Thread(

@@ -9,17 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NotRequired, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
-from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from api.counters import FileCounters
+from api.counters import Counting, FileCounters, StoreCounters
 from api.problems import Problem
 from auth.refusals import Refusal
 from turns.shares import OverBudget
@@ -37,20 +36,23 @@ class RateRules:
     requests_per_minute: int = 0
     tokens_per_day: int = 0
     copies_per_minute: int = 0
+    copied_bytes_per_minute: int = 0
     sign_ins_per_minute: int = 0
 
 
 class Left(TypedDict):
-    """How much of a limit is left, and for how many seconds from now on it counts."""
+    """How much of a limit is left, and for how many seconds from now on it counts, if it is one of a rate."""
 
     limit: str
     of: int
     left: int
-    resets_in_s: int
+    resets_in_s: NotRequired[int]
 
 
-def open_counters(history_url: str, data_dir: Path) -> Storage:
-    """Where counts are: where histories are. Those beside a PostgreSQL are each worker's own, in its memory."""
+def open_counters(history_url: str, data_dir: Path, store: object) -> Storage:
+    """Where counts are: where histories are."""
+    if history_url.startswith("postgresql:"):
+        return StoreCounters(cast(Counting, store))
     if history_url.startswith(("redis:", "rediss:")):
         url, namespace = _parted(history_url)
         return RedisStorage(f"async+{url}", implementation="redispy", key_prefix=f"{namespace}:rates")
@@ -69,10 +71,11 @@ class Rates:
     """The limits of one server."""
 
     def __init__(self, rules: RateRules, storage: Storage) -> None:
-        self._storage, self._limiter = storage, FixedWindowRateLimiter(storage)
+        self._storage = storage
         self._requests = _item(RateLimitItemPerMinute, rules.requests_per_minute, "requests")
         self._tokens = _item(RateLimitItemPerDay, rules.tokens_per_day, "tokens")
         self._copies = _item(RateLimitItemPerMinute, rules.copies_per_minute, "copies")
+        self._copied_bytes = _item(RateLimitItemPerMinute, rules.copied_bytes_per_minute, "copied-bytes")
         self._sign_ins = _item(RateLimitItemPerMinute, rules.sign_ins_per_minute, "sign-ins")
 
     @property
@@ -86,30 +89,42 @@ class Rates:
 
     async def request(self, user: str) -> Left | None:
         """Counts a request. Raises `OverBudget`."""
-        await self._spend(self._requests, user, "You have sent too many requests: try again later.")
-        return None if self._requests is None else await self._left("requests a minute", self._requests, user)
+        item = self._requests
+        if item is None:
+            return None
+        spent = await self._spend(item, user, "You have sent too many requests: try again later.")
+        left, resets_in_s = max(0, item.amount - spent), await self._resets_in_s(item, user)
+        return Left(limit="requests a minute", of=item.amount, left=left, resets_in_s=resets_in_s)
 
-    async def copy(self, user: str) -> None:
-        """Counts an import or a fork. Raises `OverBudget`."""
-        await self._spend(self._copies, user, "You have made too many forks and imports: try again later.")
+    async def copy(self, user: str, size: int = 0) -> None:
+        """Counts an import or a fork, of so many bytes. Raises `OverBudget`."""
+        refusal = "You have made too many forks and imports: try again later."
+        if self._copies is not None:
+            await self._spend(self._copies, user, refusal)
+        if self._copied_bytes is not None:
+            await self._spend(self._copied_bytes, user, refusal, size)
+
+    @property
+    def limits_copied_bytes(self) -> bool:
+        return self._copied_bytes is not None
 
     async def failed_sign_in(self, address: str) -> None:
         """Counts a credential that was wrong. Raises `Refusal` (429)."""
+        if self._sign_ins is None:
+            return
         try:
             await self._spend(self._sign_ins, address, "There were too many wrong credentials: try again later.")
         except OverBudget as refused:
             raise Refusal(429, str(refused), refused.retry_after_s) from None
 
-    async def _spend(self, item: RateLimitItem | None, who: str, refusal: str) -> None:
-        if item is None:
-            return
-        try:
-            within = await self._limiter.hit(item, who)
-        except self._errors as error:
-            log.warning("rates can't be counted: %s", type(error).__name__)  # a limit is no reason to stop serving
-            return
-        if not within:
+    async def _spend(self, item: RateLimitItem, who: str, refusal: str, amount: int = 1) -> int:
+        """How much is spent now. What begins within the limit may go beyond it, and is the last."""
+        spent = await self._add(item, who, amount)
+        if spent - amount >= item.amount:
+            if amount > 1:
+                await self._add(item, who, -amount)
             raise OverBudget(refusal, await self._resets_in_s(item, who))
+        return spent
 
     @property
     def _errors(self) -> tuple[type[Exception], ...]:
@@ -136,20 +151,23 @@ class Rates:
         try:
             return await self._storage.incr(item.key_for(user), item.get_expiry(), amount=amount)
         except self._errors as error:
-            log.warning("tokens can't be counted: %s", type(error).__name__)
+            log.warning("rates can't be counted: %s", type(error).__name__)  # a limit is no reason to stop serving
             return 0
 
-    async def left(self, user: str) -> list[Left] | None:
-        """What is left of the user's limits; None if there are none."""
+    async def left(self, user: str) -> list[Left]:
+        """What is left of the user's limits."""
         named = {"requests a minute": self._requests, "tokens a day": self._tokens}
-        return [await self._left(name, item, user) for name, item in named.items() if item is not None] or None
+        return [await self._left(name, item, user) for name, item in named.items() if item is not None]
 
     async def _left(self, name: str, item: RateLimitItem, user: str) -> Left:
         left = max(0, item.amount - await self._storage.get(item.key_for(user)))
         return Left(limit=name, of=item.amount, left=left, resets_in_s=await self._resets_in_s(item, user))
 
     async def _resets_in_s(self, item: RateLimitItem, who: str) -> int:
-        return max(1, math.ceil(await self._storage.get_expiry(item.key_for(who)) - time.time()))
+        try:
+            return max(1, math.ceil(await self._storage.get_expiry(item.key_for(who)) - time.time()))
+        except self._errors:
+            return item.get_expiry()
 
 
 def _item(kind: type[RateLimitItem], amount: int, namespace: str) -> RateLimitItem | None:
@@ -179,7 +197,7 @@ class RequestRate:
                 headers = MutableHeaders(scope=message)
                 headers["RateLimit-Limit"] = str(left["of"])
                 headers["RateLimit-Remaining"] = str(left["left"])
-                headers["RateLimit-Reset"] = str(left["resets_in_s"])
+                headers["RateLimit-Reset"] = str(left.get("resets_in_s", 0))
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -27,6 +27,7 @@ from api.reading import Reader
 from api.sessions.models import time_of
 from auth.middleware import current_user
 from histories.base import Event, TurnRunning
+from turns.batches import check_batch
 from turns.session_config import ConfigModifier
 from turns.turn_run import TurnRun
 from turns.watch import watch
@@ -89,6 +90,7 @@ class TurnEndpoints:
     async def batch(self, request: Request) -> Response:
         await current_user(request)
         await readable(request)
+        check_batch(len((await request.json()).get("inputs", [])), self._chain.turns.rules.max_batch)
         response: Response = await self._handler.batch(request, config_hash=request.path_params.get("config_hash", ""))
         return response
 

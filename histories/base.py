@@ -56,6 +56,8 @@ from histories.gate import Attempt as Attempt
 from histories.gate import Gate as Gate
 from histories.journal import CRASHED as CRASHED
 from histories.journal import text_lengths as text_lengths
+from histories.kept import Counted as Counted
+from histories.kept import Kept as Kept
 from histories.model import Event as Event
 from histories.model import Failure as Failure
 from histories.model import Feedback as Feedback
@@ -280,13 +282,13 @@ class SessionHistory(Changes, Attended, BaseChatMessageHistory, ABC):
         run_blocking(self.aclear)
 
 
-class HistoryStore(ABC):
+class HistoryStore(Counted):
     """Where histories live. Every method is safe from any task, thread, process and machine that shares the store."""
 
-    async def open(self) -> None:  # noqa: B027 - a store may need neither
+    async def open(self) -> None:
         """Gets ready; a store that can't be reached is no error yet (see `ping`)."""
 
-    async def close(self) -> None:  # noqa: B027
+    async def close(self) -> None:
         """Lets go of connections and threads."""
 
     @abstractmethod
@@ -298,6 +300,7 @@ class HistoryStore(ABC):
         """The history of one session. Binds without I/O; an unknown session is empty."""
 
     @abstractmethod
+    @override
     async def sessions(
         self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
     ) -> Page[Session]:

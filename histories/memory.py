@@ -110,6 +110,14 @@ class MemoryStore(HistoryStore):
         return [Recalled(session, copy(turn), score) for score, session, turn in found[:limit]]
 
     @override
+    async def bytes_kept(self, user_id: str, session_id: str | None = None) -> int:
+        records = [
+            record for (user, of), record in self.records.items() if user == user_id and session_id in (None, of)
+        ]
+        turns = [node.turn for record in records for node in record.nodes]
+        return sum(len(codec.dump_messages([*turn.input, *turn.output])) for turn in turns)
+
+    @override
     async def notes(self, user_id: str) -> list[Note]:
         return list(self._notes.get(user_id, ()))
 

@@ -25,7 +25,7 @@ class DeclaredChain(RunnableFace):
     turns: Turns
     chain_name: str = ""
     memory: bool | Literal["summary"] = True
-    """Whether its turns are kept, and what leaves the window summed up. Without, it is called as it is, in no session."""
+    """Whether its turns are kept, and what leaves the window summed up; else it is called as it is, in no session."""
 
     limit_s: float | None = None
     """How long a turn may take; None: as long as the rules say."""

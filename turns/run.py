@@ -12,7 +12,7 @@ from turns.errors import ShuttingDown
 from turns.fit import UNKNOWN, Fits
 from turns.observer import TurnObserver
 from turns.rules import Explain, OnDisconnect, Rules, Speech, Stop, plainly
-from turns.shares import Budget, Shares, no_budget
+from turns.shares import Admit, Budget, Shares, no_budget
 from turns.summary import Summaries
 from turns.turn_run import TurnRun
 from turns.voice import Encode, Voice, encode
@@ -29,9 +29,11 @@ class Turns:
         encode: Encode = encode,
         budget: Budget = no_budget,
         observers: Sequence[TurnObserver] = (),
+        admit: Admit | None = None,
     ) -> None:
         self.store, self.rules, self.explain, self.encode = store, rules or Rules(), explain, encode
         self.budget, self.observers, self.shares = budget, observers, Shares(self.rules.shares)
+        self.admit = admit
         self.fits, self.summaries = Fits(self.rules.window_tokens), Summaries(store)
         self.running: set[TurnRun] = set()
         self.attendance = Attendance()

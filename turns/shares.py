@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -22,6 +22,14 @@ working_for: ContextVar[str] = ContextVar("working_for", default="")
 
 class LineFull(Exception):
     """There is so much of this user's, or in all, that nothing more is taken. Asked again later, it may be."""
+
+
+class OverQuota(Exception):
+    """The user keeps as much as the user may: something has to be deleted before there is room."""
+
+
+Admit = Callable[[str, str], Awaitable[None]]
+"""Asked before a turn of a user and a session begins; raises `OverQuota`."""
 
 
 class OverBudget(Exception):

@@ -21,8 +21,10 @@ from histories.base import (
     OpenTurn,
     Reply,
     SessionHistory,
+    SessionNotFound,
     StoreUnavailable,
     Turn,
+    TurnNotFound,
     see_through,
 )
 from turns.connection import connection
@@ -32,7 +34,7 @@ from turns.exits import contain_exits, in_a_chain
 from turns.fit import UNKNOWN
 from turns.observer import TurnObserver, Watch, WatchedTurn
 from turns.rules import Explain, Rules, Speech, Stop
-from turns.shares import Budget, Shares, working_for
+from turns.shares import Admit, Budget, Shares, working_for
 from turns.voice import Voice, events_of
 
 _LOOK_AGAIN_S: Final = 1.0
@@ -44,6 +46,7 @@ class RunsTurns(Protocol):
 
     shares: Shares
     budget: Budget
+    admit: Admit | None
     explain: Explain
     observers: Sequence[TurnObserver]
 
@@ -100,6 +103,7 @@ class TurnRun:
         self._rules, self._user_id, self._history, self._new = rules, user_id, history, new
         self._speech, self._voice, self._if_last = speech, voice, if_last
         self._shares, self._budget, self._used_tokens = turns.shares, turns.budget, 0
+        self._admit = turns.admit
         self._ending = Ending(new, voice, speech, turns.explain)
         self.turn_id = new.turn_id
         self._phase = Phase.WAITING
@@ -265,6 +269,8 @@ class TurnRun:
             unrecorded = _UnrecordedTurn(self._new.turn_id)
             self._watch.began(unrecorded)
             return unrecorded
+        if self._admit is not None and not await self._is_on_record(self._history):
+            await self._admit(self._user_id, self._history.session_id)
         begun = await self._history.begin(
             self._new,
             wait_s=self._rules.wait_s,
@@ -275,6 +281,12 @@ class TurnRun:
         self.started_at = begun.started_at
         self._watch.began(begun)
         return begun
+
+    async def _is_on_record(self, history: SessionHistory) -> bool:
+        """Whether it is another try of a turn, which asks for no more room."""
+        with suppress(SessionNotFound, TurnNotFound):
+            return self._new.given and bool(await history.turn(self._new.turn_id))
+        return False
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """Called when the task has ended, also one that was cancelled before its first step."""

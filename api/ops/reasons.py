@@ -16,13 +16,14 @@ from histories.base import (
     TurnNotFound,
 )
 from turns.errors import ChainFailed, InvalidInput, ShuttingDown, TurnStopped, TurnTooLong, WrongChain
-from turns.shares import LineFull, OverBudget
+from turns.shares import LineFull, OverBudget, OverQuota
 
 _OF_TURNS: dict[type[BaseException], str] = {
     TurnTooLong: "turn_too_long",
     WrongChain: "input",
     LineFull: "too_many",
     OverBudget: "over_budget",
+    OverQuota: "over_quota",
     TurnStopped: "stopped",
     ShuttingDown: "shutdown",
     InvalidInput: "input",

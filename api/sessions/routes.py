@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from api.quotas import Quotas
 from api.rates import Rates
 from api.sessions.exchange import Conversation, Unread, read_conversation
 from api.sessions.export import AS_JSON, AS_MARKDOWN
@@ -77,9 +78,11 @@ def _nobody(user: str, session_id: str | None) -> None:
     return
 
 
-def router(store: HistoryStore, rates: Rates, *, max_import_bytes: int, deleted: Deleted = _nobody) -> APIRouter:
+def router(
+    store: HistoryStore, rates: Rates, quotas: Quotas, *, max_import_bytes: int, deleted: Deleted = _nobody
+) -> APIRouter:
     """`/sessions` over a store. `deleted` is told of a session that is gone, and with None of all of a user's."""
-    own = _Sessions(store, rates, deleted)
+    own = _Sessions(store, rates, quotas, deleted)
     routes = APIRouter(
         prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)], route_class=LargeBodyRoute
     )
@@ -133,8 +136,8 @@ def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"con
 class _Sessions:
     """The routes. Their docstrings are what OpenAPI tells."""
 
-    def __init__(self, store: HistoryStore, rates: Rates, deleted: Deleted) -> None:
-        self._store, self._rates, self._deleted = store, rates, deleted
+    def __init__(self, store: HistoryStore, rates: Rates, quotas: Quotas, deleted: Deleted) -> None:
+        self._store, self._rates, self._quotas, self._deleted = store, rates, quotas, deleted
         self._traced = TracedFeedback()
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
@@ -191,8 +194,10 @@ class _Sessions:
 
     async def fork(self, user: User, session_id: SessionPath, body: Fork) -> Response:
         """A new session that shares the past up to and with a turn. 409 if its name is taken."""
-        await self._rates.copy(user)
+        size = await self._store.bytes_kept(user, session_id) if self._rates.limits_copied_bytes else 0
+        await self._rates.copy(user, size)
         async with self._long.job(user):
+            await self._quotas.room(user, body.session_id)
             await self._store.history(user, session_id).fork(body.session_id, body.turn_id)
         return await _info(self._store.history(user, body.session_id), 201)
 
@@ -248,18 +253,19 @@ class _Sessions:
         export = AS_MARKDOWN if format == "markdown" else AS_JSON
         return await export.response(self._store.history(user, session_id), self._long)
 
-    async def import_(self, user: User, body: Annotated[Any, Body(), Unread()]) -> Response:
+    async def import_(self, request: Request, user: User, body: Annotated[Any, Body(), Unread()]) -> Response:
         """Takes an export in, as a session of the caller's. 409 if its name is taken.
 
         To take it in under another name, change its `session_id`. The body may be as large as
         RECOLLECT_MAX_IMPORT_BYTES says.
         """
-        await self._rates.copy(user)
+        await self._rates.copy(user, len(await request.body()))
         async with self._long.job(user):
             try:
                 said, turns = await self._long.run(
                     lambda: body.conversation() if isinstance(body, Upload) else read_conversation(body)
                 )
+                await self._quotas.room(user, said.session_id, len(turns))
                 history = self._store.history(user, said.session_id)
                 await history.restore(turns, title=said.title, created_at=said.created_at)
             except ValidationError as error:

@@ -137,6 +137,23 @@ class FileStore(Services, HistoryStore):
             return []
 
     @override
+    async def bytes_kept(self, user_id: str, session_id: str | None = None) -> int:
+        user, only = file_name(user_id), None if session_id is None else f"{file_name(session_id)}.jsonl"
+
+        def measure() -> int:
+            total = 0
+            with present(self, user) as folder:
+                for name in log_names(folder) if only is None else [only]:
+                    with suppress(FileNotFoundError):
+                        total += os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+            return total
+
+        try:
+            return await self.call(measure)
+        except SessionNotFound:
+            return 0
+
+    @override
     async def notes(self, user_id: str) -> list[Note]:
         def read() -> list[Note]:
             with present(self, file_name(user_id)) as folder:

@@ -74,10 +74,15 @@ INDEX_TURNS: Final = _file("index_turns")
 INDEX_TITLES: Final = _file("index_titles")
 DOCUMENT: Final = _file("document")
 SET_DOCUMENT: Final = _file("set_document")
+BYTES_KEPT: Final = _file("bytes_kept")
 NOTES: Final = _file("notes")
 SET_NOTES: Final = _file("set_notes")
 FORGET: Final = _call("forget", "user")
 USERS: Final = _file("users")
+
+# Rates.
+COUNT: Final = _file("count")
+COUNTED: Final = _file("counted")
 
 # Servers.
 CONFIGURE: Final = _file("configure")

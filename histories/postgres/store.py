@@ -122,6 +122,11 @@ class PostgresStore(HistoryStore):
         return await self._search.recall(self.link(), user_id, query, session_id, exclude, limit)
 
     @override
+    async def bytes_kept(self, user_id: str, session_id: str | None = None) -> int:
+        params = {"user": pack(user_id), "session": None if session_id is None else pack(session_id)}
+        return int((await self.link().fetch(statements.BYTES_KEPT, params))[0][0])
+
+    @override
     async def notes(self, user_id: str) -> list[Note]:
         rows = await self.link().fetch(statements.NOTES, {"user": pack(user_id)})
         return notes_from(rows[0][0]) if rows else []
@@ -129,6 +134,19 @@ class PostgresStore(HistoryStore):
     @override
     async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
         await self.link().fetch(statements.SET_NOTES, {"user": pack(user_id), "notes": notes_to_json(notes)})
+
+    # Counters, for whoever limits what users may ask for: see api/counters.py.
+
+    async def count(self, name: str, amount: int, life_s: int) -> tuple[int, float]:
+        """Adds to a counter: its value, and the time at which it begins anew, `life_s` after it has begun."""
+        params = {"name": pack(name), "amount": amount, "life": f"{life_s}s"}
+        value, ends = (await self.link().fetch(statements.COUNT, params))[0]
+        return value, ends
+
+    async def counted(self, name: str) -> tuple[int, float] | None:
+        """The same, without adding anything; None if it has not begun."""
+        rows = await self.link().fetch(statements.COUNTED, {"name": pack(name)})
+        return (rows[0][0], rows[0][1]) if rows else None
 
     @override
     async def users(self) -> AsyncIterator[str]:

@@ -170,6 +170,20 @@ class RedisStore(HistoryStore):
         return await self._texts.recall(histories, query, exclude, limit)
 
     @override
+    async def bytes_kept(self, user_id: str, session_id: str | None = None) -> int:
+        names = [session_id] if session_id is not None else await self._names(user_id)
+        link, total = self.peer().link, 0
+        for start in range(0, len(names), _BATCH):
+            keys = [Keys(self.namespace, user_id, name).session for name in names[start : start + _BATCH]]
+            sizes = await asyncio.gather(*(link.command("MEMORY USAGE", key) for key in keys))
+            total += sum(size or 0 for size in sizes)
+        return total
+
+    async def _names(self, user_id: str) -> list[str]:
+        names: list[str] = await self.peer().link.command("ZRANGE", UserKeys(self.namespace, user_id).sessions, 0, -1)
+        return names
+
+    @override
     async def notes(self, user_id: str) -> list[Note]:
         return read_notes(await self.peer().link.command("GET", UserKeys(self.namespace, user_id).notes))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,29 @@ import pytest
 from limits.aio.storage import MemoryStorage, Storage
 
 from api.counters import FileCounters
-from api.rates import RateRules, Rates
+from api.quotas import QuotaRules, Quotas
+from api.rates import RateRules, Rates, open_counters
+from histories.memory import MemoryStore
 from tests.calls import call, said
 from tests.echo_model import USAGE, EchoModel
-from tests.live_server import langserve_warns, serve_here
-from turns.shares import OverBudget
+from tests.live_server import langserve_warns, serve_here, wait_for
+from tests.stores import KINDS, talk
+from turns.shares import OverBudget, OverQuota
 
 pytestmark = langserve_warns
 
 
-@pytest.fixture(params=["memory", "file"])
-def storages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Storage]]:
+@pytest.fixture(params=["memory", "file", "postgres"])
+async def storages(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Storage]]:
     """What two servers count in."""
     if request.param == "memory":
         yield [MemoryStorage()] * 2
+        return
+    if request.param == "postgres":
+        stores = KINDS[request.param](request, tmp_path)
+        assert stores.url is not None
+        yield [open_counters(stores.url, tmp_path, await stores.open()) for _ in range(2)]
+        await stores.close()
         return
     files = [FileCounters(tmp_path / "rates.sqlite") for _ in range(2)]
     yield list[Storage](files)
@@ -52,7 +61,7 @@ async def test_the_tokens_of_a_turn_are_reserved_and_then_set_right(storages: li
                 pass
         async with other.turn("bob", 10, lambda: 0):
             pass
-    [left] = await rates.left("alice") or []
+    [left] = await rates.left("alice")
     assert left["left"] == 100
     async with rates.turn("alice", 10, lambda: 100):
         pass
@@ -116,3 +125,55 @@ def test_forks_and_imports_are_bounded(tmp_path: Path) -> None:
         call(alice, "one", "s", turn_id="t")
         bodies = [{"session_id": f"f{number}", "turn_id": "t"} for number in range(3)]
         assert [alice.post("/sessions/s/fork", json=body).status_code for body in bodies] == [201, 201, 429]
+
+
+def test_forks_and_imports_are_bounded_in_bytes(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"copied_bytes_per_minute": 20_000}
+    with serve_here(tmp_path, model=EchoModel(), **settings) as server, server.client("alice") as alice:
+        call(alice, "x" * 15_000, "s", turn_id="t")
+        bodies = [{"session_id": f"f{number}", "turn_id": "t"} for number in range(3)]
+        told = [alice.post("/sessions/s/fork", json=body) for body in bodies]
+        assert [answer.status_code for answer in told] == [201, 429, 429]
+        exported = alice.get("/sessions/f0/export").json()
+        assert alice.post("/sessions/import", json={**exported, "session_id": "copy"}).status_code == 429
+        assert 1 <= int(told[-1].headers["Retry-After"]) <= 60
+
+
+# Quotas.
+
+
+def test_who_keeps_as_many_conversations_as_allowed_gets_507_until_one_is_deleted(tmp_path: Path) -> None:
+    with serve_here(tmp_path, model=EchoModel(), kept_sessions=2) as server, server.client("alice") as alice:
+        assert [call(alice, "hello", name, turn_id="t").status_code for name in ("one", "two")] == [200, 200]
+        refused = call(alice, "hello", "three", way="stream")
+        assert (refused.status_code, "delete some" in refused.json()["detail"]) == (507, True)
+        assert call(alice, "more", "one").status_code == 200
+        assert alice.post("/sessions/one/fork", json={"session_id": "f", "turn_id": "t"}).status_code == 507
+        exported = alice.get("/sessions/one/export").json()
+        assert alice.post("/sessions/import", json={**exported, "session_id": "copy"}).status_code == 507
+        [left] = alice.get("/me").json()["limits"]
+        assert left == {"limit": "sessions kept", "of": 2, "left": 0}
+        assert alice.delete("/sessions/two").status_code == 204
+        wait_for(lambda: call(alice, "hello", "three").status_code == 200, "room")
+        with server.client("bob") as bob:
+            assert call(bob, "hello", "three").status_code == 200
+
+
+def test_turns_and_bytes_that_are_kept_are_bounded_and_a_retry_needs_no_room(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"kept_turns": 2, "kept_bytes": 1_000_000}
+    with serve_here(tmp_path, model=EchoModel(), **limits) as server, server.client("alice") as alice:
+        assert [call(alice, f"hello {n}", "s", turn_id=f"t{n}").status_code for n in range(3)] == [200, 200, 507]
+        assert said(call(alice, "hello 1", "s", turn_id="t1")) == "hello 0, hello 1."
+        assert alice.get("/sessions/s").json()["turns"] == 2
+        assert next(one["left"] for one in alice.get("/me").json()["limits"]) == 0
+
+
+async def test_bytes_that_are_kept_are_counted_anew_when_they_may_have_changed() -> None:
+    store = MemoryStore()
+    one, other = (Quotas(QuotaRules(size=2_000), store) for _ in range(2))
+    await one.room("alice", "s")
+    await talk(store.history("alice", "s"), "x" * 3_000)
+    await one.room("alice", "s")  # what was counted a moment ago counts
+    with pytest.raises(OverQuota, match="2000 bytes"):
+        await other.room("alice", "s")
+    await other.room("bob", "s")

@@ -12,6 +12,7 @@ from histories.base import (
     HistoryMoved,
     HistoryStore,
     InvalidCursor,
+    Kept,
     OpenTurn,
     SessionBusy,
     SessionExists,
@@ -386,6 +387,21 @@ async def test_a_store_tells_who_has_a_session_each_of_them_once(store: HistoryS
     assert sorted([user async for user in store.users()]) == sorted(users)
     await store.forget("alice")
     assert sorted([user async for user in store.users()]) == sorted(users[1:])
+
+
+async def test_a_store_tells_how_much_it_keeps_of_a_user(store: HistoryStore) -> None:
+    assert await store.kept("alice") == Kept(0, 0, 0)
+    await talk(store.history("alice", "short"), "hello", "again")
+    await talk(store.history("alice", "long ü \ud800"), "x" * 20_000)
+    await talk(store.history("bob", "short"), "hello")
+    kept = await store.kept("alice")
+    assert (kept.sessions, kept.turns) == (2, 3)
+    one, other = [await store.bytes_kept("alice", name) for name in ("short", "long ü \ud800")]
+    assert one < 20_000 <= other
+    assert one + other <= kept.size * 1.01
+    assert await store.bytes_kept("alice", "absent") == await store.bytes_kept("carol") == 0
+    await store.history("alice", "long ü \ud800").delete()
+    assert (await store.kept("alice")).size < 20_000
 
 
 async def test_sessions_of_the_same_microsecond_are_all_listed(store: HistoryStore) -> None:

@@ -213,7 +213,7 @@ async def test_a_turn_goes_on_while_somebody_listens_elsewhere_and_no_longer(
     store, gate = MemoryStore(), Gate(4)
     here, elsewhere = Turns(store, rules), Turns(store)
     run = started(here, gate)
-    following = aiter(watch(elsewhere, "alice", "s1", "t"))
+    following = watch(elsewhere, "alice", "s1", "t")
     own = run.events()
     await anext(own)
     await anext(following)

@@ -1,9 +1,11 @@
--- Takes away what dead servers left behind.
+-- Takes away what dead servers left behind, and counters whose time is over.
 WITH gone AS (
     DELETE FROM recollect_servers WHERE beaten_at < clock_timestamp() - interval '1 minute'
 ), waiters AS (
     DELETE FROM recollect_waiters w WHERE w.since < clock_timestamp() - interval '1 minute'
     AND NOT EXISTS (SELECT FROM recollect_servers v WHERE v.server_id = w.server_id)
+), counters AS (
+    DELETE FROM recollect_counters WHERE ends < clock_timestamp() - interval '1 minute'
 ), readers AS (
     DELETE FROM recollect_readers r
     WHERE NOT EXISTS (SELECT FROM recollect_servers v WHERE v.server_id = r.server_id)
