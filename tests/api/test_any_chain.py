@@ -21,6 +21,7 @@ from tests.calls import error_of, events_of, said
 from tests.live_server import Here, langserve_warns, serve_here
 from tests.openai_stub import Behaviour, OpenAIStub
 from tests.proofs import proves
+from tests.stores import on_store
 
 pytestmark = langserve_warns
 
@@ -87,11 +88,14 @@ def stub() -> Iterator[OpenAIStub]:
         yield stub
 
 
-@pytest.fixture(scope="module")
-def server(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+@pytest.fixture(scope="module", params=["file", "redis"])
+def server(
+    request: pytest.FixtureRequest, stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Here]:
     folder = tmp_path_factory.mktemp("any")
-    with serve_here(folder, openai_base_url=stub.base_url, history_url="memory:", chains=CHAINS) as server:
-        yield server
+    with on_store(request, request.param) as url:
+        with serve_here(folder, openai_base_url=stub.base_url, history_url=url, chains=CHAINS) as server:
+            yield server
 
 
 @pytest.fixture
