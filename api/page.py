@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +30,8 @@ MAX_TEXTS = 500_000
 """Characters of one text to be rendered, and of all in one call."""
 
 _WEB = Path(__file__).parent.parent / "web"
+_OTHERS = ("login.css", "shared.css", "shared.js")
+"""Files of pages that are open without a sign-in: they have routes of their own."""
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
 
@@ -90,20 +92,20 @@ class Rendered(BaseModel):
 def router(chains: Sequence[ChainCard]) -> APIRouter:
     """`/`, `/web/…`, `/chains` and `/render`, all of them behind the sign-in."""
     routes = APIRouter(dependencies=[Depends(current_user)])
-    page = _Asset(_WEB / "index.html", "text/html; charset=utf-8")
-    assets = {path.name: _Asset(path, _TYPES[path.suffix]) for path in _WEB.iterdir() if path.suffix in _TYPES}
-    assets.pop("login.css", None)
+    page = Asset((_WEB / "index.html").read_bytes(), "text/html; charset=utf-8")
+    files = [path for path in _WEB.iterdir() if path.suffix in _TYPES and path.name not in _OTHERS]
+    assets = {path.name: Asset(path.read_bytes(), _TYPES[path.suffix]) for path in files}
     lane = SlowLane("texts to render")
 
     @routes.get("/", include_in_schema=False)
     async def open_page(request: Request) -> Response:
-        return page.response(request)
+        return await page.response(request)
 
     @routes.get("/web/{name}", include_in_schema=False)
     async def asset(request: Request, name: str) -> Response:
         if name not in assets:
             raise HTTPException(404, "There is no such file.")
-        return assets[name].response(request)
+        return await assets[name].response(request)
 
     @routes.get("/chains", tags=["chains"], summary="The chains that answer here")
     async def list_chains() -> list[ChainCard]:
@@ -117,16 +119,16 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
     return routes
 
 
-class _Asset:
+class Asset:
     """A file as it was when the server started. Browsers ask each time, and get it once, packed where they can."""
 
-    def __init__(self, path: Path, media_type: str) -> None:
-        self._content = path.read_bytes()
-        self._packed = gzip.compress(self._content, mtime=0)
-        self._headers = {**PAGE_HEADERS, "Content-Type": media_type, "Vary": "Accept-Encoding"}
-        self._headers["ETag"] = f'W/"{hashlib.sha256(self._content).hexdigest()[:32]}"'
+    def __init__(self, content: bytes, media_type: str, headers: Mapping[str, str] = PAGE_HEADERS) -> None:
+        self._content, self._packed = content, gzip.compress(content, mtime=0)
+        self._headers = {**headers, "Content-Type": media_type, "Vary": "Accept-Encoding"}
+        self._headers["ETag"] = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
 
-    def response(self, request: Request) -> Response:
+    async def response(self, request: Request) -> Response:
+        """The file, or that it is the same as before."""
         if self._headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=self._headers)
         if "gzip" in request.headers.get("accept-encoding", ""):

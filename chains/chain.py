@@ -21,11 +21,27 @@ from turns.run import Turns
 from turns.with_history import ChainWithHistory
 
 RESERVED = frozenset(
-    {"admin", "c", "chains", "docs", "healthz", "login", "logout", "me", "memory", "metrics", "openapi.json", "readyz"}
+    {
+        "admin",
+        "c",
+        "chains",
+        "docs",
+        "export",
+        "healthz",
+        "login",
+        "logout",
+        "me",
+        "memory",
+        "metrics",
+        "openapi.json",
+        "readyz",
+    }
 ) | {
     "redoc",
     "render",
     "sessions",
+    "shared",
+    "shares",
     "static",
     "web",
 }

@@ -29,8 +29,12 @@ def playground_url(chain: str, session_id: str) -> str:
 
 def session_of_playground(request: Request) -> str | None:
     """The session in the address of the playground that sent this request: the chat playground itself sends none."""
-    sender = urlsplit(request.headers.get("referer", "")).path.rstrip("/")
-    *_, c, packed, page = ("", "", *sender.split("/"))
+    return session_in(urlsplit(request.headers.get("referer", "")).path)
+
+
+def session_in(path: str) -> str | None:
+    """The session in the path of a playground; None if it is no such path, or has no session in it."""
+    *_, c, packed, page = ("", "", *path.rstrip("/").split("/"))
     if (c, page) != ("c", "playground") or len(packed) > MAX_CONFIG_HASH:
         return None
     try:

@@ -27,6 +27,7 @@ class LangSmithStub(StubServer):
 
     def __init__(self, *, compression: bool = True) -> None:
         self.runs: dict[str, Run] = {}
+        self.feedback: dict[str, Run] = {}
         self.calls: list[tuple[str, str]] = []
         self.api_keys: set[str] = set()
         self._compression = compression
@@ -48,6 +49,7 @@ class LangSmithStub(StubServer):
         body = await wire.body()
         if wire.headers.get("content-encoding") == "zstd":
             body = zstandard.ZstdDecompressor().stream_reader(body).read()
+        status = 202
         with self._changed:
             self.calls.append((wire.method, wire.path))
             self.api_keys.add(wire.headers.get("x-api-key", ""))
@@ -57,6 +59,12 @@ class LangSmithStub(StubServer):
                 batch = json.loads(body)
                 for run in (*batch.get("post", ()), *batch.get("patch", ())):
                     self._take(run["id"], run)
+            elif wire.path.startswith("/feedback/") and wire.method == "PATCH":
+                feedback_id = wire.path.rpartition("/")[2]
+                if feedback_id in self.feedback:
+                    self.feedback[feedback_id] |= json.loads(body)
+                else:
+                    status = 404
             elif wire.path.startswith("/runs") and wire.method in ("POST", "PATCH"):
                 run = json.loads(body)
                 self._take(run.get("id") or wire.path.rpartition("/")[2], run)
@@ -64,7 +72,7 @@ class LangSmithStub(StubServer):
         if wire.path == "/info":
             await wire.json(200, self._info())
         else:
-            await wire.json(202, {})
+            await wire.json(status, {})
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -88,7 +96,10 @@ class LangSmithStub(StubServer):
                 continue
             kind, run_id, *rest = name.split(".")  # post.<id>, patch.<id>, post.<id>.inputs, patch.<id>.outputs, …
             payload = part.get_payload(decode=True)
-            if kind in ("post", "patch") and isinstance(payload, bytes):
+            if kind == "feedback" and isinstance(payload, bytes):
+                told = json.loads(payload)
+                self.feedback[told["id"]] = told
+            elif kind in ("post", "patch") and isinstance(payload, bytes):
                 value = json.loads(payload)
                 self._take(run_id, {rest[0]: value} if rest else value)
 

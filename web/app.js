@@ -5,15 +5,17 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { Inputs } from "./inputs.js";
 import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
+import { Links } from "./links.js";
 import { banner, copy, prompt, said, say } from "./notes.js";
 import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
-import { giveOut, takeIn } from "./takein.js";
+import { takeIn } from "./takein.js";
 import { answered, textOfQuestion } from "./turn.js";
 import { View } from "./view.js";
 
 const POLL_MS = 1500;
 const UNDO_MS = 6000;
+const TITLE_MS = 4000;
 const $ = (id) => document.getElementById(id);
 const api = new Recollect();
 const tabs = new BroadcastChannel("recollect");
@@ -23,6 +25,7 @@ const composer = new Composer({ send: (content) => run(send(content)), say });
 const inputs = new Inputs(api, () => formChanged());
 const view = new View(api, (what, turn, value) => run(actions[what](turn, value)));
 const sidebar = new Sidebar(api, { left: () => (location.hash = place(null)), changed: changedHere });
+const links = new Links(api, run, (id) => sidebar.title(id));
 let kept = null; // what this browser keeps for who is signed in
 let open = null;
 let poll = 0;
@@ -78,7 +81,7 @@ function changed(conversation) {
   $("stop").hidden = !busy;
   $("stop").disabled = open.stopping;
   $("send").hidden = busy;
-  $("export").hidden = !open.known;
+  $("export").hidden = $("share").hidden = !open.known;
   $("as-json").href = api.sessions.exportUrl(open.id, "json");
   $("as-markdown").href = api.sessions.exportUrl(open.id, "markdown");
   $("starters").hidden = open.turns.length > 0;
@@ -145,6 +148,7 @@ async function ask(chain, content, put, given = null) {
   const trouble = last && here.troubles.get(last.turn_id);
   if (here === open && last) said(trouble ?? `Reply: ${answered(last)}`);
   await changedHere(here.id);
+  if (here.turns.length === 1) setTimeout(() => run(changedHere(here.id)), TITLE_MS); // the model may have found a title
 }
 
 /** A question that was not sent: what the form lacks is said at its field, and the question is back in the box. */
@@ -169,7 +173,16 @@ const actions = {
       (here, input) => (turn.status === "complete" ? here.askAgain(turn.turn_id, turn.chain, input, content) : here.ask(turn.chain, input, content, turn.turn_id)),
       turn.asked,
     ),
-  edit: (turn, content) => ask(turn.chain, content, (here, input) => here.askAgain(turn.turn_id, turn.chain, input, content)),
+  edit: (turn, content) =>
+    ask(turn.chain, content, async (here, input) => {
+      try {
+        await here.askAgain(turn.turn_id, turn.chain, input, content);
+      } catch (error) {
+        if (here !== open || composer.text) throw error;
+        composer.write(content);
+        throw new Error(`${error.message} Your words are in the message box.`);
+      }
+    }),
   choose: (_, version) => open.choose(version),
   rate: async (turn, score) => {
     const why = score < 0 ? await prompt("What was wrong? Leave it empty if you like.", "", { optional: true }) : "";
@@ -261,6 +274,7 @@ const commands = [
   { name: "Previous conversation", keys: "mod+shift+arrowup", run: () => step(-1) },
   { name: "Rename this conversation", run: () => run(sidebar.renameOpen()), when: known },
   { name: "Delete this conversation", run: () => sidebar.deleteOpen(), when: known },
+  { name: "Share this conversation", run: () => run(links.open(open.id)), when: known },
   { name: "Print this conversation", keys: "mod+p", run: () => run(print()), when: known },
   ...["auto", "light", "dark"].map((one) => ({ name: `Theme: ${one === "auto" ? "as the system" : one}`, run: () => theme(one) })),
   { name: "Show all commands", keys: "?", run: () => palette.show() },
@@ -310,7 +324,8 @@ $("import").addEventListener("change", async () => {
     if (id) location.hash = place(id);
   }));
 });
-$("give-out").addEventListener("click", () => run(giveOut(api)));
+$("share").addEventListener("click", () => run(links.open(open.id)));
+$("shared").addEventListener("click", () => run(links.open()));
 $("forget").addEventListener("click", () => run(sidebar.deleteAll()));
 $("theme").value = document.documentElement.dataset.theme;
 $("theme").addEventListener("change", () => theme($("theme").value));

@@ -64,10 +64,11 @@ export class Recollect {
    * A chain's whole output. `session` names the conversation. With a `turn` (see `newId`) a call can be repeated: if it
    * was answered before, the same answer comes back. `versionOf` names a turn in whose place it stands. `config` is the rest of LangServe's config; `signal` aborts.
    * In the `background` the turn goes on by itself, and what comes back is `{session_id, turn_id}`: see `turn` and `watch`.
+   * With `last`, it begins only if that is the conversation's last turn: 412 if it has moved on.
    */
-  async invoke(chain, input, { session, turn, versionOf, background = false, config, signal } = {}) {
+  async invoke(chain, input, { session, turn, versionOf, last, background = false, config, signal } = {}) {
     const body = { input, config: withSession(config, { session, turn, versionOf }) };
-    const answer = await this.json("POST", `${path(chain)}/invoke`, { body, signal, prefer: background && "respond-async" });
+    const answer = await this.json("POST", `${path(chain)}/invoke`, { body, signal, ifMatch: last, prefer: background && "respond-async" });
     return background ? answer : answer.output;
   }
 
@@ -85,9 +86,9 @@ export class Recollect {
    * `lost(error)` is called when the stream is lost, and `lost(null)` when it goes on. `restarted()` tells that the next
    * chunk stands in the place of all before it, as it does for an output that can't be cut; without it, that is an error.
    */
-  async *stream(chain, input, { session, turn = newId(), versionOf, onDisconnect, config, ...how } = {}) {
+  async *stream(chain, input, { session, turn = newId(), versionOf, last, onDisconnect, config, ...how } = {}) {
     const body = { input, config: withSession(config, { session, turn, versionOf, onDisconnect }) };
-    const ask = (signal) => this.request("POST", `${path(chain)}/stream`, { body, signal });
+    const ask = (signal) => this.request("POST", `${path(chain)}/stream`, { body, signal, ifMatch: last });
     yield* heard(this, { session, turn, ask, ...how });
   }
 
@@ -118,12 +119,6 @@ export class Recollect {
   /** Markdown as HTML that is safe to show: a list for a list. */
   async render(texts) {
     return (await this.json("POST", "render", { body: { texts } })).html;
-  }
-
-  /** The blocks of a growing Markdown text that nothing can change any more: `{html, lines}`, `lines` of the text. */
-  async renderOpen(text) {
-    const { html, lines } = await this.json("POST", "render", { body: { texts: [text], open: true } });
-    return { html: html[0], lines: lines[0] };
   }
 
   /** One request; its JSON, or null when there is none. Throws RecollectError and ConnectionLost. */
@@ -167,18 +162,14 @@ class Sessions {
     return this.client.json("GET", "sessions", { query: { limit, cursor, q }, signal });
   }
 
-  get(session) {
-    return this.#one("GET", session);
-  }
+  get(session) { return this.#one("GET", session); }
 
   /** `{turns: [{turn_id, status, chain, started_at, ended_at, input, output, usage}], next}`: the newest page. */
   turns(session, { limit, before, signal } = {}) {
     return this.#one("GET", session, "/turns", { query: { limit, before }, signal });
   }
 
-  rename(session, title) {
-    return this.#one("PATCH", session, "", { body: { title } });
-  }
+  rename(session, title) { return this.#one("PATCH", session, "", { body: { title } }); }
 
   /** Forgets one session. `keepalive`: even if the page is closed meanwhile. */
   delete(session, { keepalive } = {}) {
@@ -215,9 +206,7 @@ class Sessions {
   }
 
   /** Stops the running turn, wherever it was started: `{stopped}`. Its stream then ends as if all had been said. */
-  stop(session) {
-    return this.#one("POST", session, "/stop");
-  }
+  stop(session) { return this.#one("POST", session, "/stop"); }
 
   /** Where a file of the whole session is: `format` is `json` or `markdown`. */
   exportUrl(session, format = "json") {
@@ -225,18 +214,20 @@ class Sessions {
   }
 
   /** The whole session as `import` takes it. */
-  export(session) {
-    return this.#one("GET", session, "/export");
-  }
+  export(session) { return this.#one("GET", session, "/export"); }
 
-  import(conversation) {
-    return this.client.json("POST", "sessions/import", { body: conversation });
-  }
+  import(conversation) { return this.client.json("POST", "sessions/import", { body: conversation }); }
 
   /** A conversation of another program, as `import` takes it: `{conversation, left_out}`. */
-  convert(foreign) {
-    return this.client.json("POST", "sessions/import/convert", { body: foreign });
-  }
+  convert(foreign) { return this.client.json("POST", "sessions/import/convert", { body: foreign }); }
+
+  /** A link by which anybody may read the session as it is now: `{share_id, path}`, the path told this once. */
+  share(session) { return this.#one("POST", session, "/shares"); }
+
+  /** All links of the caller: `{shares: [{share_id, session_id, created_at}]}`, newest first. */
+  shares() { return this.client.json("GET", "shares"); }
+
+  revokeShare(share) { return this.client.json("DELETE", `shares/${path(share)}`); }
 
   #one(method, session, rest = "", options = {}) {
     return this.client.json(method, `sessions/${path(session)}${rest}`, options);

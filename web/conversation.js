@@ -150,7 +150,7 @@ export class Conversation {
   /** Puts a question. The same `turnId` again replaces a turn that failed, and never asks twice what was answered. */
   async ask(chain, input, content, turnId = newId(), versionOf = undefined) {
     if (this.busy) return;
-    const turn = { turn_id: turnId, status: "running", chain, input: [human(content)], output: [], live: new Parts(), usage: null, asked: input, versionOf };
+    const turn = { turn_id: turnId, status: "running", chain, input: [human(content)], output: [], live: new Parts(), usage: null, asked: input, versionOf, last: this.#last };
     this.live = turn;
     this.troubles.delete(turnId);
     if (!versionOf) this.#keep(turn);
@@ -265,7 +265,7 @@ export class Conversation {
 
   async #hear(turn, input) {
     turn.live = new Parts();
-    const how = { session: this.id, turn: turn.turn_id, versionOf: turn.versionOf, ...this.#over(turn) };
+    const how = { session: this.id, turn: turn.turn_id, versionOf: turn.versionOf, last: turn.last, ...this.#over(turn) };
     await this.#follow(turn, this.api.stream(turn.chain, input, how));
   }
 
@@ -277,6 +277,7 @@ export class Conversation {
       try {
         const { turns } = await this.api.sessions.turns(this.id, { limit: 5 });
         const found = turns.find((one) => one.turn_id === turn.turn_id);
+        if (found) turn.last = undefined; // what it followed is settled
         if (found?.status !== "running") return found?.status === "complete";
       } catch (error) {
         if (error instanceof RecollectError && error.status < 500) return false;

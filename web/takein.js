@@ -5,18 +5,19 @@ import { say } from "./notes.js";
 
 /** Takes files in, with a word on how far it is; `done(id)` is told the last conversation that came. */
 export async function takeIn(api, files, done) {
-  const found = (await Promise.all(files.map(conversationsIn))).flat();
   const report = { here: 0, failed: 0, leftOut: 0, why: "" };
-  let last = null;
-  for (const [place, conversation] of found.entries()) {
-    if (found.length > 1) say(`Importing: ${place + 1} of ${found.length}`, { ms: 60_000 });
-    try {
-      last = await one(api, conversation, report);
-      report.here++;
-    } catch (error) {
-      if (error.status !== 422 && error.status !== 413) throw error;
-      report.failed++;
-      report.why = error.message;
+  let [last, place] = [null, 0];
+  for (const file of files) {
+    for await (const conversation of conversationsIn(file)) {
+      if (++place > 1) say(`Importing: conversation ${place}…`, { ms: 60_000 });
+      try {
+        last = await one(api, conversation, report);
+        report.here++;
+      } catch (error) {
+        if (error.status !== 422 && error.status !== 413) throw error;
+        report.failed++;
+        report.why = error.message;
+      }
     }
   }
   if (report.here === 0) throw new Error(report.why || "There is no conversation in this file.");
@@ -42,38 +43,38 @@ function told({ here, failed, leftOut, why }) {
 }
 
 /** The conversations of a file: one, a list of them, or one on each line. */
-async function conversationsIn(file) {
-  const text = await file.text();
+async function* conversationsIn(file) {
+  if (/\.jsonl$/i.test(file.name)) return yield* eachLine(file);
   let value;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(await file.text());
   } catch {
-    value = lines(text, file.name);
+    return yield* eachLine(file);
   }
   const isOne = !Array.isArray(value) || (value[0]?.type !== undefined && value[0]?.data !== undefined); // a list of messages is one
-  return isOne ? [value] : value;
+  yield* isOne ? [value] : value;
 }
 
-function lines(text, name) {
+/** However many there are: never more than one of them in memory. */
+async function* eachLine(file) {
+  const reader = file.stream().pipeThrough(new TextDecoderStream()).getReader();
+  let pieces = [];
+  for (;;) {
+    const { done, value = "" } = await reader.read();
+    const [end, ...lines] = value.split("\n");
+    pieces.push(end);
+    for (const start of done ? [""] : lines) {
+      yield* parsed(pieces.join(""), file.name);
+      pieces = [start];
+    }
+    if (done) return;
+  }
+}
+
+function parsed(line, name) {
   try {
-    return text.split("\n").filter((line) => line.trim()).map((line) => JSON.parse(line));
+    return line.trim() ? [JSON.parse(line)] : [];
   } catch {
     throw new Error(`${name} is not a file of conversations.`);
   }
-}
-
-/** All of the caller's conversations as one file, one on each line, which can be taken in again. */
-export async function giveOut(api) {
-  const lines = [];
-  let cursor = null;
-  do {
-    const page = await api.sessions.list({ limit: 200, cursor });
-    for (const { session_id: id } of page.sessions) lines.push(JSON.stringify(await api.sessions.export(id)), "\n");
-    cursor = page.next;
-    say(`Exporting: ${lines.length / 2} conversations`, { ms: 60_000 });
-  } while (cursor !== null);
-  const url = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
-  Object.assign(document.createElement("a"), { href: url, download: "recollect.jsonl" }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-  say(`${lines.length / 2} conversations are in the file.`);
 }

@@ -101,12 +101,12 @@ export class Words {
     const { at } = state;
     const long = state.text.length - at > AT_ONCE;
     const chunk = long ? upToALine(state.text.slice(at, at + AT_ONCE)) : state.text.slice(at);
-    let { html, lines } = await this.api.renderOpen(chunk);
-    let done = afterLines(chunk, lines);
-    if (long && done === 0) [[html], done] = [await this.api.render([chunk]), chunk.length]; // one block, longer than is rendered at once
+    let { html, lines } = await this.api.json("POST", "render", { body: { texts: [chunk], open: true } });
+    let done = afterLines(chunk, lines[0]);
+    if (long && done === 0) [html, done] = [await this.api.render([chunk]), chunk.length]; // one block, longer than is rendered at once
     this.#queue.delete(element);
     if (this.#states.get(element) !== state || state.at !== at || !state.text.startsWith(chunk, at)) return;
-    if (done) this.#put(element, state, html, done);
+    if (done) this.#put(element, state, html[0], done);
     const rest = state.text.slice(state.at);
     if (state.ended ? rest : done && worthALook(rest)) this.#queue.add(element);
   }

@@ -30,7 +30,8 @@ class TurnLog:
 
     def began(self, turn: WatchedTurn) -> None:
         """The start is worth a line only for who looks for what never ended."""
-        event(log, logging.DEBUG, "turn began", **self._who(turn))
+        if log.isEnabledFor(logging.DEBUG):
+            event(log, logging.DEBUG, "turn began", **self._who(turn))
 
     def spoke(self, turn: WatchedTurn) -> None:
         """Told with the end."""

@@ -22,9 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from api.sessions.models import Body, Id, Title, TurnId, time_of
+from api.sessions.models import Body, Id, Opinion, Title, TurnId, time_of
 from histories.base import (
     MOST_TOKENS,
+    Feedback,
     Session,
     Turn,
     TurnDetails,
@@ -143,7 +144,7 @@ def _details(value: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"details.{name} is a {kind.__name__}")
     if not all(isinstance(source, dict) for source in value.get("sources", ())):
         raise ValueError("details.sources are objects")
-    return value
+    return {name: part for name, part in value.items() if name != "run_id"}  # a run is this server's own
 
 
 Details = Annotated[dict[str, Any], AfterValidator(_details)]
@@ -162,6 +163,7 @@ class ExchangedTurn(Body):
     usage: ExchangedUsage | None = None
     kind: str = Field("", pattern="^[a-z:]*$", max_length=64, examples=["message"])
     details: Details = Field(default_factory=dict)
+    feedback: Opinion | None = None
 
     @staticmethod
     def of(turn: Turn) -> ExchangedTurn:
@@ -176,7 +178,8 @@ class ExchangedTurn(Body):
             output=list(turn.output),
             usage=None if turn.usage is None else ExchangedUsage.model_construct(**turn.usage),
             kind=turn.kind,
-            details=dict(turn.details),
+            details={name: value for name, value in turn.details.items() if name != "run_id"},
+            feedback=None if turn.feedback is None else Opinion.model_construct(**cast(Any, turn.feedback)),
         )
 
     def turn(self) -> Turn:
@@ -192,6 +195,7 @@ class ExchangedTurn(Body):
             usage=usage,
             kind=self.kind,
             details=cast(TurnDetails, self.details),
+            feedback=None if self.feedback is None else cast(Feedback, self.feedback.model_dump()),
         )
         tokens = min(estimate_tokens([*self.input, *self.output]), MOST_TOKENS)
         return replace(turn, tokens=tokens) if turn.shown else turn

@@ -7,20 +7,18 @@ absent. What a store raises gets its status at the edge, as everywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 
 from api.rates import Rates
-from api.sessions.exchange import Conversation, ExchangedTurn, Unread, conversation_of, read_conversation
+from api.sessions.exchange import Conversation, Unread, read_conversation
+from api.sessions.export import AS_JSON, AS_MARKDOWN
 from api.sessions.foreign import Unreadable, converted
-from api.sessions.markdown import title_as_markdown, turn_as_markdown
 from api.sessions.models import (
     Choose,
     Fork,
@@ -37,14 +35,17 @@ from api.sessions.models import (
     one_session_info,
     session_info,
 )
-from api.sessions.pages import Spool, page_of_turns, to_json
+from api.sessions.pages import page_of_turns, to_json
+from api.sessions.upload import Upload, UploadRoute
 from api.slow_lane import LargeBodyRoute, SlowLane
+from api.traced_feedback import TracedFeedback
 from auth.middleware import current_user
-from histories.base import Feedback, HistoryStore, Session, SessionHistory, Turn, TurnStatus, UnknownMessage
+from histories.base import Feedback, HistoryStore, SessionHistory, TurnStatus, UnknownMessage
 
 User = Annotated[str, Depends(current_user)]
 TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn's name, percent-encoded.")]
 IfMatch = Annotated[str | None, Header(max_length=1600, description="The last turn_id that the caller was shown.")]
+Deleted = Callable[[str, str | None], None]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]
 
 STOP_WAIT_S = 2.0
@@ -55,7 +56,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "The caller has no such session, or it has no such turn."},
     409: {"model": Problem, "description": "A turn is running, or the name is taken."},
     412: {"model": Problem, "description": "The session has moved on since the turn that If-Match names."},
-    413: {"model": Problem, "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES."},
+    413: {
+        "model": Problem,
+        "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES, an import than RECOLLECT_MAX_IMPORT_BYTES.",
+    },
     422: {"model": Problem, "description": "Malformed: the detail names the field."},
     429: {
         "model": Problem,
@@ -69,9 +73,13 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _PROBLEMS[status] for status in sorted({401, 422, 429, 503, *statuses})}
 
 
-def router(store: HistoryStore, rates: Rates) -> APIRouter:
-    """`/sessions` over a store."""
-    own = _Sessions(store, rates)
+def _nobody(user: str, session_id: str | None) -> None:
+    return
+
+
+def router(store: HistoryStore, rates: Rates, *, max_import_bytes: int, deleted: Deleted = _nobody) -> APIRouter:
+    """`/sessions` over a store. `deleted` is told of a session that is gone, and with None of all of a user's."""
+    own = _Sessions(store, rates, deleted)
     routes = APIRouter(
         prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)], route_class=LargeBodyRoute
     )
@@ -81,7 +89,9 @@ def router(store: HistoryStore, rates: Rates) -> APIRouter:
     add("", own.delete_all, methods=["DELETE"], status_code=204, responses=problems(403, 409))
     for slashes in ("/", "//"):  # or Starlette takes a missing id for the list: a client's slip would delete it all
         add(slashes, _absent, methods=["GET", "PATCH", "DELETE", "POST", "PUT"], include_in_schema=False)
-    add("/import", own.import_, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
+    upload: dict[str, Any] = {"route_class_override": UploadRoute, "max_body_size": max_import_bytes}
+    made = {"status_code": 201, "response_model": SessionInfo, "responses": changed, **upload}
+    add("/import", own.import_, methods=["POST"], **made)
     add("/import/convert", convert, methods=["POST"], response_model=Converted, responses=problems(403, 413))
     add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=problems(404))
     add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 413))
@@ -123,8 +133,9 @@ def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"con
 class _Sessions:
     """The routes. Their docstrings are what OpenAPI tells."""
 
-    def __init__(self, store: HistoryStore, rates: Rates) -> None:
-        self._store, self._rates = store, rates
+    def __init__(self, store: HistoryStore, rates: Rates, deleted: Deleted) -> None:
+        self._store, self._rates, self._deleted = store, rates, deleted
+        self._traced = TracedFeedback()
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
@@ -141,6 +152,7 @@ class _Sessions:
     async def delete_all(self, user: User) -> Response:
         """Forgets all of the caller's sessions. 409 if a turn runs in one: that one is kept."""
         await self._store.forget(user)
+        await asyncio.to_thread(self._deleted, user, None)
         return Response(status_code=204)
 
     async def get(self, user: User, session_id: SessionPath) -> Response:
@@ -156,6 +168,7 @@ class _Sessions:
     async def delete(self, user: User, session_id: SessionPath) -> Response:
         """Forgets the session, for good. 409 while a turn of it runs: stop that first."""
         await self._store.history(user, session_id).delete()
+        await asyncio.to_thread(self._deleted, user, session_id)
         return Response(status_code=204)
 
     async def turns(
@@ -206,9 +219,11 @@ class _Sessions:
         return Response(status_code=204)
 
     async def feedback(self, user: User, session_id: SessionPath, turn_id: TurnPath, body: Opinion) -> Response:
-        """Puts on the record what the caller thinks of a reply."""
+        """Puts on the record what the caller thinks of a reply. LangSmith is told, too, if it traces turns."""
         told = Feedback(score=body.score, comment=body.comment)
-        await self._store.history(user, session_id).feedback(turn_id, told)
+        history = self._store.history(user, session_id)
+        await history.feedback(turn_id, told)
+        await self._traced.pass_on(history, turn_id, told)
         return Response(status_code=204)
 
     async def stop(self, user: User, session_id: SessionPath) -> Response:
@@ -230,29 +245,21 @@ class _Sessions:
         format: Annotated[Literal["json", "markdown"], Query(description="`import` takes back JSON.")] = "json",
     ) -> Response:
         """The whole session, as a file. A turn that still runs is in it as an interrupted one."""
-        history = self._store.history(user, session_id)
-        export = _AS_MARKDOWN if format == "markdown" else _AS_JSON
-        async with self._long.job(user):
-            session = await history.info()
-            spool = await Spool.of(history, self._long, export.turn)
-        head, tail = export.frame(session)
-        name = quote(session_id + export.suffix, safe="")
-        return StreamingResponse(
-            _each(spool.pieces(head, export.joint, tail)),
-            media_type=export.media_type,
-            headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"},
-        )
+        export = AS_MARKDOWN if format == "markdown" else AS_JSON
+        return await export.response(self._store.history(user, session_id), self._long)
 
     async def import_(self, user: User, body: Annotated[Any, Body(), Unread()]) -> Response:
         """Takes an export in, as a session of the caller's. 409 if its name is taken.
 
         To take it in under another name, change its `session_id`. The body may be as large as
-        RECOLLECT_MAX_BODY_BYTES says.
+        RECOLLECT_MAX_IMPORT_BYTES says.
         """
         await self._rates.copy(user)
         async with self._long.job(user):
             try:
-                said, turns = await self._long.run(lambda: read_conversation(body))
+                said, turns = await self._long.run(
+                    lambda: body.conversation() if isinstance(body, Upload) else read_conversation(body)
+                )
                 history = self._store.history(user, said.session_id)
                 await history.restore(turns, title=said.title, created_at=said.created_at)
             except ValidationError as error:
@@ -271,43 +278,6 @@ def _tag(if_match: str | None) -> str | None:
 
 async def _info(history: SessionHistory, status: int = 200) -> Response:
     return json_of(one_session_info(await history.info()), status)
-
-
-@dataclass(frozen=True, slots=True)
-class _Export:
-    """How a session is written down: each turn, what stands around all of them, and what before each."""
-
-    media_type: str
-    suffix: str
-    turn: Callable[[Turn], bytes]
-    frame: Callable[[Session], tuple[bytes, bytes]]
-    joint: Callable[[int], bytes]
-
-
-def _json_frame(session: Session) -> tuple[bytes, bytes]:
-    text = to_json(conversation_of(session))
-    return text.removesuffix(b"]}"), b"]}"
-
-
-_AS_JSON = _Export(
-    "application/json",
-    ".json",
-    turn=lambda turn: to_json(ExchangedTurn.of(turn).model_dump()),
-    frame=_json_frame,
-    joint=lambda number: b", " if number else b"",
-)
-_AS_MARKDOWN = _Export(
-    "text/markdown; charset=utf-8",
-    ".md",
-    turn=turn_as_markdown,
-    frame=lambda session: (title_as_markdown(session), b"\n"),
-    joint=lambda number: b"\n\n## %d" % (number + 1),
-)
-
-
-async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
 
 
 async def _until_it_ended(history: SessionHistory) -> None:

@@ -162,7 +162,7 @@ async def test_an_import_that_is_nested_deeply_is_refused(people: People) -> Non
 async def test_an_import_beyond_the_body_limit_is_413(store: HistoryStore, tmp_path: Path) -> None:
     auth = Auth(tmp_path)
     _, key = auth.keys.create("alice")
-    app = create_app(Settings(data_dir=tmp_path, max_body_bytes=2000), model=EchoModel(), store=store)
+    app = create_app(Settings(data_dir=tmp_path, max_import_bytes=2000), model=EchoModel(), store=store)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://recollect.test") as client:
         response = await client.post(
             "/sessions/import", json={"title": "x" * 3000}, headers={"Authorization": f"Bearer {key}"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.calls import STREAMS, call, said
 from tests.langsmith_stub import LangSmithStub
-from tests.live_server import ROOT, start
+from tests.live_server import ROOT, start, wait_for
 from tests.openai_stub import OpenAIStub
 
 SERVER = ROOT / "server.py"
@@ -23,18 +23,32 @@ def stub() -> Iterator[OpenAIStub]:
         yield stub
 
 
-def test_a_traced_server_sends_the_run_with_the_history_in_it(stub: OpenAIStub, tmp_path: Path) -> None:
+def test_a_traced_server_sends_the_run_with_the_history_in_it_and_what_its_user_thinks_of_it(
+    stub: OpenAIStub, tmp_path: Path
+) -> None:
     with LangSmithStub() as langsmith:
         with start(tmp_path, server=SERVER, OPENAI_BASE_URL=stub.base_url, **langsmith.environment()) as process:
             with process.client() as client:
                 said(call(client, "one", "s", chain="tutor"))
                 said(call(client, "two", "s", chain="tutor", way="stream"), "stream")
+                (*_, turn) = client.get("/sessions/s/turns").json()["turns"]
+                place = f"/sessions/s/turns/{turn['turn_id']}/feedback"
+                assert client.put(place, json={"score": 1}).status_code == 204
+                wait_for(lambda: langsmith.feedback, "the feedback")
+                assert client.put(place, json={"score": -1, "comment": "Wrong."}).status_code == 204
+                (told,) = langsmith.feedback.values()
+                wait_for(lambda: told["score"] == -1, "the change of mind")
+                assert "run_id" not in client.get("/sessions/s/export").text
 
             def is_second_turn(run: dict[str, object]) -> bool:
                 asked = json.dumps(run.get("inputs"))
                 return run.get("run_type") == "llm" and bool(run.get("outputs")) and "two" in asked
 
             run = langsmith.wait_for(is_second_turn)
+            root = langsmith.wait_for(lambda run: run.get("id") == told["run_id"])
+        assert (told["key"], told["comment"]) == ("user_score", "Wrong.")
+        assert root.get("parent_run_id") is None
+        assert "one | two" in json.dumps(root["outputs"])
         asked = json.dumps(run["inputs"])
         assert asked.index("math") < asked.index("one") < asked.index("You said: one") < asked.index("two")
         assert "one | two" in json.dumps(run["outputs"])

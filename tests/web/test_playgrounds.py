@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -26,8 +28,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
-    with serve_here(tmp_path_factory.mktemp("playgrounds"), model=EchoModel(prompts=[])) as server:
+def the_model() -> EchoModel:
+    return EchoModel(prompts=[])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, the_model: EchoModel) -> Iterator[Here]:
+    with serve_here(tmp_path_factory.mktemp("playgrounds"), model=the_model) as server:
         yield server
 
 
@@ -146,6 +153,44 @@ def test_a_turn_of_the_default_playground_is_made_in_the_session_that_the_form_s
     with server.client("alice") as client:
         assert client.get("/sessions/another%20one").json()["turns"] == 1
         assert client.get("/sessions/first").status_code == 404
+
+
+@pytest.mark.parametrize(("chain", "ask"), [("tutor", ask_tutor), ("chat", ask_chat)])
+def test_a_playground_tells_its_session_and_its_past_and_leads_to_a_new_one(page: Page, chain: str, ask: Any) -> None:
+    name = f'<b>my & "own" {uuid4()}'
+    visit(page, f"/{chain}/playground/?session_id={quote(name)}")
+    bar = page.locator("#recollect-bar")
+    expect(bar.locator("b")).to_have_text(name)
+    expect(bar.get_by_text("What was said in it")).to_be_hidden()
+    ask(page, "one")
+    expect(bar.get_by_text("What was said in it (1)")).to_be_visible()
+    page.reload(wait_until="networkidle")
+    bar.get_by_text("What was said in it (1)").click()
+    expect(bar.locator("li")).to_have_text(["You: one", "Reply: one."])
+    bar.get_by_role("link", name="New conversation").click()
+    expect(bar.locator("b")).to_have_text(re.compile("^playground-"))
+    expect(bar.get_by_text("What was said in it")).to_be_hidden()
+
+
+def test_a_playground_says_why_there_is_no_reply(page: Page, server: Here, the_model: EchoModel) -> None:
+    visit(page, "/chat/playground/?new")
+
+    async def fail(words: int) -> None:
+        raise ValueError("a secret of the model's")
+
+    the_model.pause = fail
+    try:
+        ask_chat(page, "one")
+        why = re.compile("^No reply: The chain failed|^No reply: The model")
+        expect(page.get_by_role("alert")).to_have_text(why)
+        expect(page.get_by_placeholder(why)).to_be_visible()
+        expect(page.locator("body")).not_to_contain_text("secret")
+    finally:
+        the_model.pause = None
+    page.reload(wait_until="networkidle")
+    ask_chat(page, "two")
+    expect_reply(page, "two.")
+    expect(page.get_by_role("alert")).to_be_hidden()
 
 
 def test_who_is_not_signed_in_is_asked_for_a_key_and_led_on(browser: Browser, server: Here) -> None:
