@@ -11,7 +11,7 @@ ARGS ?=
 SCRIPTS := web/*.js tests/js/*.mjs
 
 .DEFAULT_GOAL := serve
-.PHONY: serve install test check format bench torture abuse simulate lock clean FORCE
+.PHONY: serve install test check format bench torture abuse fuzz simulate lock clean FORCE
 
 serve: install
 	@exec $(PY) server.py
@@ -44,6 +44,9 @@ torture: $(VENV)/dev.ok
 
 abuse: $(VENV)/dev.ok
 	@$(PY) -m tests.abuse $(ARGS)
+
+fuzz: $(VENV)/dev.ok
+	@$(PY) -m tests.fuzz $(ARGS)
 
 simulate: $(VENV)/dev.ok
 	@$(PY) -m tests.simulate $(ARGS)

@@ -93,9 +93,11 @@ def server(
     request: pytest.FixtureRequest, stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Here]:
     folder = tmp_path_factory.mktemp("any")
-    with on_store(request, request.param) as url:
-        with serve_here(folder, openai_base_url=stub.base_url, history_url=url, chains=CHAINS) as server:
-            yield server
+    with (
+        on_store(request, request.param) as url,
+        serve_here(folder, openai_base_url=stub.base_url, history_url=url, chains=CHAINS) as server,
+    ):
+        yield server
 
 
 @pytest.fixture

@@ -323,9 +323,11 @@ def stub() -> Iterator[OpenAIStub]:
 def server(request: pytest.FixtureRequest, stub: OpenAIStub, tmp_path_factory: Any) -> Iterator[Here]:
     chains = [*(chain for chain, _, _ in BROUGHT.values()), *OTHERS]
     folder = tmp_path_factory.mktemp("brought")
-    with on_store(request, request.param) as url:
-        with serve_here(folder, openai_base_url=stub.base_url, history_url=url, chains=chains) as server:
-            yield server
+    with (
+        on_store(request, request.param) as url,
+        serve_here(folder, openai_base_url=stub.base_url, history_url=url, chains=chains) as server,
+    ):
+        yield server
 
 
 @pytest.fixture
