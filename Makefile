@@ -11,7 +11,7 @@ ARGS ?=
 SCRIPTS := web/*.js tests/js/*.mjs
 
 .DEFAULT_GOAL := serve
-.PHONY: serve install test check format bench torture abuse contract simulate image sbom lock clean FORCE
+.PHONY: serve install test check format bench torture abuse contract fuzz simulate image sbom lock clean FORCE
 
 serve: install
 	@exec $(PY) server.py
@@ -47,6 +47,9 @@ abuse: $(VENV)/dev.ok
 
 contract: $(VENV)/dev.ok
 	@$(PY) -m tests.contract $(ARGS)
+
+fuzz: $(VENV)/dev.ok
+	@$(PY) -m tests.fuzz $(ARGS)
 
 # Builds the image and talks to it: see deploy/image.sh. The SBOM says what is in it.
 image: sbom

@@ -47,7 +47,7 @@ from turns.rules import Speech
 from turns.run import Turns
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
-from turns.shown import Redaction, well_formed
+from turns.shown import Redaction, finite, well_formed
 from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
@@ -308,13 +308,13 @@ class ChainWithHistory(DeclaredChain):
         try:
             async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
                 async for chunk in chunks:
-                    yield chunk
+                    yield chunk if redaction is None else finite(chunk)
             return
         except TurnRunning:
             await self._joined(config)
         async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
             async for chunk in chunks:
-                yield chunk
+                yield chunk if redaction is None else finite(chunk)
 
     def start(self, input: Any, config: RunnableConfig | None = None, *, streaming: bool) -> TurnRun:
         """Starts a turn, and gives it to who wants to listen to it, or not."""
