@@ -8,6 +8,7 @@ UV_COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 
 	--custom-compile-command "make lock" pyproject.toml
 # Arguments for the program of a target: make test ARGS="-k codec", make lock ARGS=--upgrade
 ARGS ?=
+SCRIPTS := web/*.js tests/js/*.mjs
 
 .DEFAULT_GOAL := serve
 .PHONY: serve install test check format bench torture abuse simulate lock clean FORCE
@@ -27,10 +28,13 @@ check: $(VENV)/dev.ok
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/oxlint --deny-warnings $(SCRIPTS)
+	$(VENV)/bin/oxfmt --check $(SCRIPTS)
 
 format: $(VENV)/dev.ok
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+	$(VENV)/bin/oxfmt $(SCRIPTS)
 
 bench: $(VENV)/dev.ok
 	@$(PY) -m bench $(ARGS)

@@ -11,16 +11,15 @@ import asyncio
 import logging
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from socket import socket
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from langchain_core.language_models import BaseChatModel
 from langserve import add_routes
 from langserve.callbacks import AsyncEventAggregatorCallback
@@ -34,40 +33,39 @@ from api import shares as share_routes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
-from api.ops import docs, logs
+from api.ops import logs
 from api.ops.metrics import Metrics, bury
-from api.ops.outfit import Outfit, metrics_router
+from api.ops.outfit import routers
+from api.ops.watchdog import Watchdog
 from api.ops.watched_store import watched
 from api.playground_bar import PlaygroundBar
-from api.rates import RateRules, Rates, RequestRate, open_counters
+from api.rates import Rates, RequestRate, open_counters
 from api.sessions import export, turn_routes
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
-from auth.credentials import Counted
-from auth.files import KeyFileError, kept_secret
+from auth.files import KeyFileError
 from auth.holds import Holds
-from auth.links import login_url, server_url
+from auth.links import invitation, server_url
 from auth.middleware import PUBLIC_PATHS, Auth, AuthMiddleware, current_user
-from auth.refusals import Refusal
 from auth.shares import Shares
-from chains import BadChain, Chain, load_chains
+from chains import BadChain, Chain, described, load_chains
 from chains.checks import doubt_about
 from chat_models.context import context_of
-from chat_models.models import Endpoint, ModelUnavailable, connect, model_endpoint
+from chat_models.models import Endpoint, ModelUnavailable, connect
 from histories import open_store
-from histories.base import HistoryStore, StoreUnavailable
+from histories.base import HistoryStore
 from histories.retention import Gone, keep_to
 from histories.retention import Rules as RetentionRules
 from playground_config import routes as playground_routes
-from serving import BAD_SETTINGS, allow_many_files, bind, door_rules, end_with_parent, run, supervise
-from settings import Settings, SettingsError, load_settings, parts_of, share_metrics
-from turns.rules import Rules
+from serving import BAD_SETTINGS, allow_many_files, arguments, bind, door_rules, end_with_parent, run, supervise
+from settings import VERSION, Settings, SettingsError, load_settings, parts_of, share_metrics
 from turns.run import Turns
 from turns.session_config import session_config
-from turns.shares import FairThreads, OverBudget, ShareRules
+from turns.shares import FairThreads
 from turns.titles import Titles
 from turns.with_history import ChainWithHistory
+from wiring import auth_of, endpoint_of, outfit_of, rates_of, rules_of, store_of
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
 gc.enable()
@@ -77,11 +75,7 @@ log = logging.getLogger("recollect.chains")
 # sse-starlette 1.8 cuts all streams at SIGTERM. Ours end by themselves: see serving.py.
 unpatch_uvicorn_signal_handler()  # type: ignore[no-untyped-call]  # sse-starlette 1.8 has few types
 
-TURNS = 1000
-"""How many turns run at once on a model of which nothing is known."""
-
-_THREADS, _THREADS_A_USER = 32, 8
-"""For the blocking functions of chains."""
+_THREADS, _THREADS_A_USER = 32, 8  # for the blocking functions of chains
 
 _UNHEARD: Final[dict[str, Any]] = {"unheard": (AsyncEventAggregatorCallback,)}
 """LangServe collects events for clients that it is never told to show them to."""
@@ -110,20 +104,21 @@ class _Server:
         self.settings, self.model, self.chains = settings, model, chains
         self.metrics = Metrics(shared=settings.workers > 1)
         self.auth = auth_of(settings, self.metrics.counted)
-        self.outfit = _outfit(settings, self.metrics)
+        self.outfit = outfit_of(settings, self.metrics)
         self.opens_store = store is None
-        self.histories = watched(store or _store(settings), self.metrics)
-        self.rates = Rates(_rates(settings), open_counters(settings.history_url, settings.data_dir))
-        self.auth.failed = partial(_count_failed_sign_in, self.rates)
+        self.histories = watched(store or store_of(settings), self.metrics)
+        self.rates = Rates(rates_of(settings), open_counters(settings.history_url, settings.data_dir))
+        self.auth.failed = self.rates.failed_sign_in
         has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
         self.titles = Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
         observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
-        self.turns = Turns(self.histories, _rules(settings), told_of, Serializer().dumps, self.rates.turn, observers)
-        self.loop_watch = LoopWatch()
+        self.turns = Turns(self.histories, rules_of(settings), told_of, Serializer().dumps, self.rates.turn, observers)
+        self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
         self.app = FastAPI(
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
-            version="0.1.0",
+            version=VERSION,
+            telemetry=self.outfit.telemetry(),
             lifespan=self.lifespan,
             docs_url=None,  # ours, without a script from elsewhere
             redoc_url=None,
@@ -145,6 +140,7 @@ class _Server:
         async with AsyncExitStack() as stack:
             asyncio.get_running_loop().set_default_executor(FairThreads(_THREADS, _THREADS_A_USER, "recollect-chains"))
             stack.callback(self.rates.close)
+            stack.push_async_callback(self.outfit.close)
             if self.opens_store:
                 await self.histories.open()
                 stack.push_async_callback(self.histories.close)
@@ -153,6 +149,7 @@ class _Server:
             keeping = asyncio.create_task(self._keep_to_retention(), name="recollect-retention")
             stack.callback(keeping.cancel)
             stack.push_async_callback(self.turns.drain, 0)
+            await stack.enter_async_context(self.watchdog.watching())
             self.loop_watch.start()  # not before: a start takes as long as it takes
             stack.callback(self.loop_watch.stop)
             yield
@@ -160,9 +157,9 @@ class _Server:
     async def _open_chains(self, stack: AsyncExitStack) -> None:
         model = self.model
         if model is None:
-            endpoint = stack.enter_context(_endpoint(self.settings))
-            fast = self.settings.model_client == "fast"
-            connecting = connect(endpoint, timeout_s=self.settings.model_timeout_s, fast=fast)
+            endpoint = stack.enter_context(endpoint_of(self.settings))
+            fast, limit = self.settings.model_client == "fast", self.settings.model_timeout_s
+            connecting = connect(endpoint, timeout_s=limit, fast=fast, **self.outfit.on_models(endpoint.base_url))
             model = await stack.enter_async_context(connecting)
         self.turns.fits.serve(model, context_of)
         if self.titles is not None:
@@ -187,8 +184,7 @@ class _Server:
             yield runnable
 
     def _add_middleware(self) -> None:
-        # The last one added is the first one met. The limit is not FastAPI's `max_body_size`, which comes before any
-        # other middleware: who has not signed in is to learn nothing but that.
+        # The last one added is the first one met. FastAPI's `max_body_size` would come before the sign-in.
         add = self.app.add_middleware
         add(RequestBodyLimitMiddleware, max_body_size=self.settings.max_body_bytes)
         add(PlaygroundBar)
@@ -197,7 +193,7 @@ class _Server:
             add(RequestRate, rates=self.rates)
         public = PUBLIC_PATHS | share_routes.PUBLIC_PATHS if self.settings.shares else PUBLIC_PATHS
         add(AuthMiddleware, auth=self.auth, public=public)
-        self.outfit.put_on(self.app, self.auth.audit)
+        self.outfit.put_on(self.app, self.auth.audit, [(chain.name, chain.memory) for chain in self.chains])
 
     def _add_routes(self) -> None:
         remembering = [chain for chain in self.chains if chain.memory]
@@ -205,9 +201,7 @@ class _Server:
         cards = [page.ChainCard.of(one.name, one.description, one.input_messages_key) for one in remembering]
         for router in (
             login.router(self.auth, self.rates.left),
-            _ops(self.histories),
-            metrics_router(self.metrics),
-            docs.router(),
+            *routers(self.metrics, self.histories, self.watchdog),
             session_routes.router(
                 self.histories, self.rates, max_import_bytes=self.settings.max_import_bytes, deleted=shares.forget
             ),
@@ -237,12 +231,9 @@ class _Server:
             path=path,
             config_keys=CONFIG_KEYS,
             per_req_config_modifier=modifier,
-            dependencies=[
-                Depends(current_user),
-                Depends(readable),
-                Depends(BatchLimit(self.turns.rules.max_batch)),
-            ],
+            dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
             playground_type=chain.playground,
+            disabled_endpoints=["token_feedback"],  # it would refuse everything
             serializer=serializer,
         )
 
@@ -257,122 +248,21 @@ class _Server:
         await keep_to(self.histories, rules, Holds(folder).__contains__, folder, told=told)
 
 
-# What each part is told of the settings.
-
-
-def auth_of(settings: Settings, counted: Counted = lambda what, how: None) -> Auth:
-    """The credentials that a server with these settings accepts."""
-    secret = settings.jwt_secret
-    return Auth(
-        settings.data_dir,
-        jwt_secret=None if secret is None else secret.get_secret_value(),
-        jwt_jwks_url=settings.jwt_jwks_url,
-        jwt_audience=settings.jwt_audience,
-        jwt_issuer=settings.jwt_issuer,
-        jwt_max_life_s=settings.jwt_max_life_s,
-        idle_s=settings.sign_in_idle_s,
-        counted=counted,
-    )
-
-
-def _store(settings: Settings) -> HistoryStore:
-    folder = str(settings.data_dir / "histories")
-    return open_store(settings.history_url, default_dir=folder, fsync=settings.history_fsync)
-
-
-def _outfit(settings: Settings, metrics: Metrics) -> Outfit:
-    return Outfit(
-        metrics=metrics,
-        names=logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain"),
-        model=settings.model,
-        log_content=settings.log_content,
-        root_path=settings.root_path,
-        trusted_proxies=parts_of(settings.trusted_proxies),
-        cors_origins=parts_of(settings.cors_origins),
-    )
-
-
-def _rules(settings: Settings) -> Rules:
-    shares = ShareRules(
-        at_once=max(1, (settings.turns or TURNS) // settings.workers),
-        each=settings.turns_per_user,
-        line=settings.turns_in_line,
-    )
-    return Rules(
-        wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,
-        limit_s=settings.turn_limit_s,
-        window_tokens=None if settings.window_tokens == "auto" else settings.window_tokens,
-        recall=settings.recall,
-        on_disconnect=settings.on_disconnect,
-        grace_s=settings.grace_s,
-        hash_users=settings.trace_hash_users,
-        show_prompts=settings.debug_prompts,
-        shares=shares,
-        max_batch=settings.max_batch,
-    )
-
-
-def _rates(settings: Settings) -> RateRules:
-    return RateRules(
-        requests_per_minute=settings.requests_per_minute,
-        tokens_per_day=settings.tokens_per_day,
-        copies_per_minute=settings.copies_per_minute,
-        sign_ins_per_minute=settings.sign_ins_per_minute,
-    )
-
-
-def _endpoint(settings: Settings) -> AbstractContextManager[Endpoint]:
-    return model_endpoint(
-        openai_api_key=settings.openai_api_key, openai_base_url=settings.openai_base_url, model=settings.model
-    )
-
-
-async def _count_failed_sign_in(rates: Rates, address: str) -> None:
-    try:
-        await rates.failed_sign_in(address)
-    except OverBudget as refused:
-        raise Refusal(429, str(refused), refused.retry_after_s) from None
-
-
-def _ops(store: HistoryStore) -> APIRouter:
-    routes = APIRouter(tags=["ops"])
-
-    @routes.get("/healthz", summary="Is the process alive?")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @routes.get("/readyz", summary="Does the store answer?", dependencies=[Depends(current_user)])
-    async def readyz() -> JSONResponse:
-        try:
-            await store.ping()
-        except StoreUnavailable as error:
-            return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
-        return JSONResponse({"status": "ready"})
-
-    return routes
-
-
 async def look_at_chains(settings: Settings) -> list[str]:
     """Builds all chains on a model that is never asked, and gives a line for each. Raises `BadChain`."""
-    turns, lines = Turns(open_store("memory:"), _rules(settings)), list[str]()
     nowhere = Endpoint("http://127.0.0.1:9/v1", SecretStr("none"), "none")
-    async with AsyncExitStack() as stack:
-        model = await stack.enter_async_context(connect(nowhere, timeout_s=1))
-        for chain in load_chains(settings.chains):
-            runnable = await stack.enter_async_context(chain.opened(model, turns))
-            memory = "remembers" if chain.memory else "no memory"
-            doubt = doubt_about(chain, runnable.bound)
-            lines.append("\t".join([f"/{chain.name}", memory, chain.place, *([f"but: {doubt}"] if doubt else [])]))
-    return lines
+    async with connect(nowhere, timeout_s=1) as model:
+        return await described(load_chains(settings.chains), model, Turns(open_store("memory:"), rules_of(settings)))
 
 
 # Serving, as the environment says.
 
 
-def main() -> int:
-    """Serves as the environment says; gives the exit status, 2 when it can't be served so."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves as the environment and the arguments say; gives the exit status, 2 when it can't be served so."""
+    said = arguments(argv)
     try:
-        settings = load_settings()
+        settings = load_settings(**said)
         auth = auth_of(settings)
         sock = bind(settings.host, settings.port)
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})  # of port 0, the one that it became
@@ -383,7 +273,7 @@ def main() -> int:
     allow_many_files()
     _prepare(settings)
     try:
-        with sock, _endpoint(settings) as endpoint:
+        with sock, endpoint_of(settings) as endpoint:
             print(f"Model: {endpoint}", flush=True)
             return _serve(settings, sock, endpoint, lambda: _welcome(settings, auth))
     except (BadChain, ModelUnavailable) as error:
@@ -439,12 +329,7 @@ def _run(settings: Settings, sock: socket, endpoint: Endpoint, started: Callable
 
 def _welcome(settings: Settings, auth: Auth) -> None:
     url = server_url(settings.host, settings.port) + settings.root_path
-    token = auth.first_link()
-    print(f"Recollect is at {url}", flush=True)
-    if token is not None:
-        print(f"Sign in, once, within ten minutes: {login_url(url, token)}", flush=True)
-    else:
-        print("To sign a browser in: admin.py link --user NAME", flush=True)
+    print(f"Recollect is at {url}", invitation(url, auth.first_link()), sep="\n", flush=True)
 
 
 def _complain(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -11,7 +12,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, cast
@@ -34,6 +35,22 @@ _GRACE_S = 5.0
 
 _FILES_A_CONNECTION = 4
 """A connection may hold a turn, with its session's file and its lock."""
+
+
+def arguments(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """The settings that the command line names: host and port. Anything else ends the process, with a hint."""
+    parser = argparse.ArgumentParser(
+        prog="server.py",
+        description="Serves Recollect. All its settings are variables of the environment: see the README.",
+        epilog="Keys, links, checks and what else an operator does: admin.py --help",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", metavar="ADDRESS", help="where to listen; before RECOLLECT_HOST")
+    parser.add_argument("--port", metavar="NUMBER", help="before RECOLLECT_PORT")
+    said, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(f"{unknown[0]} is not known here: settings are variables such as RECOLLECT_WORKERS=2 (README)")
+    return {name: value for name, value in vars(said).items() if value is not None}
 
 
 def bind(host: str, port: int) -> socket.socket:

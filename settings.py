@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+VERSION = "0.1.0"
+
 PREFIX = "RECOLLECT_"
 _TEST_PREFIX = "RECOLLECT_TEST_"  # belongs to the test suite
 _HISTORY_URL = re.compile(r"file:|file:(//)?/(?!/).*|memory:|(rediss?|postgresql)://.+")
@@ -151,6 +153,10 @@ class Settings(BaseSettings):
     max_connections_per_address: int | None = Field(None, ge=1)
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: WebUrl | None = Field(None, validation_alias="OPENAI_BASE_URL", repr=False)
+    otlp_endpoint: WebUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", repr=False)
+    otlp_traces_endpoint: WebUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", repr=False)
+    otel_traces_exporter: Literal["otlp", "none"] = Field("otlp", validation_alias="OTEL_TRACES_EXPORTER")
+    otel_sdk_disabled: bool = Field(False, validation_alias="OTEL_SDK_DISABLED")
 
     @model_validator(mode="after")
     def _settings_agree(self) -> "Settings":
@@ -167,6 +173,15 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def traces_to(self) -> str | None:
+        """Where OpenTelemetry's collector takes spans, if it is asked for."""
+        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
+            return None
+        if self.otlp_traces_endpoint or self.otlp_endpoint is None:
+            return self.otlp_traces_endpoint
+        return f"{self.otlp_endpoint.rstrip('/')}/v1/traces"
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -178,6 +193,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what is passed in: the environment comes through load_settings, and from nowhere else."""
         return (init_settings,)
+
+
+def environment_url(name: str) -> str | None:
+    """The URL that a variable of the operator's own choice holds, for a command that is told to look there."""
+    return os.environ.get(name) or None
 
 
 def share_metrics(folder: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -53,6 +54,8 @@ from turns.rules import Told
 from turns.shares import LineFull, OverBudget
 
 log = logging.getLogger("recollect.errors")
+
+_OF_MESSAGES = re.compile(r"Expected either a dictionary with a 'type' key|(invalid_)?tool_call(_chunk)?\(\) ")
 
 STATUS: dict[type[BaseException], int] = {
     InvalidId: 422,
@@ -111,8 +114,8 @@ def _is_huge_number(error: BaseException) -> bool:
 
 
 def _is_no_message(error: BaseException) -> bool:
-    """LangChain's type of any message raises a TypeError, which pydantic lets through."""
-    return type(error) is TypeError and str(error).startswith("Expected either a dictionary with a 'type' key")
+    """LangChain's type of any message, and what it makes tool calls with, raise a TypeError, which pydantic lets by."""
+    return type(error) is TypeError and _OF_MESSAGES.match(str(error)) is not None
 
 
 def told_of(error: BaseException) -> Told:

@@ -22,7 +22,8 @@ _RESTART = b'event: metadata\r\ndata: {"restart": true}\r\n\r\n'
 class EventStream(Response):
     """A stream of events: all that came at once in one write, and nothing before the first of them.
 
-    An error is raised: what the client is told of it is decided at the edge.
+    `metadata` is sent as it is when there is something to send. An error is raised: what the client is told of it is
+    decided at the edge.
     """
 
     media_type = "text/event-stream"
@@ -35,12 +36,17 @@ class EventStream(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        head = b"event: metadata\r\ndata: %s\r\n\r\n" % json.dumps(self._metadata).encode("ascii")
+        told = False
         async with aclosing(self._events) as events:
             async for some in events:
+                head, told = b"" if told else self._head(), True
                 body = b"".join(b"id: %d\r\nevent: data\r\ndata: %s\r\n\r\n" % (one.seq, one.data) for one in some)
                 if isinstance(some, Whole):
                     body = _RESTART + body
-                body, head = head + (body or b": still running\r\n\r\n"), b""
+                body = head + (body or b": still running\r\n\r\n")
                 await send({"type": "http.response.body", "body": body, "more_body": True})
+        head = b"" if told else self._head()
         await send({"type": "http.response.body", "body": head + b"event: end\r\n\r\n", "more_body": False})
+
+    def _head(self) -> bytes:
+        return b"event: metadata\r\ndata: %s\r\n\r\n" % json.dumps(self._metadata).encode("ascii")

@@ -64,7 +64,7 @@ class LoopWatch:
             beat_at = self._beat_at
             if time.monotonic() - beat_at < _BEAT_S + _HELD_S:
                 continue
-            stack = _stack_of(loop_thread)
+            stack = stack_of(loop_thread)
             while self._beat_at == beat_at and not self._over.wait(_BEAT_S):
                 pass
             held_s = self._beat_at - beat_at - _BEAT_S
@@ -73,7 +73,7 @@ class LoopWatch:
             log.warning("the event loop was held for %.2f s, at a quarter of a second by:\n%s", held_s, stack)
 
 
-def _stack_of(thread: int) -> str:
+def stack_of(thread: int) -> str:
     """Where a thread is: files and functions, without what they work on."""
     frame = sys._current_frames().get(thread)
     if frame is None:

@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 
 from api.counters import FileCounters
 from api.problems import Problem
+from auth.refusals import Refusal
 from turns.shares import OverBudget
 
 log = logging.getLogger("recollect.rates")
@@ -93,8 +94,11 @@ class Rates:
         await self._spend(self._copies, user, "You have made too many forks and imports: try again later.")
 
     async def failed_sign_in(self, address: str) -> None:
-        """Counts a credential that was wrong. Raises `OverBudget`."""
-        await self._spend(self._sign_ins, address, "There were too many wrong credentials: try again later.")
+        """Counts a credential that was wrong. Raises `Refusal` (429)."""
+        try:
+            await self._spend(self._sign_ins, address, "There were too many wrong credentials: try again later.")
+        except OverBudget as refused:
+            raise Refusal(429, str(refused), refused.retry_after_s) from None
 
     async def _spend(self, item: RateLimitItem | None, who: str, refusal: str) -> None:
         if item is None:

@@ -23,6 +23,8 @@ from starlette.types import Receive, Scope, Send
 
 from api.event_stream import EventStream
 from api.langserve_gaps import CONFIG_KEYS, BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
+from api.reading import Reader
+from api.sessions.models import time_of
 from auth.middleware import current_user
 from histories.base import Event, TurnRunning
 from turns.session_config import ConfigModifier
@@ -36,7 +38,7 @@ class TurnEndpoints:
 
     def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
         self._chain, self._path, self._serializer = chain, path, serializer
-        self._handler = self._handled(modifier, serializer)
+        self._reader = Reader(chain, self._handled(modifier, serializer), modifier)
         self._fitting = OutputFilter(chain.OutputType, chain.chain_name)
         self._batches = self._handled(modifier, FilteringSerializer(self._fitting))
         self._batches._BatchResponse = BatchResponse  # LangServe's own is checked when all has been recorded
@@ -61,9 +63,7 @@ class TurnEndpoints:
     async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
         await current_user(request)
         await readable(request)
-        config_hash = request.path_params.get("config_hash", "")
-        # Private, but LangServe's reading of a request is what its clients are written for; pinned by its version.
-        return await self._handler._get_config_and_input(request, config_hash, endpoint=endpoint)
+        return await self._reader.read(request, endpoint)
 
     async def invoke(self, request: Request) -> Response:
         config, value = await self._read(request, "invoke")
@@ -102,17 +102,23 @@ class TurnEndpoints:
             return EventStream({"run_id": str(config["run_id"])}, run.events())
         session_id = config["configurable"]["session_id"]
         metadata = {"run_id": str(config["run_id"]), "session_id": session_id, "turn_id": run.turn_id}
-        return EventStream(metadata, self._heard(run, config["configurable"]["user_id"], session_id))
+        return EventStream(metadata, self._heard(run, config["configurable"]["user_id"], session_id, metadata))
 
-    async def _heard(self, run: TurnRun, user_id: str, session_id: str) -> AsyncGenerator[Sequence[Event], None]:
-        """What the turn says; if it runs already, what that one does, from its beginning."""
+    async def _heard(
+        self, run: TurnRun, user_id: str, session_id: str, metadata: dict[str, str]
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """What the turn says; if it runs already, what that one does, from its beginning. Notes when it has begun."""
         try:
             async with aclosing(run.events()) as events:
                 async for some in events:
+                    if run.started_at is not None and "started_at" not in metadata:
+                        metadata["started_at"] = time_of(run.started_at)
                     yield some
             return
         except TurnRunning:
-            watching = watch(self._chain.turns, user_id, session_id, run.turn_id)
+            turn = await self._chain.turns.store.history(user_id, session_id).turn(run.turn_id)
+            metadata["started_at"] = time_of(turn.started_at)
+            watching = watch(self._chain.turns, user_id, session_id, run.turn_id, turn=turn)
         async with aclosing(watching) as events:
             async for some in events:
                 yield some

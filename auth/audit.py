@@ -96,7 +96,7 @@ def verify(folder: Path) -> tuple[int, str | None]:
     n, before = 0, START
     if not path.exists():
         return 0, None
-    with path.open("rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         for place, text in enumerate(file, start=1):
             line = _parsed(text)
             if line is None:

@@ -195,7 +195,7 @@ class Auth:
         """A browser's sign-in: it ends with the key by which it came, or by `sign_out`, or after COOKIE_LIFE_S."""
         now, key = time.time(), None if key_id is None else self.keys.get(key_id)
         claims: dict[str, Any] = {"sub": user, "aud": _COOKIE_AUDIENCE, "iat": now, "exp": int(now) + COOKIE_LIFE_S}
-        claims["jti"] = self.sign_ins.begin(COOKIE_LIFE_S)
+        claims["jti"] = self.sign_ins.begin(COOKIE_LIFE_S, user, key_id)
         if key is not None:
             claims["key"] = key.id
         return jwt.encode(claims, self._secret.all()[0], algorithm="HS256")

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,7 +35,9 @@ def check_private(folder: Path) -> None:
     """
     for path in (folder, *(folder / name for name in ("secret", "secret.old", "keys.json"))):
         with suppress(FileNotFoundError):
-            mode = path.stat().st_mode
+            mode = (path.stat() if path == folder else path.lstat()).st_mode
+            if stat.S_ISLNK(mode):
+                raise KeyFileError(f"RECOLLECT_DATA_DIR: {path.name} is a link, which is not followed there")
             if path == folder and mode & 0o007 and not mode & 0o002:
                 with suppress(PermissionError):
                     path.chmod(mode & 0o7770)
@@ -59,8 +62,16 @@ def kept_secret(folder: Path, name: str = "secret") -> bytes:
         raise KeyFileError(f"RECOLLECT_DATA_DIR can't be used for the sign-in: {error.strerror}") from error
 
 
+def read_private(path: Path) -> bytes:
+    """The bytes of a file of a data folder. A link there is not followed: whoever may write to the folder could make an
+    operator's command, which may read more, copy what it points to. May raise OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
 def _checked(path: Path) -> bytes:
-    secret = path.read_bytes()
+    secret = read_private(path)
     if len(secret) < SECRET_BYTES:
         raise KeyFileError(f"the file `{path.name}` is damaged: delete it, and everybody signs in again")
     return secret
@@ -86,7 +97,7 @@ class SigningSecret:
         if not self._secrets or seen != self._seen:
             self._secrets, self._seen = [kept_secret(self._folder)], seen
             with suppress(OSError):
-                self._secrets.append((self._folder / "secret.old").read_bytes())
+                self._secrets.append(read_private(self._folder / "secret.old"))
         return self._secrets
 
     def rotate(self) -> None:
@@ -148,4 +159,4 @@ def make_folder(path: Path) -> None:
 def give_to_owner_of(folder: Path, made: int | Path) -> None:
     if os.geteuid() == 0:  # an operator's `sudo` must not lock out the user that the server runs as
         owner = folder.stat()
-        os.chown(made, owner.st_uid, owner.st_gid)
+        os.chown(made, owner.st_uid, owner.st_gid, **({} if isinstance(made, int) else {"follow_symlinks": False}))

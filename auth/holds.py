@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from auth.files import KeyFileError, alone, replace
+from auth.files import KeyFileError, alone, read_private, replace
 from auth.users import check_user_id
 
 
@@ -18,7 +18,7 @@ class Holds:
     def all(self) -> list[str]:
         """The users who are held, by name."""
         try:
-            held = json.loads(self._path.read_bytes())
+            held = json.loads(read_private(self._path))
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:

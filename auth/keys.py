@@ -164,7 +164,7 @@ class ApiKeys:
         return self._seen[1]
 
     def _read(self) -> tuple[tuple[int, ...], _KeyFile | None]:
-        with open(self._path, "rb") as file:
+        with open(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             seen = signature(os.fstat(file.fileno()))
             data = file.read()
         try:

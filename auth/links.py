@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from auth.files import SECRET_BYTES, KeyFileError, create, digest, make_folder
+from auth.files import SECRET_BYTES, KeyFileError, create, digest, make_folder, read_private
 from auth.users import check_user_id
 
 LINK_LIFE_S = 600
@@ -47,7 +47,7 @@ class Links:
     def peek(self, token: str) -> Link | None:
         """The link of a token, which stays good; None if it was used, is too old, or never was. Raises KeyFileError."""
         try:
-            link = Link.model_validate_json((self._folder / digest(token)).read_bytes())
+            link = Link.model_validate_json(read_private(self._folder / digest(token)))
         except (FileNotFoundError, ValidationError):
             return None
         except OSError as error:
@@ -61,7 +61,7 @@ class Links:
         """
         path = self._folder / digest(token)
         try:
-            link = Link.model_validate_json(path.read_bytes())
+            link = Link.model_validate_json(read_private(path))
             path.unlink()  # of several at once, one can
         except (FileNotFoundError, ValidationError):
             return None
@@ -85,3 +85,10 @@ def server_url(host: str, port: int) -> str:
 def login_url(server: str, token: str) -> str:
     """The one-time link of a token, at the server with that URL."""
     return f"{server.rstrip('/')}/login?token={token}"
+
+
+def invitation(server: str, token: str | None) -> str:
+    """The line that tells an operator how to sign in at the server with that URL."""
+    if token is None:
+        return "To sign a browser in: admin.py link --user NAME"
+    return f"Sign in, once, within ten minutes: {login_url(server, token)}"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from auth.files import KeyFileError, create, digest, make_folder
+from auth.files import KeyFileError, create, digest, make_folder, read_private
 
 GRAIN_S: Final = 60.0
 """How exactly it is known when one was last used."""
@@ -22,14 +22,14 @@ class SignIns:
     def __init__(self, folder: Path, *, idle_s: float, now: Callable[[], float] = time.time) -> None:
         self._folder, self._idle_s, self._now = folder / "sign-ins", idle_s, now
 
-    def begin(self, life_s: float) -> str:
-        """The id of a new one. Raises KeyFileError."""
+    def begin(self, life_s: float, user: str = "", key_id: str | None = None) -> str:
+        """The id of a new one, of a browser of that user, which came by that key. Raises KeyFileError."""
         name = secrets.token_urlsafe(16)
         try:
             make_folder(self._folder)
             self._sweep(life_s)
-            with create(self._folder / digest(name), os.O_EXCL):
-                pass
+            with create(self._folder / digest(name), os.O_EXCL) as file:
+                file.write(f"{digest(user)} {key_id or '-'}\n".encode())
             self._touch(self._folder / digest(name))
         except OSError as error:
             raise KeyFileError(f"the sign-in can't be kept: {error.strerror}") from error
@@ -55,6 +55,27 @@ class SignIns:
         with suppress(FileNotFoundError):
             (self._folder / digest(name)).unlink()
 
+    def end_all(self, *, user: str | None = None, key_id: str | None = None) -> int:
+        """Ends those of a user, or those that came by a key; gives how many stood. May raise OSError.
+
+        Those of an earlier version do not say whose they are: they end by the user's or the key's own mark.
+        """
+        whose, ended = None if user is None else digest(user), 0
+        for path in self._all():
+            with suppress(FileNotFoundError):
+                theirs, _, by = _read(path).strip().partition(" ")
+                if by and whose in (None, theirs) and key_id in (None, by):
+                    stood = not self._idle_s or self._now() - path.stat().st_mtime <= self._idle_s
+                    path.unlink()
+                    ended += stood
+        return ended
+
+    def _all(self) -> list[Path]:
+        try:
+            return [path for path in self._folder.iterdir() if path.is_file() and not path.is_symlink()]
+        except FileNotFoundError:
+            return []
+
     def _touch(self, path: Path) -> None:
         os.utime(path, (self._now(), self._now()))
 
@@ -63,3 +84,7 @@ class SignIns:
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime + life_s < self._now():
                     path.unlink()
+
+
+def _read(path: Path) -> str:
+    return read_private(path).decode("ascii", errors="replace")

@@ -41,6 +41,9 @@ async def _answer(first_s: float, token_s: float, reader: asyncio.StreamReader, 
     try:
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if not head.startswith(b"post "):  # one that asks what the model takes is told nothing
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                continue
             size = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
             body = json.loads(await reader.readexactly(size))
             await asyncio.sleep(first_s)

@@ -15,7 +15,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import uvicorn
 from starlette.responses import JSONResponse
@@ -57,7 +57,7 @@ async def _serve(options: argparse.Namespace, speak: TextIO) -> None:
     sock.bind(("127.0.0.1", 0))
     sock.listen(4096)
     config = uvicorn.Config(
-        probe, log_level="error", access_log=False, http="httptools", timeout_graceful_shutdown=1, backlog=4096
+        probe, log_level="error", access_log=False, http=_door(options), timeout_graceful_shutdown=1, backlog=4096
     )
     server = uvicorn.Server(config)
     loop = asyncio.get_running_loop()
@@ -71,6 +71,15 @@ async def _serve(options: argparse.Namespace, speak: TextIO) -> None:
     await serving
     if measuring is not None:
         measuring.cancel()
+
+
+def _door(options: argparse.Namespace) -> Any:
+    """Recollect is served through its own door, as it is in production; the others as uvicorn serves by itself."""
+    if options.subject != "recollect":
+        return "httptools"
+    from api.door import Doorkeeper
+
+    return Doorkeeper().protocol
 
 
 def main() -> None:

@@ -4,6 +4,6 @@
 """
 
 from chains.chain import BadChain, Chain
-from chains.loading import load_chains
+from chains.loading import described, load_chains
 
-__all__ = ["BadChain", "Chain", "load_chains"]
+__all__ = ["BadChain", "Chain", "described", "load_chains"]

@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import coerce_to_runnable
 
 from chains.checks import fault_of
+from turns.iterators import from_generator
 from turns.recall import RECALLS, Recall
 from turns.run import Turns
 from turns.with_history import ChainWithHistory
@@ -160,7 +161,8 @@ class Chain:
         try:
             if built is None or isinstance(built, (str, type)):
                 raise TypeError
-            runnable: Runnable[Any, Any] = coerce_to_runnable(built)
+            by_pieces = inspect.isgeneratorfunction(built)
+            runnable: Runnable[Any, Any] = from_generator(built) if by_pieces else coerce_to_runnable(built)
         except TypeError:
             kind = "nothing" if built is None else f"a {type(built).__name__}"
             raise BadChain(f"{self.place}: build gives {kind}: it has to return a Runnable, or a function") from None

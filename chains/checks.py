@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import Runnable, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from pydantic import BaseModel
@@ -41,8 +41,8 @@ def fault_of(chain: Described, runnable: Runnable[Any, Any]) -> str | None:
     Sure faults alone: what a function among the steps does can't be known.
     """
     if not chain.memory:
-        return _playground(chain)
-    checks = (_own_history, _keys, _placeholder, _variables)
+        return _generators(chain, runnable) or _playground(chain)
+    checks = (_generators, _own_history, _keys, _placeholder, _variables)
     return next((fault for check in checks if (fault := check(chain, runnable)) is not None), _playground(chain))
 
 
@@ -71,6 +71,13 @@ def _own_history(chain: Described, runnable: Runnable[Any, Any]) -> str | None:
             )
         if keeps_its_own_history(step):
             return "its graph has a checkpointer, a second history: compile it without one"
+    return None
+
+
+def _generators(chain: Described, runnable: Runnable[Any, Any]) -> str | None:
+    for step in _all(runnable):
+        if isinstance(step, RunnableGenerator) and not hasattr(step, "_atransform"):
+            return f"its step {step.name} is a generator that is not async, which a server can't call: use async def"
     return None
 
 

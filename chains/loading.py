@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from langchain_core.language_models import BaseChatModel
+
 from chains.chain import BadChain, Chain
+from chains.checks import doubt_about
+from turns.run import Turns
 
 _HERE = Path(__file__).parent
 
@@ -29,6 +34,21 @@ def load_chains(others: str | None = None) -> list[Chain]:
                 raise BadChain(f"{where}: there is a chain of the name {chain.name!r} already")
             found[chain.name] = chain
     return [found[name] for name in sorted(found)]
+
+
+async def described(chains: Sequence[Chain], model: BaseChatModel, turns: Turns) -> list[str]:
+    """A line for each chain, which is built for it: its name, whether it remembers, its file, and what is doubtful.
+
+    Raises `BadChain` for one that can't be built.
+    """
+    lines = list[str]()
+    async with AsyncExitStack() as stack:
+        for chain in chains:
+            runnable = await stack.enter_async_context(chain.opened(model, turns))
+            memory = "remembers" if chain.memory else "no memory"
+            doubt = doubt_about(chain, runnable.bound)
+            lines.append("\t".join([f"/{chain.name}", memory, chain.place, *([f"but: {doubt}"] if doubt else [])]))
+    return lines
 
 
 def _modules(others: str) -> Iterator[tuple[str, ModuleType]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import langchain_openai
 import openai
@@ -11,6 +11,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatResult
 from langchain_openai.chat_models.base import _handle_openai_api_error, _handle_openai_bad_request
+from pydantic import model_validator
 from typing_extensions import override
 
 from chat_models.habits import Habits
@@ -25,6 +26,13 @@ class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
     LangChain looks at each character of a message's text for whether it is a block of audio, and makes the result of a
     whole reply in another thread. It has the same name, as clients read it in the events of a run.
     """
+
+    @model_validator(mode="after")
+    def _streams_unless_told(self) -> Self:
+        """A model that `configurable_fields` makes is given the defaults, too: nobody wished it not to stream."""
+        if not self.streaming:
+            self.model_fields_set.discard("streaming")
+        return self
 
     @override
     def _get_request_payload(

@@ -8,7 +8,7 @@ for none.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from urllib.request import getproxies
 
 import httpx2
 import openai
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import ModelProfile
 from pydantic import SecretStr
 
@@ -25,6 +26,7 @@ from chat_models.embedded_model import ModelUnavailable
 from chat_models.habits import as_a_stream
 from chat_models.http_transport import HttpTransport
 from chat_models.openai_client import ChatCompletions
+from chat_models.templates import use_templates
 
 __all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
 
@@ -99,9 +101,17 @@ def model_endpoint(
 
 
 @asynccontextmanager
-async def connect(endpoint: Endpoint, *, timeout_s: float, fast: bool = True) -> AsyncIterator[ChatOpenAI]:
+async def connect(
+    endpoint: Endpoint,
+    *,
+    timeout_s: float,
+    fast: bool = True,
+    handlers: Sequence[BaseCallbackHandler] = (),
+    hooks: Sequence[Callable[[httpx2.Request], Awaitable[None]]] = (),
+) -> AsyncIterator[ChatOpenAI]:
     """The chat model that talks to this endpoint. Its connections are closed in the end.
 
+    `handlers` are told of each call, `hooks` of each request that is about to be sent, whose headers they may add to.
     Unless it is to be `fast`, all between it and the wire is OpenAI's and httpx's own.
     `timeout_s` bounds each wait for the next bytes. There are no retries: a turn that failed is told at once, with the
     `Retry-After` of who refused it, and its client knows best when to come again.
@@ -116,27 +126,35 @@ async def connect(endpoint: Endpoint, *, timeout_s: float, fast: bool = True) ->
         limits=limits,
         trust_env=trust_env,
         verify=tls,
-        event_hooks={"response": [as_a_stream]},
+        event_hooks={"response": [as_a_stream], "request": [*hooks]},
         transport=_transport(endpoint, tls, limits, trust_env=trust_env) if fast else None,
     ) as http_async:
         with openai.DefaultHttpxClient(timeout=timeout, limits=limits, trust_env=trust_env, verify=tls) as http:
-            chat = ChatOpenAI(
-                model_name=endpoint.model,
-                openai_api_base=endpoint.base_url,
-                openai_api_key=endpoint.api_key,
-                http_async_client=http_async,
-                http_client=http,
-                openai_proxy=None,  # the clients see to proxies: HTTPS_PROXY
-                request_timeout=timeout,
-                max_retries=0,
-                stream_usage=True,
-                stream_chunk_timeout=None,  # the clients' timeout does it, without a task for each token
-                use_responses_api=False,
-                profile=endpoint.profile,
-            )
+            chat = _chat_of(endpoint, timeout, http_async, http)
+            chat.callbacks = [*handlers] or None
             if fast:
+                use_templates(chat.root_async_client)
                 chat.async_client = ChatCompletions(chat.root_async_client)
             yield chat
+
+
+def _chat_of(
+    endpoint: Endpoint, timeout: openai.Timeout, http_async: httpx2.AsyncClient, http: httpx2.Client
+) -> ChatOpenAI:
+    return ChatOpenAI(
+        model_name=endpoint.model,
+        openai_api_base=endpoint.base_url,
+        openai_api_key=endpoint.api_key,
+        http_async_client=http_async,
+        http_client=http,
+        openai_proxy=None,  # the clients see to proxies: HTTPS_PROXY
+        request_timeout=timeout,
+        max_retries=0,
+        stream_usage=True,
+        stream_chunk_timeout=None,  # the clients' timeout does it, without a task for each token
+        use_responses_api=False,
+        profile=endpoint.profile,
+    )
 
 
 def _tls_of(endpoint: Endpoint, *, trust_env: bool) -> ssl.SSLContext:

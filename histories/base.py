@@ -25,6 +25,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
+from histories.attendance import Attended as Attended
 from histories.blocking import run_blocking as run_blocking
 from histories.blocking import see_through as see_through
 from histories.codec import UnknownMessage as UnknownMessage
@@ -49,6 +50,7 @@ from histories.errors import StoreUnavailable as StoreUnavailable
 from histories.errors import TurnLost as TurnLost
 from histories.errors import TurnNotFound as TurnNotFound
 from histories.errors import TurnRunning as TurnRunning
+from histories.gate import ATTENDED_S as ATTENDED_S
 from histories.gate import Attempt as Attempt
 from histories.gate import Gate as Gate
 from histories.journal import CRASHED as CRASHED
@@ -68,18 +70,20 @@ from histories.model import ShownTurn as ShownTurn
 from histories.model import Turn as Turn
 from histories.model import TurnDetails as TurnDetails
 from histories.model import TurnStatus as TurnStatus
+from histories.model import TurnTree as TurnTree
 from histories.model import Usage as Usage
 from histories.model import check_id as check_id
 from histories.model import now as now
 from histories.model import title_of as title_of
 from histories.open_turn import OpenTurn as OpenTurn
 from histories.search import passage as passage
+from histories.waiting import Wait as Wait
 from histories.window import MOST_TOKENS as MOST_TOKENS
 from histories.window import estimate_tokens as estimate_tokens
 from histories.window import text_tokens as text_tokens
 
 
-class SessionHistory(BaseChatMessageHistory, ABC):
+class SessionHistory(Attended, BaseChatMessageHistory, ABC):
     """The history of one session. Every method is safe from any task, thread, process and machine."""
 
     user_id: str
@@ -200,6 +204,10 @@ class SessionHistory(BaseChatMessageHistory, ABC):
     async def turn(self, turn_id: str) -> Turn:
         """The turn of that id, shown or not. `TurnNotFound`; `SessionNotFound`."""
 
+    @abstractmethod
+    async def tree(self) -> TurnTree:
+        """All turns of the session, shown or not, for who takes the whole of it elsewhere. `SessionNotFound`."""
+
     # Changes of the record. Those that take turns away are refused while a turn runs.
 
     @abstractmethod
@@ -243,12 +251,20 @@ class SessionHistory(BaseChatMessageHistory, ABC):
         """
 
     @abstractmethod
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-        """Writes a whole session at once, as an import does. `SessionExists`; `InvalidId` if two have one turn_id."""
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+        """Writes a whole session at once, as an import does: turns that follow each other, or all of a tree.
+
+        Of the versions that are not shown, and of what follows them, the newest count as shown last.
+
+        Raises: `SessionExists`; `InvalidId` if two have one turn_id.
+        """
 
     @abstractmethod
-    async def delete(self) -> None:
-        """Forgets the session. `SessionNotFound`; `SessionBusy` while a turn runs."""
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
+        """Forgets the session: with `if_updated_at`, only if it has not changed since then.
+
+        Raises: `SessionNotFound`; `SessionBusy` while a turn runs; `HistoryMoved` if it has changed.
+        """
 
     # What LangChain's own RunnableWithMessageHistory calls.
 
@@ -363,6 +379,11 @@ class HistoryStore(ABC):
     @abstractmethod
     async def forget(self, user_id: str) -> None:
         """Deletes all sessions and notes of the user. `SessionBusy` when a turn runs: what could be deleted then is."""
+
+    def waits(self) -> list[Wait]:
+        """Who waits in this process for what the store keeps, and for how long: for who watches over a server."""
+        gate: Gate | None = getattr(self, "gate", None)
+        return [] if gate is None else gate.queue.waits("a session")
 
     async def tidy(self) -> int:
         """Takes from the disk what was rewound, replaced or deleted and still lies there; gives how many turns it was.

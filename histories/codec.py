@@ -38,6 +38,8 @@ MESSAGE_TYPES: Final[dict[str, type[BaseMessage]]] = {
     "remove": RemoveMessage,
 }
 
+_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 #: Two lone surrogates in a row read back from JSON's escapes as one character: such text goes in as bytes instead.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _PAIR_ESCAPED = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
@@ -62,6 +64,11 @@ def message_to_json(message: BaseMessage) -> dict[str, Any]:
 
     Raises `UnknownMessage` for what `message_from_json` could not give back: `storable` makes it fit.
     """
+    return _both_forms(message)[0]
+
+
+def _both_forms(message: BaseMessage) -> tuple[dict[str, Any], BaseMessage]:
+    """The message's JSON, and the message that is read back from it."""
     message = whole(message)
     kind = MESSAGE_TYPES.get(message.type)
     if kind is None or not isinstance(message, kind):
@@ -71,10 +78,10 @@ def message_to_json(message: BaseMessage) -> dict[str, Any]:
         if type(message) is not kind:  # a subclass: only its fields can be read back
             data = kind(**data).model_dump(warnings=False)
         _check(data, DEEPEST)
-        kind(**data)
+        read = kind(**data)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnknownMessage("a message holds something that JSON can't: use text, numbers, lists, dicts") from error
-    return {"type": message.type, "data": data}
+    return {"type": message.type, "data": data}, read
 
 
 def storable(message: BaseMessage) -> BaseMessage:
@@ -142,7 +149,13 @@ def message_from_json(value: object) -> BaseMessage:
 
 def dump_messages(messages: Iterable[BaseMessage]) -> str:
     """A JSON value in ASCII that `load_messages` reads. Raises `UnknownMessage` for what JSON can't hold."""
-    return dump([message_to_json(m) for m in messages])
+    return dumped(messages)[0]
+
+
+def dumped(messages: Iterable[BaseMessage]) -> tuple[str, list[BaseMessage]]:
+    """The same, with the messages as they will be read back: copies, which share nothing with these."""
+    forms = [_both_forms(message) for message in messages]
+    return dump([form for form, _ in forms]), [read for _, read in forms]
 
 
 def load_messages(value: object) -> list[BaseMessage]:
@@ -157,7 +170,7 @@ def dump(value: object) -> str:
     """`value` as JSON in ASCII, so that `undump(json.loads(…))` equals it, lone surrogates and all."""
     looks_packed = isinstance(value, dict) and value.keys() == {"wtf8"}
     try:
-        text = json.dumps(value, separators=(",", ":"))
+        text = _compact(value)
         if _PAIR_ESCAPED.search(text) is None and not looks_packed:
             return text
         raw = json.dumps(value, separators=(",", ":"), ensure_ascii=False)

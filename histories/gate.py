@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import uuid4
 
 from histories.errors import SessionBusy
 from histories.model import NewTurn
 from histories.waiting import WaitQueue
+
+ATTENDED_S: Final = 15.0
+"""How long a turn counts as listened to since somebody last said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Gate:
     def __init__(self) -> None:
         self.queue = WaitQueue()
         self.running: dict[str, Attempt] = {}
+        self._attended: dict[str, float] = {}
 
     async def enter(self, key: str, wait_s: float) -> None:
         """Returns when the session is the caller's, who must `leave` the queue or `close`. `SessionBusy`."""
@@ -48,12 +54,24 @@ class Gate:
     def close(self, key: str) -> None:
         """It runs no longer: the next one in line may begin."""
         self.running.pop(key, None)
+        self._attended.pop(key, None)
         self.queue.leave(key)
 
     def runs(self, key: str, turn_id: str) -> bool:
         """Whether the turn of that id runs in this process."""
         attempt = self.running.get(key)
         return attempt is not None and attempt.new.turn_id == turn_id
+
+    def attend(self, key: str, turn_id: str) -> bool:
+        """Whether that turn runs in this process, and is listened to from now on: see `SessionHistory.attend`."""
+        if not self.runs(key, turn_id):
+            return False
+        self._attended[key] = time.monotonic()
+        return True
+
+    def is_attended(self, key: str) -> bool:
+        """Whether that was said of the session's turn a short while ago."""
+        return time.monotonic() - self._attended.get(key, float("-inf")) < ATTENDED_S
 
     def stop(self, key: str, token: str | None = None) -> bool:
         """Whether a turn runs in this process (of that attempt, if one is named), which is now asked to stop."""

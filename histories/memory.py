@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
-from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories import codec
@@ -21,7 +20,6 @@ from histories.base import (
     HistoryMoved,
     HistoryStore,
     InvalidCursor,
-    InvalidId,
     Note,
     OpenTurn,
     Page,
@@ -35,121 +33,24 @@ from histories.base import (
     ShownTurn,
     Turn,
     TurnDetails,
-    TurnNotFound,
     TurnStatus,
+    TurnTree,
     now,
     title_of,
 )
 from histories.journal import Journal
-from histories.search import Index, Text, hits
+from histories.search import hits
+from histories.turn_tree import Node, SessionTree, below, copies, copy, kept_before, texts
 from histories.window import window_floor
 
 _Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Node:
-    """A turn in the tree of a session: the node of the turn before it, and which child was last shown."""
-
-    turn: Turn
-    parent: _Node | None
-    chosen: _Node | None = None
-
-
-@dataclass(slots=True)
-class _Record:
-    """A session. `nodes` are its turns in the order of their beginning; `head` is the last one that is shown."""
-
-    title: str
-    created_at: datetime
-    updated_at: datetime
-    nodes: list[_Node] = field(default_factory=list)
-    head: _Node | None = None
-    index: Index[str] = field(default_factory=Index)
-    """The words of the complete turns of the shown line, as far as a recall has needed them."""
-
-    indexed: dict[str, _Node] = field(default_factory=dict)
-    last_indexed: _Node | None = None
-
-    def line(self) -> list[_Node]:
-        """The shown line, oldest first."""
-        found, node = list[_Node](), self.head
-        while node is not None:
-            found.append(node)
-            node = node.parent
-        return found[::-1]
-
-    def show(self, head: _Node | None) -> None:
-        """Makes this the end of the shown line, which each node on it remembers."""
-        self.head = head
-        while head is not None and head.parent is not None:
-            head.parent.chosen, head = head, head.parent
-
-    def find(self, turn_id: str) -> _Node:
-        for node in self.nodes:
-            if node.turn.turn_id == turn_id:
-                return node
-        raise TurnNotFound
-
-    def shown(self, turn_id: str) -> _Node:
-        """The turn of that id, on the shown line."""
-        for node in self.line():
-            if node.turn.turn_id == turn_id:
-                return node
-        raise TurnNotFound
-
-    def remove(self, gone: Collection[int]) -> None:
-        """Takes the nodes of these object ids out; what followed one follows what was before it."""
-        for node in self.nodes:
-            node.parent = _kept(node.parent, gone)
-            while node.chosen is not None and id(node.chosen) in gone:
-                node.chosen = node.chosen.chosen
-        self.nodes = [node for node in self.nodes if id(node) not in gone]
-        self.show(_kept(self.head, gone))
-        self.index, self.indexed, self.last_indexed = Index(), {}, None
-
-    def seen(self, node: _Node) -> Turn:
-        """The turn as it is given out: a copy, with its versions."""
-        versions = [other.turn.turn_id for other in self.nodes if other.parent is node.parent]
-        return _copy(replace(node.turn, versions=versions if len(versions) > 1 else ()))
-
-    def ranked(self, query: str, limit: int, exclude: Collection[str]) -> list[tuple[Turn, float]]:
-        """The complete turns of the shown line that have words of the query, best first, with their scores."""
-        self._catch_up()
-        best = self.index.rank(query, self.indexed.keys(), limit + len(exclude))
-        return [(self.indexed[one].turn, score) for one, score in best if one not in exclude][:limit]
-
-    def _catch_up(self) -> None:
-        """Puts the new turns of the shown line into the index; all of them, if it is another line."""
-        new, node = list[_Node](), self.head
-        while node is not None and node.turn.turn_id not in self.indexed:
-            new.append(node)
-            node = node.parent
-        if node is not self.last_indexed:
-            self.index, self.indexed, new = Index(), {}, self.line()[::-1]
-        while new and new[-1].turn.status is not TurnStatus.RUNNING:
-            self.last_indexed = node = new.pop()
-            self.indexed[node.turn.turn_id] = node
-            if node.turn.status is TurnStatus.COMPLETE:
-                self.index.add(node.turn.turn_id, codec.text_of([*node.turn.input, *node.turn.output]))
-
-    def expect(self, if_last: str | None) -> None:
-        last = self.head.turn.turn_id if self.head is not None else ""
-        if if_last is not None and last != if_last:
-            raise HistoryMoved
-
-
-def _kept(node: _Node | None, gone: Collection[int]) -> _Node | None:
-    while node is not None and id(node) in gone:
-        node = node.parent
-    return node
 
 
 class MemoryStore(HistoryStore):
     """Histories that end with the process. Messages are kept as copies, as any other store would."""
 
     def __init__(self) -> None:
-        self.records: dict[_Key, _Record] = {}
+        self.records: dict[_Key, SessionTree] = {}
         self.journals: dict[_Key, Journal] = {}
         self.gate = Gate()
         self._notes: dict[str, list[Note]] = {}
@@ -181,7 +82,7 @@ class MemoryStore(HistoryStore):
         for key, record in found:
             session = _entry(key[1], record)
             if query and query.strip():
-                where = hits(query, record.title, _texts(record.line()))
+                where = hits(query, record.title, texts(record.line()))
                 if where is None:
                     continue
                 session = replace(session, hits=where)
@@ -206,7 +107,7 @@ class MemoryStore(HistoryStore):
             for turn, score in record.ranked(query, limit, {turn for of, turn in exclude if of == session})
         ]
         found.sort(key=lambda one: one[0], reverse=True)
-        return [Recalled(session, _copy(turn), score) for score, session, turn in found[:limit]]
+        return [Recalled(session, copy(turn), score) for score, session, turn in found[:limit]]
 
     @override
     async def notes(self, user_id: str) -> list[Note]:
@@ -244,7 +145,7 @@ class MemoryHistory(SessionHistory):
         self.gate, self.key = store.gate, f"{len(user_id)}:{user_id}{session_id}"
 
     @property
-    def _record(self) -> _Record:
+    def _record(self) -> SessionTree:
         record = self._store.records.get(self._key)
         if record is None:
             raise SessionNotFound
@@ -253,8 +154,8 @@ class MemoryHistory(SessionHistory):
     @override
     async def _begin(self, attempt: Attempt) -> OpenTurn | Turn:
         new, at = attempt.new, now()
-        kept = _copies(new.input)
-        record = self._store.records.get(self._key) or _Record(title_of(new.input), at, at)
+        kept = copies(new.input)
+        record = self._store.records.get(self._key) or SessionTree(title_of(new.input), at, at)
         earlier = next((n for n in record.nodes if new.given and n.turn.turn_id == new.turn_id), None)
         if earlier is not None and earlier.turn.status is TurnStatus.COMPLETE:
             return record.seen(earlier)
@@ -262,18 +163,21 @@ class MemoryHistory(SessionHistory):
         other = record.shown(new.version_of) if new.version_of is not None else None
         before = record.head if other is None else other.parent
         if earlier is not None:
-            before = _kept(before, {id(earlier)})
+            before = kept_before(before, {id(earlier)})
             record.remove({id(earlier)})
         line = record.head
         record.updated_at = at
         turn = Turn(turn_id=new.turn_id, status=TurnStatus.RUNNING, chain=new.chain, started_at=at, input=kept)
-        node = _Node(turn, before)
+        node = Node(turn, before)
         record.nodes.append(node)
         record.show(node)
         self._store.records[self._key] = record
         self._store.journals[self._key] = Journal()
-        window = _window(record, attempt) if attempt.window_tokens else []
-        return _OpenMemoryTurn(self._store, self, attempt, window, line if other is not None else node)
+        fallback = line if other is not None else node
+        opened = _OpenMemoryTurn(self._store, self, attempt, at, fallback)
+        if attempt.window_tokens:
+            opened.window, opened.has_older = _window(record, attempt)
+        return opened
 
     @override
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
@@ -282,6 +186,14 @@ class MemoryHistory(SessionHistory):
             journal = Journal()
             journal.close()
         return journal.read(after)
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        return  # there is no other process
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return False
 
     @override
     async def info(self) -> Session:
@@ -308,6 +220,13 @@ class MemoryHistory(SessionHistory):
         return record.seen(record.find(turn_id))
 
     @override
+    async def tree(self) -> TurnTree:
+        record = self._record
+        after = ["" if node.parent is None else node.parent.turn.turn_id for node in record.nodes]
+        last = "" if record.head is None else record.head.turn.turn_id
+        return TurnTree([record.seen(node) for node in record.nodes], after, last)
+
+    @override
     async def rename(self, title: str) -> None:
         record = self._record
         record.title, record.updated_at = title, now()
@@ -325,7 +244,7 @@ class MemoryHistory(SessionHistory):
             record.expect(if_last)
             line = record.line()
             if not keep:
-                record.remove({id(gone) for gone in _below(record, line[line.index(node)])})
+                record.remove({id(gone) for gone in below(record, line[line.index(node)])})
             record.show(node.parent)
             record.updated_at = now()
 
@@ -360,17 +279,16 @@ class MemoryHistory(SessionHistory):
         await target.restore(turns, title=record.title, created_at=now())
 
     @override
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
         if self._key in self._store.records:
             raise SessionExists
-        if len({turn.turn_id for turn in turns}) < len(turns):
-            raise InvalidId("Two of these turns have the same turn_id.")
-        updated = max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])])
-        record, before = _Record(title, created_at, updated), None
-        for turn in turns:
-            before = _Node(_ended(turn), before)
-            record.nodes.append(before)
-        record.show(before)
+        tree = TurnTree.of(turns)
+        record, nodes = SessionTree(title, created_at, tree.updated_at(created_at)), dict[str, Node]()
+        for turn, after in zip(tree.turns, tree.after, strict=True):
+            nodes[turn.turn_id] = Node(_ended(turn), nodes.get(after))
+            record.nodes.append(nodes[turn.turn_id])
+            record.show(record.nodes[-1])
+        record.show(nodes.get(tree.last))
         self._store.records[self._key] = record
 
     @override
@@ -378,9 +296,11 @@ class MemoryHistory(SessionHistory):
         return self._record is None
 
     @override
-    async def delete(self) -> None:
-        _ = self._record
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
+        record = self._record
         async with self.gate.idle(self.key):
+            if if_updated_at not in (None, record.updated_at):
+                raise HistoryMoved
             del self._store.records[self._key]
 
 
@@ -392,11 +312,11 @@ class _OpenMemoryTurn(OpenTurn):
         store: MemoryStore,
         history: MemoryHistory,
         attempt: Attempt,
-        window: list[ShownTurn],
-        fallback: _Node | None,
+        started_at: datetime,
+        fallback: Node | None,
     ) -> None:
-        self.gate, self.key, self.turn_id, self.window = history.gate, history.key, attempt.new.turn_id, window
-        self._new, self._fallback = attempt.new, fallback
+        self.gate, self.key, self.turn_id = history.gate, history.key, attempt.new.turn_id
+        self._new, self._fallback, self.started_at = attempt.new, fallback, started_at
         self._journals, self._owner = store.journals, (history.user_id, history.session_id)
         self._record, self._book = store.records[self._owner], store.journals[self._owner]
 
@@ -411,7 +331,7 @@ class _OpenMemoryTurn(OpenTurn):
         turn = replace(node.turn, status=TurnStatus.INTERRUPTED, ended_at=at)
         try:
             details = cast(TurnDetails, codec.undump(json.loads(codec.dump(dict(reply.details)))))
-            output = _copies(reply.output)
+            output = copies(reply.output)
             turn = replace(turn, status=reply.status, output=output, usage=reply.usage, kind=reply.kind)
             turn = replace(turn, details=details, tokens=self._new.tokens + reply.tokens if turn.shown else 0)
         finally:
@@ -422,46 +342,26 @@ class _OpenMemoryTurn(OpenTurn):
             self._journals.pop(self._owner, None)
 
 
-def _window(record: _Record, attempt: Attempt) -> list[ShownTurn]:
+def _window(record: SessionTree, attempt: Attempt) -> tuple[list[ShownTurn], bool]:
+    """The window, and whether there are turns before it."""
     shown = [node.turn for node in record.line() if node.turn.shown]
     total = sum(turn.tokens for turn in shown)
     floor, so_far, window = window_floor(total + attempt.new.tokens, attempt.window_tokens), 0, list[ShownTurn]()
     for turn in shown:
         if so_far >= floor:
-            window.append(ShownTurn(turn.turn_id, _copies((*turn.input, *turn.output))))
+            window.append(ShownTurn(turn.turn_id, copies((*turn.input, *turn.output))))
         so_far += turn.tokens
-    return window
-
-
-def _below(record: _Record, top: _Node) -> list[_Node]:
-    """A node, the other versions at its place, and all that follows them."""
-    found = [node for node in record.nodes if node.parent is top.parent]
-    for node in record.nodes:
-        if node.parent is not None and any(node.parent is other for other in found):
-            found.append(node)
-    return found
-
-
-def _texts(line: Iterable[_Node]) -> list[Text[str]]:
-    return [Text(n.turn.turn_id, codec.text_of([*n.turn.input, *n.turn.output])) for n in line]
-
-
-def _copies(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
-    return codec.load_messages(json.loads(codec.dump_messages(messages)))
-
-
-def _copy(turn: Turn) -> Turn:
-    return replace(turn, input=_copies(turn.input), output=_copies(turn.output))
+    return window, len(window) < len(shown)
 
 
 def _ended(turn: Turn) -> Turn:
     status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
     kept = replace(turn, status=status, ended_at=turn.ended_at or turn.started_at, versions=())
-    kept = replace(kept, input=_copies(turn.input), output=_copies(turn.output))
+    kept = replace(kept, input=copies(turn.input), output=copies(turn.output))
     return replace(kept, tokens=kept.tokens if kept.shown else 0)
 
 
-def _entry(session_id: str, record: _Record) -> Session:
+def _entry(session_id: str, record: SessionTree) -> Session:
     line = record.line()
     return Session(
         session_id=session_id,

@@ -143,6 +143,43 @@ def is_shown(status: TurnStatus, output: Sequence[BaseMessage]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnTree:
+    """All turns of a session, in the order of their beginning, shown or not.
+
+    `after` tells of each which one it follows, by its turn_id, `last` which is the last one shown; "" is none.
+    """
+
+    turns: Sequence[Turn]
+    after: Sequence[str]
+    last: str
+
+    @staticmethod
+    def of(turns: Sequence[Turn] | TurnTree) -> TurnTree:
+        """Turns that follow each other as a tree; `InvalidId` if two of them have one turn_id."""
+        if isinstance(turns, TurnTree):
+            return turns
+        ids = [turn.turn_id for turn in turns]
+        if len(set(ids)) < len(ids):
+            raise InvalidId("Two of these turns have the same turn_id.")
+        return TurnTree(turns, ["", *ids[:-1]][: len(ids)], ids[-1] if ids else "")
+
+    @property
+    def line(self) -> list[Turn]:
+        """The shown line, oldest first."""
+        places = {turn.turn_id: place for place, turn in enumerate(self.turns)}
+        found, turn_id = list[Turn](), self.last
+        while turn_id:
+            place = places[turn_id]
+            found.append(self.turns[place])
+            turn_id = self.after[place]
+        return found[::-1]
+
+    def updated_at(self, created_at: datetime) -> datetime:
+        """When a session that is written down at once was changed last: when its last turn ended."""
+        return max([created_at, *(turn.ended_at or turn.started_at for turn in self.line[-1:])])
+
+
+@dataclass(frozen=True, slots=True)
 class ShownTurn:
     """A turn of the window: its messages, input first."""
 

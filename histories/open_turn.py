@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 
 from langchain_core.messages import BaseMessage
 
@@ -17,8 +18,12 @@ class OpenTurn(ABC):
     """A turn that runs. Its session belongs to it until `end` returns or raises."""
 
     turn_id: str
+    started_at: datetime | None = None
     window: Sequence[ShownTurn] = ()
     """The turns that the model is to be shown, oldest first."""
+
+    has_older: bool = True
+    """Whether turns that a model may be shown stand before the window, as far as is known."""
 
     gate: Gate
     key: str

@@ -7,7 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What has lasted for a while, and how long it may; and the task or the thread in which it does, if that is known.
+
+    For who watches over a server: it should never last twice as long.
+    """
+
+    what: str
+    for_s: float
+    limit_s: float
+    task: asyncio.Task[Any] | None = None
+    thread: int | None = None
+
+    @property
+    def is_too_long(self) -> bool:
+        return self.for_s > 2 * self.limit_s
+
+    def __str__(self) -> str:
+        return f"{self.what} has lasted {self.for_s:.1f} s, and may last {self.limit_s:g}"
 
 
 class WaitQueue:
@@ -16,6 +40,7 @@ class WaitQueue:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._waiting: dict[str, deque[_Waiter]] = {}
+        self._since: dict[str, float] = {}
 
     def __len__(self) -> int:
         """How many keys are held."""
@@ -29,7 +54,7 @@ class WaitQueue:
         with self._guard:
             if key in self._waiting:
                 return False
-            self._waiting[key] = deque()
+            self._hold(key)
             return True
 
     async def enter(self, key: str, wait_s: float, *, first: bool = False) -> None:
@@ -40,11 +65,11 @@ class WaitQueue:
         with self._guard:
             queue = self._waiting.get(key)
             if queue is None:
-                self._waiting[key] = deque()
+                self._hold(key)
                 return
             if wait_s <= 0:
                 raise TimeoutError
-            waiter = _Waiter()
+            waiter = _Waiter(wait_s)
             queue.insert(0 if first else len(queue), waiter)
         try:
             async with asyncio.timeout(wait_s):
@@ -57,20 +82,35 @@ class WaitQueue:
                 self.leave(key)
             raise
 
+    def _hold(self, key: str) -> None:
+        self._waiting[key] = deque()
+        self._since[key] = time.monotonic()
+
+    def waits(self, what: str, hold_s: float | None = None) -> list[Wait]:
+        """Who waits, each with the limit that they came with; and who holds a key, which may last for `hold_s`."""
+        now = time.monotonic()
+        with self._guard:
+            waiters = [waiter for queue in self._waiting.values() for waiter in queue]
+            since = [] if hold_s is None else list(self._since.values())
+        found = [Wait(f"a wait for {what}", now - one.since, one.wait_s, task=one.task) for one in waiters]
+        return found + [Wait(f"a hold of {what}", now - at, hold_s or 0.0) for at in since]
+
     def leave(self, key: str) -> None:
         """Passes the key on to who has waited longest."""
         with self._guard:
+            self._since[key] = time.monotonic()
             queue = self._waiting[key]
             while queue:
                 waiter = queue.popleft()
                 if waiter.call():
                     waiter.has_key = True
                     return
-            del self._waiting[key]
+            del self._waiting[key], self._since[key]
 
 
 class _Waiter:
-    def __init__(self) -> None:
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s, self.since, self.task = wait_s, time.monotonic(), asyncio.current_task()
         self.loop = asyncio.get_running_loop()
         self.called: asyncio.Future[None] = self.loop.create_future()
         self.has_key = False

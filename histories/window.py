@@ -8,6 +8,7 @@ counts on the record alone: no state is kept, and any server that goes on with a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -33,7 +34,13 @@ def estimate_tokens(messages: Sequence[BaseMessage]) -> int:
     Each message costs 4 beside its text. Images and other parts without text are taken at 800 each, a tool call's
     arguments at what their text would be.
     """
-    return sum(4 + _size(message.content) + _calls(message) for message in messages)
+    total = 0
+    for message in messages:
+        content = message.content
+        total += 4 + (text_tokens(content) if isinstance(content, str) else _size(content))
+        if isinstance(message, AIMessage) and message.tool_calls:
+            total += _calls(message)
+    return total
 
 
 def text_tokens(text: str) -> int:
@@ -42,6 +49,14 @@ def text_tokens(text: str) -> int:
     A token is taken to be 3.5 bytes of UTF-8 (English averages above 4, most other scripts about 3). Of a longer text,
     what models cut finer counts for more: digits, what has hardly a space (base64, hashes), Chinese, emoji.
     """
+    return _counted_once(text) if len(text) <= _KEPT else _counted(text)
+
+
+_KEPT: Final = 1000
+"""Characters of the texts whose count is kept: the same messages are counted turn after turn."""
+
+
+def _counted(text: str) -> int:
     if not text.isascii():
         size = len(text.encode("utf-8", "surrogatepass"))
         return (size * 2 + 4) // 5 if size > 2.5 * len(text) else (size * 2 + 6) // 7
@@ -54,12 +69,12 @@ def text_tokens(text: str) -> int:
     return ((size - digits) * 2 + 6) // 7 + digits * 2 // 3
 
 
+_counted_once: Final = lru_cache(maxsize=4096)(_counted)
+
 _LONG: Final = 64
 
 
-def _size(content: str | list[Any]) -> int:
-    if isinstance(content, str):
-        return text_tokens(content)
+def _size(content: list[Any]) -> int:
     total = 0
     for part in content:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
@@ -67,6 +82,5 @@ def _size(content: str | list[Any]) -> int:
     return total
 
 
-def _calls(message: BaseMessage) -> int:
-    calls = message.tool_calls if isinstance(message, AIMessage) else ()
-    return sum(8 + text_tokens(str(call["args"])) for call in calls)
+def _calls(message: AIMessage) -> int:
+    return sum(8 + text_tokens(str(call["args"])) for call in message.tool_calls)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from histories.files.names import file_name
@@ -19,10 +17,3 @@ def log_of(folder: Path, session: str = "s1") -> Path:
 def folder_of(store: FileStore) -> Path:
     """The folder of alice."""
     return Path(store.path) / file_name("alice")
-
-
-def no_descriptor_is_left_open() -> Iterator[None]:
-    """The body of a fixture that holds a test to closing what it opens."""
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) <= before + 2  # those of an event loop

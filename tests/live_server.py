@@ -47,7 +47,7 @@ langserve_warns = [
     pytest.mark.filterwarnings("ignore:astream_log is deprecated"),
     pytest.mark.filterwarnings("ignore:Accessing the 'model_fields' attribute on the instance is deprecated"),
 ]
-_OTHERS = ("RECOLLECT_", "OPENAI_", "LANGCHAIN_", "LANGSMITH_")
+_OTHERS = ("RECOLLECT_", "OPENAI_", "LANGCHAIN_", "LANGSMITH_", "OTEL_")
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = 10) -> Any:

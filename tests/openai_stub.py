@@ -269,7 +269,9 @@ class OpenAIStub(StubServer):
 def text_of(message: Mapping[str, Any]) -> str:
     """The text of a message, without its images and the like."""
     content = message.get("content") or ""
-    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+    if isinstance(content, str):
+        return content
+    return " ".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in content)
 
 
 def counted(messages: Messages) -> int:

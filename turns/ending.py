@@ -1,12 +1,11 @@
-"""How a turn ends: what of it goes on the record, and what its author reads in the log."""
+"""How a turn ends: what of it goes on the record."""
 
 from __future__ import annotations
 
 import logging
 
-from histories.base import Failure, NewTurn, Reply, SessionHistory, TurnDetails, TurnStatus
+from histories.base import Failure, NewTurn, Reply, TurnDetails, TurnStatus
 from turns.errors import ChainError, ShuttingDown, TurnStopped
-from turns.failures import hashed, is_of_a_model, summary, without_secrets
 from turns.merging import merged
 from turns.outputs import Recorded, as_text
 from turns.rules import Explain, Speech, Stop
@@ -20,11 +19,8 @@ _REASONS = {Stop.ASKED: "stopped", Stop.LEFT: "left", Stop.SHUTDOWN: "shutdown",
 class Ending:
     """What a turn that has said all that it will comes to."""
 
-    def __init__(
-        self, new: NewTurn, history: SessionHistory | None, voice: Voice, speech: Speech, explain: Explain
-    ) -> None:
-        self._new, self._history, self._voice = new, history, voice
-        self._speech, self._explain = speech, explain
+    def __init__(self, new: NewTurn, voice: Voice, speech: Speech, explain: Explain) -> None:
+        self._new, self._voice, self._speech, self._explain = new, voice, speech, explain
 
     def reply(self, error: ChainError | None, stop: Stop | None) -> Reply:
         """The turn's end, for its record; `error` is what kept it from its own, `stop` why it was stopped."""
@@ -57,29 +53,7 @@ class Ending:
             return details
         if isinstance(error, (TurnStopped, ShuttingDown)):
             return {**details, "finish_reason": _REASONS[stop]}
-        self._log(error)
         told = self._explain(error)
         reason = told.reason if told.reason != "cut" or self._voice.chunks else "error"
         problem = Failure(status_code=told.status_code, message=told.message)
         return {**details, "finish_reason": reason, "error": problem}
-
-    def _log(self, error: ChainError) -> None:
-        """Says what went wrong, and where, for the author of the chain."""
-        where = {
-            "chain": self._new.chain,
-            "session": "none" if (of := self._history) is None else hashed(of.user_id, of.session_id),
-            "turn": self._new.turn_id,
-        }
-        cause = error.__cause__
-        at = "/%(chain)s, session %(session)s, turn %(turn)s: "
-        if cause is None:
-            log.warning(at + "%(error)s", {**where, "error": error}, extra=where)
-        elif is_of_a_model(cause):
-            status = getattr(cause, "status_code", None)
-            name = f"{type(cause).__name__} ({status})" if status else type(cause).__name__
-            log.warning(at + "a chain failed: %(error)s", {**where, "error": name}, extra=where)
-            # What a server says of a refusal may hold what the operator keeps from the usual log.
-            log.info(at + "the model's server said: %(error)s", {**where, "error": summary(cause)}, extra=where)
-        else:
-            told, trace = summary(cause), without_secrets(cause)
-            log.error(at + "a chain failed: %(error)s", {**where, "error": told}, extra=where, exc_info=trace)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -10,6 +11,19 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from typing_extensions import override
 
 from histories.base import run_blocking
+
+
+async def after_the_first(items: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """The items, the first of which is held until there is a second one: what is refused has said nothing before."""
+    async with aclosing(items):
+        first = await anext(items, None)
+        async for item in items:
+            if first is not None:
+                yield first
+                first = None
+            yield item
+        if first is not None:
+            yield first
 
 
 class RunnableFace(RunnableWithMessageHistory):

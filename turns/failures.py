@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from traceback import walk_tb
-from types import TracebackType
 from typing import Any, Final
 
 _SECRETS: Final = re.compile(
@@ -30,33 +28,12 @@ def summary(error: BaseException) -> str:
         said += f" {body}" if isinstance(body, dict) and str(body) not in said else ""
     except Exception:  # noqa: BLE001 - an exception of others, whose text may be code
         said = ""
-    return _SECRETS.sub("…", f"{type(error).__name__}: {said}" if said else type(error).__name__)[:_LONGEST]
+    return without_secrets(f"{type(error).__name__}: {said}" if said else type(error).__name__)[:_LONGEST]
 
 
-_CLIENTS: Final = frozenset(
-    {"anthropic", "chat_models", "cohere", "google", "groq", "httpx", "httpx2", "mistralai", "ollama", "openai"}
-)
-"""Top-level modules that talk to models' servers, beside LangChain's packages for a vendor each."""
-
-_NO_CLIENTS: Final = frozenset({"langchain_core", "langchain_classic", "langchain_community"})
-
-
-def is_of_a_model(error: BaseException) -> bool:
-    """Whether a model's server failed, and not the chain: its client raised, when a chat model called it."""
-    modules = {str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)}
-    if not any(name.startswith("langchain_core.language_models") for name in modules):
-        return False
-    packages = {name.partition(".")[0] for name in (*modules, *(kind.__module__ for kind in type(error).__mro__))}
-    return bool(packages & _CLIENTS or {name for name in packages if name.startswith("langchain_")} - _NO_CLIENTS)
-
-
-class Cause(Exception):
-    """Stands for an error in a logged traceback, with its text as it may be logged."""
-
-
-def without_secrets(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """An error's traceback for a log, down to where it was raised; its text is `summary`'s."""
-    return Cause, Cause(summary(error)), error.__traceback__
+def without_secrets(text: str) -> str:
+    """What an exception says, without what vendors repeat of a key, and without passwords."""
+    return _SECRETS.sub("…", text)
 
 
 _TOO_LONG: Final = re.compile(

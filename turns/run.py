@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from histories.base import HistoryStore, NewTurn
+from turns.attendance import Attendance
 from turns.errors import ShuttingDown
 from turns.fit import UNKNOWN, Fits
 from turns.observer import TurnObserver
@@ -32,6 +33,7 @@ class Turns:
         self.budget, self.observers, self.shares = budget, observers, Shares(self.rules.shares)
         self.fits = Fits(self.rules.window_tokens)
         self.running: set[TurnRun] = set()
+        self.attendance = Attendance()
         self._named: dict[tuple[str, str, str], TurnRun] = {}
         self.closing = asyncio.Event()
         """Set when this server is about to end: who watches a turn of another one is told to go there."""

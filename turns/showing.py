@@ -67,17 +67,20 @@ class Showing:
     recalled: list[RecalledTurn] = field(default_factory=list)
     _size: int = 0
     _tried: int = 0
+    _fits: tuple[int, list[list[BaseMessage]]] | None = None
 
     async def begin(self, turn: OpenTurn) -> None:
         """Reads what the turn is shown. Raises `InvalidInput` for the result of a tool that nobody called."""
-        self.window = turn.window or await self._from_record(turn.turn_id)
+        self.window = turn.window or (await self._from_record(turn.turn_id) if turn.has_older else [])
         check_tool_messages(self.window, self.new)
         self._size = estimate_tokens(self.new)
         self.limit = self.fit.past(self._size)
-        seen = frozenset((self.session_id, one) for one in (turn.turn_id, *(each.turn_id for each in self.window)))
+        fits = self.window[len(self.window) - len(self._fitting()) :]
+        has_older = turn.has_older or len(fits) < len(self.window)
+        seen = frozenset((self.session_id, one) for one in (turn.turn_id, *(each.turn_id for each in fits)))
         caller.set(Caller(self.store, self.user_id, self.session_id, seen))
         if self.new and all(message.type == "human" for message in self.new):  # else it would part calls and results
-            await self._remember(turn.turn_id, seen)
+            await self._remember(turn.turn_id, seen, has_older=has_older)
 
     async def _from_record(self, running: str) -> list[ShownTurn]:
         """The last turns of a session of which no window is left, as its turns were counted for a larger one."""
@@ -91,28 +94,26 @@ class Showing:
             if turn.shown and turn.turn_id != running
         ]
 
-    async def _remember(self, turn_id: str, seen: frozenset[tuple[str, str]]) -> None:
+    async def _remember(self, turn_id: str, seen: frozenset[tuple[str, str]], *, has_older: bool) -> None:
         question, notes, earlier = text_of(self.new), list[Note](), list[tuple[Recalled, str]]()
         if self.notes:
             notes = _newest(await notes_of(self.store, self.user_id), self.fit.window // _NOTES_SHARE)
-        if self.recall == "user" or (self.recall == "session" and self._may_have_lost()):
+        if self.recall == "user" or (self.recall == "session" and has_older):
             where = self.session_id if self.recall == "session" else None
             found = await recalled(self.store, self.user_id, question, session_id=where, exclude=seen)
             earlier = chosen(found, question, self.fit.recall)
         self.message = memory_message(notes, earlier, f"memory-{turn_id}")
         self.recalled = as_details(earlier)
 
-    def _may_have_lost(self) -> bool:
-        """Whether there may be turns that the window does not show: it has come to a good part of its size."""
-        if not self.window:
-            return False
-        counted = sum(min(estimate_tokens(one.messages), self.fit.turn) for one in self.window)
-        return counted + self._size >= self.fit.window // 4 or self.limit < self.fit.window // 2
+    def _fitting(self) -> list[list[BaseMessage]]:
+        """The newest turns of the window within the limit."""
+        if self._fits is None or self._fits[0] != self.limit:
+            self._fits = self.limit, fitting(self.window, limit=self.limit, share=self.fit.turn)
+        return self._fits[1]
 
     def past(self) -> list[BaseMessage]:
         """What stands before the new message: the newest turns within the limit, and what is remembered."""
-        turns = fitting(self.window, limit=self.limit, share=self.fit.turn)
-        messages = fit_to_show([message for turn in turns for message in turn], self.new)
+        messages = fit_to_show([message for turn in self._fitting() for message in turn], self.new)
         self.shown = estimate_tokens(messages)
         return messages if self.message is None else [*messages, self.message]
 

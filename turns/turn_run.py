@@ -7,11 +7,11 @@ closed generator never tears the keeping of a turn: they ask for a stop, which r
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from datetime import datetime
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from typing_extensions import override
 
@@ -35,7 +35,8 @@ from turns.rules import Explain, Rules, Speech, Stop
 from turns.shares import Budget, Shares, working_for
 from turns.voice import Voice, events_of
 
-log = logging.getLogger("recollect.turns")
+_LOOK_AGAIN_S: Final = 1.0
+"""How soon the store is asked again, at the soonest, whether somebody listens elsewhere."""
 
 
 class RunsTurns(Protocol):
@@ -73,7 +74,9 @@ class _UnrecordedTurn(OpenTurn):
         return
 
 
-class _Phase(Enum):
+class Phase(Enum):
+    """How far a turn is. It is SAVING from when the chain has come to its end."""
+
     WAITING = 1
     GENERATING = 2
     SAVING = 3
@@ -97,15 +100,17 @@ class TurnRun:
         self._rules, self._user_id, self._history, self._new = rules, user_id, history, new
         self._speech, self._voice, self._if_last = speech, voice, if_last
         self._shares, self._budget, self._used_tokens = turns.shares, turns.budget, 0
-        self._ending = Ending(new, history, voice, speech, turns.explain)
+        self._ending = Ending(new, voice, speech, turns.explain)
         self.turn_id = new.turn_id
-        self._phase = _Phase.WAITING
+        self._phase = Phase.WAITING
         self._stop: Stop | None = None
         self._error: BaseException | None = None
         self._loop = asyncio.get_running_loop()
         self._listeners: set[object] = set()
         self._grace: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
         self.owns_session = False
+        self.started_at: datetime | None = None
         self.begun: asyncio.Future[None] = self._loop.create_future()
         """Done when the user's words are durable, or when they won't be: `refusal` says why."""
         session_id = "" if history is None else history.session_id
@@ -144,7 +149,7 @@ class TurnRun:
         return self._voice.output()
 
     async def _heard(self, after: int = -1) -> AsyncGenerator[tuple[int, int], None]:
-        with self._listening():
+        with self.listening():
             async with aclosing(self._voice.read(after)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -152,7 +157,7 @@ class TurnRun:
                 raise self._error
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Somebody listens, as long as this lasts and their connection does."""
         client, listener = connection.get(), object()
         self._listeners.add(listener)
@@ -174,18 +179,43 @@ class TurnRun:
 
     def _leave(self) -> None:
         """Somebody has left: if it was the last one, the turn goes on, for a while, or not, as the rules say."""
-        if self._listeners or self._phase is _Phase.DONE:
+        if self._listeners or self._phase is Phase.DONE or self._rules.on_disconnect == "finish":
             return
-        if self._rules.on_disconnect == "stop":
+        if self._patience_s:
+            self._give_up_in(self._patience_s)
+        else:
+            self._give_up()
+
+    @property
+    def _patience_s(self) -> float:
+        return self._rules.grace_s if self._rules.on_disconnect == "grace" else 0
+
+    def _give_up_in(self, seconds: float) -> None:
+        """Stops the turn in so many seconds, unless somebody listens again: here, or, as the store tells, elsewhere."""
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = self._loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._history is None or not self.owns_session:
             self.stop(Stop.LEFT)
-        elif self._rules.on_disconnect == "grace":
-            if self._grace is not None:
-                self._grace.cancel()
-            self._grace = self._loop.call_later(self._rules.grace_s, self.stop, Stop.LEFT)
+        elif self._asking is None or self._asking.done():
+            self._asking = self._loop.create_task(self._give_up_unless_attended(self._history), name="recollect-grace")
+
+    async def _give_up_unless_attended(self, history: SessionHistory) -> None:
+        attended = False
+        with suppress(StoreUnavailable):
+            attended = await history.is_attended(self.turn_id)
+        if self._listeners or self._phase is Phase.DONE:
+            return
+        if attended:
+            self._give_up_in(max(self._patience_s, _LOOK_AGAIN_S))
+        else:
+            self.stop(Stop.LEFT)
 
     def stop(self, why: Stop) -> None:
         """Cancels the wait for the session, or the model; a turn that is being saved is saved."""
-        if self._stop is None and self._phase in (_Phase.WAITING, _Phase.GENERATING):
+        if self._stop is None and self._phase in (Phase.WAITING, Phase.GENERATING):
             self._stop = why
             self.task.cancel()
 
@@ -207,7 +237,7 @@ class TurnRun:
             self._error = error
         except BaseException as error:  # noqa: BLE001 - a chain's GeneratorExit, say
             self._error = failed(error)
-        if self._phase is _Phase.GENERATING and isinstance(begun, OpenTurn):
+        if self._phase is Phase.GENERATING and isinstance(begun, OpenTurn):
             await self._end_broken(begun)
 
     async def _repeat(self, turn: Turn) -> None:
@@ -232,7 +262,9 @@ class TurnRun:
 
     async def _begin(self) -> OpenTurn | Turn:
         if self._history is None:
-            return _UnrecordedTurn(self._new.turn_id)
+            unrecorded = _UnrecordedTurn(self._new.turn_id)
+            self._watch.began(unrecorded)
+            return unrecorded
         begun = await self._history.begin(
             self._new,
             wait_s=self._rules.wait_s,
@@ -240,6 +272,7 @@ class TurnRun:
             on_stop=self._stop_from_any_thread,
             if_last=self._if_last,
         )
+        self.started_at = begun.started_at
         self._watch.began(begun)
         return begun
 
@@ -248,7 +281,7 @@ class TurnRun:
         if task.cancelled():
             self._error = self._stopped()
         self._watch.ended(self._error)
-        self._phase = _Phase.DONE
+        self._phase = Phase.DONE
         self._set_begun()
         if self._grace is not None:
             self._grace.cancel()
@@ -260,23 +293,25 @@ class TurnRun:
             self.begun.set_result(None)
 
     @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        return self._phase
+
+    @property
     def refusal(self) -> BaseException | None:
         """Why the turn did not begin, if it did not."""
         return None if self.owns_session else self._error
 
     async def _end(self, turn: OpenTurn, error: ChainError | None) -> None:
         """Ends the turn, whatever came of it."""
-        self._phase = _Phase.SAVING
-        with suppress(asyncio.CancelledError):  # whoever cancels this task: the turn is ended
-            await see_through(self._voice.close())
+        self._phase = Phase.SAVING
+        if self._voice.is_writing:
+            with suppress(asyncio.CancelledError):  # whoever cancels this task: the turn is ended
+                await see_through(self._voice.close())
         reply = self._ending.reply(error, self._stop)
         self._used_tokens = reply.usage["total_tokens"] if reply.usage else self._new.tokens + reply.tokens
-        try:
-            await turn.end(reply)
-            self._watch.kept(reply)
-        except StoreUnavailable as lost:
-            log.warning("turn %s: the reply could not be saved: %s", turn.turn_id, lost)
-            raise
+        await turn.end(reply)
+        self._watch.kept(reply)
         if error is not None and not (self._stop is Stop.ASKED and reply.output):
             raise error  # a client whose turn was stopped on purpose gets what was said, and a proper end
 
@@ -298,7 +333,7 @@ class TurnRun:
         return None
 
     async def _say(self, chunks: AsyncGenerator[Any, None]) -> None:
-        self._phase = _Phase.GENERATING
+        self._phase = Phase.GENERATING
         limit = self._rules.limit_s
         try:
             async with asyncio.timeout(limit or None) as time_left, aclosing(chunks) as saying:
@@ -309,7 +344,7 @@ class TurnRun:
             if not time_left.expired():
                 raise
             raise TurnTooLong(f"The turn took longer than {limit:g} seconds, and was ended.") from None
-        self._phase = _Phase.SAVING
+        self._phase = Phase.SAVING
 
     def _stopped(self) -> ChainError:
         if self._stop is Stop.SHUTDOWN:

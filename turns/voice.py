@@ -70,6 +70,11 @@ class Voice:
         if self._turn is not None and self._writer is None:
             self._writer = asyncio.create_task(self._write(self._turn), name="recollect-journal")
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether something is being written to the journal, which `close` waits for."""
+        return self._writer is not None
+
     async def close(self) -> None:
         """Returns when nothing is written to the journal any more. What it does not have is released with the end."""
         self._closing.set()

@@ -47,7 +47,10 @@ async def watch(
     history = turns.store.history(user_id, session_id)
     turn = turn or await history.turn(turn_id)
     while turn.status is TurnStatus.RUNNING:
-        async with aclosing(_elsewhere(turns, history, turn_id, after)) as events:
+        async with (
+            turns.attendance.of(history, turn_id),
+            aclosing(_elsewhere(turns, history, turn_id, after)) as events,
+        ):
             async for some in events:
                 after = some[-1].seq if some else after
                 yield some
@@ -95,10 +98,11 @@ async def ended(turns: Turns, user_id: str, session_id: str, turn_id: str) -> Tu
     """The turn, once it has ended, wherever it runs. `TurnNotFound`, `SessionNotFound`, `ShuttingDown`."""
     run = turns.find(user_id, session_id, turn_id)
     if run is not None:
-        await asyncio.wait({run.task})
+        with run.listening():
+            await asyncio.wait({run.task})
     history = turns.store.history(user_id, session_id)
     while (turn := await history.turn(turn_id)).status is TurnStatus.RUNNING:
-        async with aclosing(_elsewhere(turns, history, turn_id, -1)) as events:
+        async with turns.attendance.of(history, turn_id), aclosing(_elsewhere(turns, history, turn_id, -1)) as events:
             async for _ in events:
                 pass
         await asyncio.sleep(_AGAIN_S)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, cast
+from typing import Any, cast
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig, RunnableGenerator
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import get_config_list, merge_configs
-from langchain_core.runnables.history import RunnableWithMessageHistory
+from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
 from langchain_core.runnables.schema import StreamEvent
 from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.tracers.log_stream import RunLog, RunLogPatch
-from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
 from histories.base import (
@@ -32,21 +30,25 @@ from histories.base import (
 )
 from turns import quiet
 from turns.batches import by_session, check_batch
-from turns.errors import InvalidInput, TurnStopped, WrongChain
-from turns.face import RunnableFace
+from turns.callbacks import heard
+from turns.declared import DeclaredChain
+from turns.errors import InvalidInput, TurnStopped
+from turns.face import after_the_first
 from turns.failures import hashed
+from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
-from turns.outputs import Given, Recorded, noted, output_of, recorded, with_id
+from turns.iterators import pieces, whole
+from turns.outputs import Given, Recorded, noted, recorded, with_id
 from turns.quiet import Note
 from turns.recall import Recall
+from turns.replay import replayed, replaying
 from turns.rules import Speech
 from turns.run import Turns
-from turns.schemas import named_schema, taking_messages, with_form_of
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
 from turns.shown import Redaction, well_formed
-from turns.traces import with_run
+from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
@@ -68,11 +70,7 @@ Run = Callable[[Call], AsyncGenerator[Any, None]]
 """Calls the wrapped runnable, and gives its output, or its chunks."""
 
 
-def is_ai(message: Any) -> bool:
-    return isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk)
-
-
-class ChainWithHistory(RunnableFace):
+class ChainWithHistory(DeclaredChain):
     """A runnable whose turns are kept, for each `user_id` and `session_id` of the config.
 
     It takes and gives what LangChain's class documents: messages, or a dictionary with messages under
@@ -80,26 +78,6 @@ class ChainWithHistory(RunnableFace):
     wrapped runnable (`bound`) is called directly, with the past put into its input, and the user's words and the reply
     are durable before the caller hears of them. Only `human` and `tool` messages are taken from callers.
     """
-
-    turns: Turns
-    chain_name: str = ""
-    memory: bool = True
-    """Whether its turns are kept. Without, it is called as it is, in no session."""
-
-    limit_s: float | None = None
-    """How long a turn may take; None: as long as the rules say."""
-
-    recall: Recall | None = None
-    """Where earlier exchanges are looked for that bear on the question; None: where the rules say."""
-
-    notes: bool = False
-    """Whether the model is shown the notes about the user."""
-
-    unheard: tuple[type[BaseCallbackHandler], ...] = ()
-    """Callback handlers whose findings nobody reads: they are not called."""
-
-    _input_schema: type[BaseModel] | None = PrivateAttr(default=None)
-    _output_schema: type[BaseModel] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -142,62 +120,6 @@ class ChainWithHistory(RunnableFace):
             unheard=unheard,
         )
 
-    # What clients see of it.
-
-    @property
-    @override
-    def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """Session and turn, and what the wrapped runnable lets be configured. The user is nobody's to choose."""
-        own = {spec.id for spec in SESSION_SPECS} | {"user_id"}
-        return [
-            *(SESSION_SPECS if self.memory else ()),
-            *(spec for spec in self.bound.config_specs if spec.id not in own),
-        ]
-
-    @override
-    def config_schema(self, *, include: Sequence[str] | None = None) -> type[BaseModel]:
-        """What LangServe reads a config by; what is for traces is taken, but no field of a form."""
-        return with_form_of(super().config_schema(include=include), "configurable")
-
-    @property
-    @override
-    def OutputType(self) -> Any:
-        return self.custom_output_type if self.custom_output_type is not None else self.bound.OutputType
-
-    @override
-    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """The schema of the input type, built once: LangServe asks for it with every request."""
-        if self._input_schema is None:
-            kind = self.custom_input_type
-            if kind is not None:
-                kind = taking_messages(kind, self.input_messages_key) if self.memory else kind
-            elif self.memory:
-                kind = RunnableWithMessageHistory.get_input_schema(self, config)
-            else:
-                kind = self.bound.InputType
-            self._input_schema = named_schema(kind, self.chain_name, "Input")
-        return self._input_schema
-
-    @override
-    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """The schema of the output type, under a name that no other chain's has."""
-        if self._output_schema is None:
-            self._output_schema = named_schema(self.OutputType, self.chain_name, "Output")
-        return self._output_schema
-
-    @override
-    def with_types(self, *, input_type: Any = None, output_type: Any = None) -> Self:
-        """The same chain, with these types in its schemas."""
-        changes = {"custom_input_type": input_type, "custom_output_type": output_type}
-        twin = self.model_copy(update={name: value for name, value in changes.items() if value is not None})
-        twin._input_schema = twin._output_schema = None
-        return twin
-
-    @override
-    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
-        """The same chain, with this config as its default."""
-        return self.model_copy(update={"config": cast(RunnableConfig, {**self.config, **(config or {}), **kwargs})})
-
     # The turn.
 
     def _start(
@@ -209,11 +131,13 @@ class ChainWithHistory(RunnableFace):
         *,
         streaming: bool = False,
     ) -> TurnRun:
-        config = merge_configs(self.config, config)
-        place = self._place(config)
-        new = self._new_turn(input, config)
-        config, notes, note = self._with_callbacks(self._with_traces(config, place))
-        call, showing = Call(None, config, note), self._showing(place, new)
+        config = merge_configs(self.config, config) if self.config else ensure_config(config)
+        place, fit = self._place(config), self.turns.fits.of(self.bound)
+        new = self._new_turn(input, config, fit)
+        config, notes, note = heard(
+            self._with_traces(config, *place), self.bound, unheard=self.unheard, tells_usage=self.tells_usage
+        )
+        call, showing = Call(None, config, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
         return self.turns.start(
@@ -254,7 +178,9 @@ class ChainWithHistory(RunnableFace):
             return speaking(showing, turn, speak, lambda: notes is not None and notes.heard)
 
         def replay(turn: Turn) -> AsyncGenerator[Any, None]:
-            return self._replay(turn, input, call.config, streaming=streaming)
+            output = replayed(turn, self.chain_name, self.output_messages_key)
+            outputs = list(turn.output) if streaming and is_graph(self.bound) else [output]
+            return replaying(outputs, input, call.config, streaming=streaming)
 
         def record(output: Any, cut: bool) -> Recorded:
             output = output if cut or call.state is None else call.state
@@ -264,12 +190,11 @@ class ChainWithHistory(RunnableFace):
 
         return Speech(generate, replay, record)
 
-    def _showing(self, place: tuple[str, str | None], new: NewTurn) -> Showing | None:
+    def _showing(self, place: tuple[str, str | None], new: NewTurn, fit: Fit) -> Showing | None:
         user_id, session_id = place
         if session_id is None:
             return None
         recall = self.turns.rules.recall if self.recall is None else self.recall
-        fit = self.turns.fits.of(self.bound)
         return Showing(self.turns.store, user_id, session_id, fit, new.input, recall=recall, notes=self.notes)
 
     def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
@@ -293,14 +218,14 @@ class ChainWithHistory(RunnableFace):
             raise InvalidId("The caller has to put a user_id into the config.")
         return user_id, session_id
 
-    def _new_turn(self, input: Any, config: RunnableConfig) -> NewTurn:
+    def _new_turn(self, input: Any, config: RunnableConfig, fit: Fit) -> NewTurn:
         if not self.memory:
             return NewTurn(input=[], chain=self.chain_name)
         configurable = config.get("configurable", {})
         turn_id, version_of = (id_or_none(configurable, name) for name in ("turn_id", "version_of"))
         messages = [with_id(message) for message in new_messages(fields_of(input), self.input_messages_key)]
         # No more than its share: what is longer is shown shortened, once it is past.
-        tokens = min(estimate_tokens(messages), self.turns.fits.of(self.bound).turn // 2)
+        tokens = min(estimate_tokens(messages), fit.turn // 2)
         if turn_id is None:
             return NewTurn(input=messages, chain=self.chain_name, tokens=tokens, version_of=version_of)
         return NewTurn(
@@ -332,60 +257,10 @@ class ChainWithHistory(RunnableFace):
             return messages
         return type(input)({**well_formed(input), self.input_messages_key: messages})
 
-    def _with_traces(self, config: RunnableConfig, place: tuple[str, str | None]) -> RunnableConfig:
-        """The config with what tracers group runs by, in the words of LangSmith and of Langfuse."""
-        user_id, session_id = place
-        shown_user = hashed(user_id) if self.turns.rules.hash_users else user_id
-        marks = {"user_id": shown_user, "langfuse_user_id": shown_user}
-        if session_id is not None:
-            thread = hashed(user_id, session_id)
-            marks |= {"session_id": session_id, "thread_id": thread, "langfuse_session_id": thread}
-            if is_graph(self.bound):
-                config = {**config, "configurable": {"thread_id": thread, **config.get("configurable", {})}}
-        return {**config, "metadata": {**(config.get("metadata") or {}), **marks}}
-
-    def _with_callbacks(self, config: RunnableConfig) -> tuple[RunnableConfig, ModelNotes | None, Note | None]:
-        """The config without the handlers that nobody hears; and, if the output won't tell of the model, who notes.
-
-        That is told of what the model says (`Note`), or, where it can't be, it is one more handler.
-        """
-        callbacks = config.get("callbacks")
-        if isinstance(callbacks, BaseCallbackManager):
-            callbacks = callbacks.copy()
-        else:
-            callbacks = [handler for handler in callbacks or () if not isinstance(handler, self.unheard)]
-        config = {**config, "callbacks": callbacks}
-        if self._tells_usage:
-            return config, None, None
-        notes = ModelNotes()
-        if quiet.says_usage(self.bound, config):
-            return config, notes, notes.note
-        if isinstance(callbacks, list):
-            callbacks.append(notes)
-        else:
-            callbacks.add_handler(notes, inherit=True)
-        return config, notes, None
-
-    @property
-    def _tells_usage(self) -> bool:
-        kind = self.OutputType
-        return isinstance(kind, type) and issubclass(kind, BaseMessage)
-
-    async def _replay(
-        self, turn: Turn, input: Any, config: RunnableConfig, *, streaming: bool
-    ) -> AsyncGenerator[Any, None]:
-        """A turn on the record, as a run of its own, so that every endpoint shows it as it shows others."""
-        if turn.chain != self.chain_name and turn.chain:
-            raise WrongChain(f"A turn of this turn_id was answered by /{turn.chain}: give this one another turn_id.")
-        output = output_of(turn, self.output_messages_key)
-        outputs = list(turn.output) if streaming and is_graph(self.bound) else [output]
-
-        async def say(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
-            for one in outputs:
-                yield AIMessageChunk(**one.model_dump(exclude={"type"})) if streaming and is_ai(one) else one
-
-        async for chunk in RunnableGenerator(say).astream(input, config):
-            yield chunk
+    def _with_traces(self, config: RunnableConfig, user_id: str, session_id: str | None) -> RunnableConfig:
+        user = hashed(user_id) if self.turns.rules.hash_users else user_id
+        thread = hashed(user_id, session_id) if session_id is not None else None
+        return traceable(config, user, session_id, thread, graph=is_graph(self.bound))
 
     # What callers call.
 
@@ -400,7 +275,7 @@ class ChainWithHistory(RunnableFace):
     def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             output = await quiet.invoke(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-            yield call.given.without_past(output)
+            yield call.given.without_past(await whole(output))
 
         return self._start(input, config, run)
 
@@ -442,7 +317,7 @@ class ChainWithHistory(RunnableFace):
             else:
                 graph = None
                 chunks = quiet.stream(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-            async for chunk in chunks:
+            async for chunk in pieces(chunks):
                 yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
             call.state = graph.state if graph is not None else None
 
@@ -498,8 +373,18 @@ class ChainWithHistory(RunnableFace):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[StreamEvent]:
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-        events: Any = Runnable.astream_events(self, input, config, redaction=redaction, **kwargs)
-        async with aclosing(events):
-            async for event in events:
+
+        async def say(_: AsyncIterator[Any], config: RunnableConfig, **rest: Any) -> AsyncIterator[Any]:
+            async with aclosing(self.astream(input, config, redaction=redaction, **rest)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    yield chunk
+
+        # A run around the turn: when the outermost one has ended, LangChain hears no more, and the turn is not durable
+        # before the wrapped runnable's has.
+        config = merge_configs(self.config, config)
+        around: Any = RunnableGenerator(cast(Any, say), name=self.get_name())
+        events: Any = around.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
+        async with aclosing(after_the_first(events)) as told:
+            async for event in told:
                 event["data"] = redaction.clean(event["data"])
                 yield event

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,9 +12,16 @@ from api.sessions.exchange import ExchangedTurn, conversation_of
 from api.sessions.export import sessions_of
 from auth.keys import ApiKeys
 from auth.shares import Shares
-from histories.base import HistoryStore, Session, SessionNotFound, Turn
+from histories.base import HistoryStore, Session, SessionBusy, SessionNotFound, Turn
 
 _PAGE = 200
+
+Tell = Callable[[str], None]
+"""Hears how far it is."""
+
+
+def _silent(text: str) -> None:
+    return
 
 
 async def count_by_user(store: HistoryStore, data_dir: Path) -> dict[str, tuple[int, int]]:
@@ -28,22 +36,27 @@ async def _count(store: HistoryStore, user: str) -> int:
     return sum([1 async for _ in sessions])
 
 
-async def erase(store: HistoryStore, data_dir: Path, user: str) -> tuple[int, int]:
+async def erase(store: HistoryStore, data_dir: Path, user: str, tell: Tell = _silent) -> tuple[int, int]:
     """Deletes a user's sessions and keys, and signs their browsers out; gives the numbers of sessions and keys.
 
-    Raises `SessionBusy` while a turn runs: what could be deleted then is.
+    `tell` hears after each session how far it is. Raises `SessionBusy` while a turn runs: what could be deleted is.
     """
     keys = ApiKeys(data_dir)
-    theirs, sessions = [key for key in keys.all() if key.user == user], await _count(store, user)
+    theirs = [key for key in keys.all() if key.user == user]
     for key in theirs:
         keys.revoke(key.id)
     keys.sign_out(user)
+    sessions = [session.session_id async for session in sessions_of(store, user)]
+    for count, session_id in enumerate(sessions, start=1):
+        with suppress(SessionBusy, SessionNotFound):  # `forget` tells of what is busy, when all the others are gone
+            await store.history(user, session_id).delete()
+        tell(f"{count} of {len(sessions)} sessions deleted")
     Shares(data_dir).forget(user)
     await store.forget(user)
-    return sessions, len(theirs)
+    return len(sessions), len(theirs)
 
 
-async def export(store: HistoryStore, data_dir: Path, user: str, to: TextIO) -> int:
+async def export(store: HistoryStore, data_dir: Path, user: str, to: TextIO, tell: Tell = _silent) -> int:
     """Writes all that is kept of a user as one JSON object, session by session; gives the number of sessions."""
     keys = [key.model_dump(exclude={"hash"}) for key in ApiKeys(data_dir).all() if key.user == user]
     to.write(f'{{"user": {json.dumps(user)}, "keys": {json.dumps(keys)}, "sessions": [')
@@ -55,6 +68,7 @@ async def export(store: HistoryStore, data_dir: Path, user: str, to: TextIO) -> 
             continue
         to.write((",\n" if count else "\n") + json.dumps(_exported(session, turns)))
         count += 1
+        tell(f"{count} sessions written")
     to.write("\n]}\n")
     return count
 

@@ -18,6 +18,8 @@ from typing import Any, Final, TextIO
 
 from typing_extensions import override
 
+from turns import failures
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request on behalf of which this code runs; turns that it started run on its behalf, too."""
 
@@ -90,7 +92,9 @@ class ErrorText(Exception):
 
 def in_words(error: BaseException, words: Iterable[str], *, content: bool) -> ErrorText:
     """The traceback of an error and of what it came from; without the words of people unless `content`."""
-    text = "".join(traceback.format_exception(error))[-MAX_TEXT:]
+    lines = "".join(traceback.format_exception(error))[-MAX_TEXT:].splitlines()
+    # Those of code are told from what an exception says by their indentation: to them a key is a name.
+    text = "\n".join(line if line.startswith(" ") else failures.without_secrets(line) for line in lines)
     return ErrorText(without_secrets(text if content else without_words(text, words)))
 
 

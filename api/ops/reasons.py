@@ -5,7 +5,16 @@ from __future__ import annotations
 import httpx2
 import openai
 
-from histories.base import HistoryDamaged, InvalidId, SessionBusy, StoreFull, StoreUnavailable
+from histories.base import (
+    HistoryDamaged,
+    HistoryMoved,
+    InvalidId,
+    SessionBusy,
+    SessionNotFound,
+    StoreFull,
+    StoreUnavailable,
+    TurnNotFound,
+)
 from turns.errors import ChainFailed, InvalidInput, ShuttingDown, TurnStopped, TurnTooLong, WrongChain
 from turns.shares import LineFull, OverBudget
 
@@ -20,6 +29,9 @@ _OF_TURNS: dict[type[BaseException], str] = {
     InvalidId: "input",
     SessionBusy: "session_busy",
     StoreFull: "disk_full",
+    HistoryMoved: "history_moved",
+    SessionNotFound: "input",
+    TurnNotFound: "input",
     HistoryDamaged: "history_damaged",
     StoreUnavailable: "store_unavailable",
 }

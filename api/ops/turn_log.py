@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from api.ops.logs import Names, event, in_words
+from api.ops.logs import Names, event, in_words, without_words
 from api.ops.reasons import reason_of
 from histories.base import StoreUnavailable
 from turns.errors import ChainFailed, InvalidInput, TurnTooLong
+from turns.failures import innermost, summary
 from turns.observer import WatchedTurn
 
 log = logging.getLogger("recollect.turns")
@@ -29,7 +30,8 @@ class TurnLog:
 
     def began(self, turn: WatchedTurn) -> None:
         """The start is worth a line only for who looks for what never ended."""
-        event(log, logging.DEBUG, "turn began", **self._who(turn))
+        if log.isEnabledFor(logging.DEBUG):
+            event(log, logging.DEBUG, "turn began", **self._who(turn))
 
     def spoke(self, turn: WatchedTurn) -> None:
         """Told with the end."""
@@ -39,9 +41,17 @@ class TurnLog:
         level = logging.INFO if error is None or isinstance(error, InvalidInput) else logging.WARNING
         if error is not None and (isinstance(error, _OPERATORS) or reason_of(error) == "server"):
             level = logging.ERROR
-        if log.isEnabledFor(level):
-            told = in_words(error, _words(turn), content=self._content) if level == logging.ERROR and error else None
-            event(log, level, f"turn {turn.outcome}", told, **self._who(turn), **self._what(turn))
+        if not log.isEnabledFor(level):
+            return
+        told = in_words(error, _words(turn), content=self._content) if level == logging.ERROR and error else None
+        event(log, level, f"turn {turn.outcome}", told, **self._who(turn), **self._what(turn), cause=self._cause(turn))
+
+    def _cause(self, turn: WatchedTurn) -> str | None:
+        """What went wrong, in one line."""
+        if turn.error is None:
+            return None
+        told = summary(innermost(turn.error.__cause__ or turn.error))
+        return told if self._content else without_words(told, _words(turn))
 
     def _who(self, turn: WatchedTurn) -> dict[str, Any]:
         return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any, cast
 
 from api.ops.metrics import Metrics
@@ -39,7 +38,6 @@ class _Watched:
         return found
 
     def _timing(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        @wraps(call)
         async def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:

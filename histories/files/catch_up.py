@@ -10,11 +10,11 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 from histories import codec
@@ -22,7 +22,7 @@ from histories.base import HistoryDamaged, Session, TurnStatus
 from histories.files.disk import Disk
 from histories.files.index import Index, Row, Said
 from histories.files.listing import any_entry, log_names
-from histories.files.log import Log
+from histories.files.log import Backward, Log
 from histories.files.records import Entry
 
 _PART: Final = 128
@@ -37,6 +37,9 @@ _SETTLED_NS: Final = 2_000_000_000
 
 _TAIL: Final = 32
 """So many bytes at the end of a log, with a checksum among them, tell whether it was only added to since."""
+
+_LOOKED_THROUGH: Final = 256 * 1024
+"""Of more than so many new bytes of a log it is not asked whether a recall needs them."""
 
 _COMPLETE_S: Final = 30.0
 """How long a recall takes the index for complete, without a look at all files: only an operator adds some unseen."""
@@ -114,6 +117,34 @@ def catch_up_some(index: Index, disk: Disk, folder: int, names: Sequence[str]) -
             behind = _read_entries(index, disk, folder, {name: files[name]}) or behind
             behind = _read_words(index, disk, folder, name) or behind
     return behind
+
+
+def is_behind(index: Index, disk: Disk, folder: int, name: str, but: Collection[str]) -> bool:
+    """Whether a log says more than the index knows, beyond turns of these turn_ids that were added at its end.
+
+    Who asks with the window's turns set aside need not wait for those to come into the index.
+    """
+    row = index.row(name)
+    if row is None or row.read == "":
+        return True
+    start = int(row.read.split(" ")[2])
+    with _opened(disk, folder, name) as log:
+        if log is None or log.size() - start > _LOOKED_THROUGH or row.read != _end(log, start):
+            return True
+        with suppress(HistoryDamaged):
+            lines = Backward(log, None)
+            while lines.end > start and (found := lines.previous()) is not None:
+                if not _only_adds(found[1], but):
+                    return True
+            return lines.end != start
+    return True
+
+
+def _only_adds(record: dict[str, Any], but: Collection[str]) -> bool:
+    """Whether a record leaves all as it is that was said in other turns than these."""
+    if "to" in record or "gone" in record:
+        return False
+    return record["r"] in ("end", "title", "feedback") or (record["r"] == "turn" and record["id"] in but)
 
 
 def _read_entries(index: Index, disk: Disk, folder: int, files: dict[str, File]) -> bool:

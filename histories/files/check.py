@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from secrets import token_hex
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO
 
 from histories.base import now
 from histories.files.disk import Disk
@@ -23,8 +23,12 @@ _WAIT_S: Final = 5.0
 """How long a session is waited for that another process writes to."""
 
 
-def check_main(path: str, repair: bool, out: TextIO, *, disk: Disk | None = None) -> int:
+def check_main(
+    path: str, repair: bool, out: TextIO, *, disk: Disk | None = None, progress: Progress | None = None
+) -> int:
     """Writes a line to `out` for each thing that is wrong with the histories in the folder `path`, and a summary.
+
+    `progress` is told after each file how far it is.
 
     With `repair`, saves what can be saved: the damaged original stays beside it, as `<session>.damaged-<time>`.
     Safe beside a running server: a session whose turn runs is only looked at.
@@ -35,7 +39,7 @@ def check_main(path: str, repair: bool, out: TextIO, *, disk: Disk | None = None
     if not os.path.lexists(path):
         print("There are no histories yet.", file=out)
         return 0
-    check = _Check(disk, repair, out)
+    check = _Check(disk, repair, out, progress)
     root = disk.folder(path, create=False)
     try:
         check.root(root)
@@ -47,9 +51,17 @@ def check_main(path: str, repair: bool, out: TextIO, *, disk: Disk | None = None
     return check.summary()
 
 
+class Progress(Protocol):
+    """Who is told how far it is. `clear`: before anything else is said."""
+
+    def __call__(self, text: str) -> None: ...
+
+    def clear(self) -> None: ...
+
+
 class _Check:
-    def __init__(self, disk: Disk, repair: bool, out: TextIO) -> None:
-        self._disk, self._repair, self._out = disk, repair, out
+    def __init__(self, disk: Disk, repair: bool, out: TextIO, progress: Progress | None) -> None:
+        self._disk, self._repair, self._out, self._progress = disk, repair, out, progress
         self._told: list[str] = []
         self._users = self._sessions = self._turns = self._damaged = self._repaired = 0
 
@@ -59,6 +71,10 @@ class _Check:
     def _print(self) -> None:
         """Prints what was found. Whoever reads it may take long, so no lock is held meanwhile."""
         told, self._told = self._told, []
+        if self._progress is not None:
+            if told:
+                self._progress.clear()
+            self._progress(f"{self._users} users, {self._sessions} sessions, {self._turns} turns")
         for line in told:
             print(line, file=self._out)
 
@@ -78,6 +94,8 @@ class _Check:
     def summary(self) -> int:
         """Says how it all came out, and gives the exit status."""
         self._print()
+        if self._progress is not None:
+            self._progress.clear()
         said = f"{self._users} users, {self._sessions} sessions, {self._turns} turns: "
         if self._damaged:
             hint = "" if self._repair else ", see `admin.py check --repair`"

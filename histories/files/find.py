@@ -10,7 +10,7 @@ from itertools import groupby
 
 from histories import codec
 from histories.base import HistoryDamaged, Hit, InvalidCursor, Page, Recalled, Session, Turn, TurnStatus
-from histories.files.catch_up import PLACE_LENGTH, catch_up, catch_up_some, is_complete, session_of
+from histories.files.catch_up import PLACE_LENGTH, catch_up, catch_up_some, is_behind, is_complete, session_of
 from histories.files.disk import Disk
 from histories.files.index import Found, Index, Row
 from histories.files.log import Log
@@ -74,7 +74,8 @@ def recall_turns(
 ) -> list[Recalled]:  # fmt: skip
     """The complete turns of shown lines that bear on the query, best first: of the session in that file, or of all."""
     if only is not None:
-        catch_up_some(index, disk, folder, [only])
+        if is_behind(index, disk, folder, only, {turn_id for _, turn_id in exclude}):
+            catch_up_some(index, disk, folder, [only])
     elif not is_complete(index):
         catch_up(index, disk, folder, texts=True)
     ranked = index.ranked(query, only, limit + len(exclude))

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from histories.base import (
+    ATTENDED_S,
     PAGE_BYTES,
     Attempt,
     Event,
     Feedback,
     HistoryDamaged,
+    HistoryMoved,
     InvalidCursor,
-    InvalidId,
     OpenTurn,
     Page,
     Session,
@@ -30,6 +31,7 @@ from histories.base import (
     SessionNotFound,
     Turn,
     TurnStatus,
+    TurnTree,
     now,
 )
 from histories.files.begin import begin_turn
@@ -140,6 +142,22 @@ class FileHistory(SessionHistory):
 
         return await self._read(look)
 
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        def look(folder: int, log: Log) -> None:
+            last = self._running(folder, log)
+            if last is not None and last.turn_id == turn_id:
+                self._store.attend(self.key, turn_id, last.offset)
+
+        with suppress(SessionNotFound):
+            await self._read(look)
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        offset = self._store.offsets.get(self.key, -1)
+        ask = partial(self._store.attended_s_ago, self.key, attempt.new.turn_id, offset)
+        return await self._store.call(ask) < ATTENDED_S
+
     def _running(self, folder: int, log: Log) -> Entry | None:
         """The turn that runs, wherever it does."""
         last = next(log.entries(), None)
@@ -207,6 +225,17 @@ class FileHistory(SessionHistory):
 
         return await self._read(look)
 
+    @override
+    async def tree(self) -> TurnTree:
+        def look(folder: int, log: Log) -> TurnTree:
+            with self._tree(log) as tree:
+                nodes, last = list(tree.nodes.values()), "" if tree.head is None else tree.head.turn_id
+            after = ["" if node.parent is None else node.parent.turn_id for node in nodes]
+            found = [log.entry(node.offset, node.end) for node in reversed(nodes)]
+            return TurnTree(self._as_seen(folder, log, found), after, last)
+
+        return await self._read(look)
+
     # Changes of the record.
 
     @override
@@ -268,10 +297,11 @@ class FileHistory(SessionHistory):
         await self._change(change)
 
     @override
-    async def delete(self) -> None:
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
         def remove(folder: int) -> None:
-            with suppress(HistoryDamaged), self._log():
-                pass  # it is there
+            with suppress(HistoryDamaged), self._log() as (_, log):  # it is there
+                if if_updated_at not in (None, session_entry(log).updated_at):
+                    raise HistoryMoved
             remove_session(self._store, self._place, folder)
 
         await while_idle(self._store, self._place, remove, makes_room=True)
@@ -291,16 +321,14 @@ class FileHistory(SessionHistory):
         await FileHistory(self._store, self.user_id, session_id).restore(turns, title=title, created_at=now())
 
     @override
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-        updated_at = max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])])
-
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
         def create(folder: int) -> None:
             with suppress(SessionNotFound), self._log():
                 raise SessionExists
-            if len({turn.turn_id for turn in turns}) < len(turns):
-                raise InvalidId("Two of these turns have the same turn_id.")
+            tree = TurnTree.of(turns)
+            updated_at = tree.updated_at(created_at)
             content = session_lines(
-                self.user_id, self.session_id, turns, title=title, created_at=created_at, updated_at=updated_at
+                self.user_id, self.session_id, tree, title=title, created_at=created_at, updated_at=updated_at
             )
             disk, fsync = self._store.disk, self._store.fsync
             create_log(disk, folder, self._place.path, content, at=updated_at, sync=fsync).close()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from hashlib import sha256
 
 
+@lru_cache(maxsize=1024)
 def file_name(any_id: str) -> str:
     """A slug of the id and a hash of all of it, in lower-case ASCII, at most 73 characters.
 

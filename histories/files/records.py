@@ -30,6 +30,7 @@ from histories.base import Feedback, HistoryDamaged, NewTurn, Reply, Turn, TurnD
 
 VERSION: Final = 1
 START: Final = b'{"v":%d,"r":"' % VERSION
+_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
 _CRC: Final = b',"crc":"'
 _CRC_SIZE: Final = len(_CRC) + 8 + len(b'"}')
 
@@ -109,7 +110,7 @@ def encode(record: dict[str, Any], sums: Sums, **parts: str) -> bytes:
     so_far: dict[str, Any] = {"turns": sums.turns, "tokens": sums.tokens, "title": sums.title, "chain": sums.chain}
     if sums.more:
         so_far["more"] = True
-    text = json.dumps({"v": VERSION, **record, "s": so_far}, separators=(",", ":"))[:-1]
+    text = _compact({"v": VERSION, **record, "s": so_far})[:-1]
     line = (text + "".join(f',"{name}":{part}' for name, part in parts.items())).encode("ascii")
     return b'%s,"crc":"%08x"}\n' % (line, zlib.crc32(line))
 
@@ -141,19 +142,20 @@ def session_line(user_id: str, session_id: str, at: datetime) -> bytes:
     return encode(record, Sums())
 
 
-def turn_line(new: NewTurn, at: datetime, sums: Sums, replaces: dict[str, Any]) -> bytes:
+def turn_line(new: NewTurn, at: datetime, sums: Sums, replaces: dict[str, Any], *, said: str | None = None) -> bytes:
+    """The beginning of a turn. `said` is the JSON of its input, from who has made it: so is the end's of its output."""
     record = {"r": "turn", "id": new.turn_id, "chain": new.chain, "at": at.isoformat(), **replaces}
-    return encode(record, sums, **{"in": codec.dump_messages(new.input)})
+    return encode(record, sums, **{"in": codec.dump_messages(new.input) if said is None else said})
 
 
-def end_line(turn_id: str, reply: Reply, at: datetime, sums: Sums, **more: Any) -> bytes:
+def end_line(turn_id: str, reply: Reply, at: datetime, sums: Sums, *, said: str | None = None, **more: Any) -> bytes:
     record: dict[str, Any] = {"r": "end", "id": turn_id, "status": reply.status, "at": at.isoformat(), **more}
     if reply.usage:
         record["usage"] = Usage(**reply.usage)
     if reply.kind:
         record["kind"] = reply.kind
     details = {"details": codec.dump(dict(reply.details))} if reply.details else {}
-    return encode(record, sums, out=codec.dump_messages(reply.output), **details)
+    return encode(record, sums, out=codec.dump_messages(reply.output) if said is None else said, **details)
 
 
 def feedback_line(turn_id: str, feedback: Feedback, at: datetime, sums: Sums) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,11 +23,13 @@ from histories.files.open_sessions import OpenSession, OpenSessions
 from histories.files.place import Place
 from histories.files.threads import Threads
 from histories.files.tree import Trees
-from histories.waiting import WaitQueue
+from histories.waiting import Wait, WaitQueue
 
 T = TypeVar("T")
 
 STOPS: Final = ".stops"
+HEARD: Final = ".heard"
+"""Words to other processes lie in the one; those that end in the other say that a turn is listened to."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 WRITE_WAIT_S = 20.0
 """How long a write to a session's log waits for others: longer than disks stall, and not for ever."""
@@ -56,6 +59,12 @@ class Services:
             threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.get_running_loop().run_in_executor(None, threads.end)
+
+    def waits(self) -> list[Wait]:
+        """Who waits for a session, and who writes, in threads and otherwise."""
+        with self._guard:
+            working = [] if self._threads is None else self._threads.waits()
+        return working + self.gate.queue.waits("a session") + self.writers.waits("a log", WRITE_WAIT_S)
 
     def unheard(self, work: Callable[[], object]) -> None:
         """Does work in a thread, and nobody asks what comes of it."""
@@ -179,11 +188,34 @@ class Services:
         finally:
             self._follows = False
 
+    # Word for the process that runs a turn: an empty file whose name tells for which turn, and what.
+
     def ask_stop(self, key: str, turn_id: str, offset: int = 0) -> None:
-        """Leaves word for the process that runs this turn."""
+        """Leaves word that this turn is to stop."""
+        self._leave_word(f"{_turn_name(key, turn_id, offset)}.stop")
+
+    def attend(self, key: str, turn_id: str, offset: int) -> None:
+        """Leaves word that this turn is listened to."""
+        self._leave_word(f"{_turn_name(key, turn_id, offset)}{HEARD}")
+
+    def _leave_word(self, name: str) -> None:
         with self.folder(STOPS, create=True) as folder:
-            name = f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.{offset}.stop"
-            os.close(self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT))
+            descriptor = self.disk.open(folder, name, os.O_WRONLY | os.O_CREAT)
+            try:
+                os.utime(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def attended_s_ago(self, key: str, turn_id: str, offset: int) -> float:
+        """How long ago somebody left word that he listens; infinite if nobody did."""
+        with suppress(FileNotFoundError), self.folder(STOPS) as folder:
+            name = f"{_turn_name(key, turn_id, offset)}{HEARD}"
+            return abs(time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime)
+        return float("inf")
+
+
+def _turn_name(key: str, turn_id: str, offset: int) -> str:
+    return f"{key.replace('/', '~', 1)}~{file_name(turn_id)}.{offset}"
 
 
 def _stuck() -> StoreUnavailable:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from histories.base import NewTurn, Reply, Turn, TurnStatus
+from histories.base import NewTurn, Reply, Turn, TurnStatus, TurnTree
 from histories.files.records import Sums, end_line, feedback_line, session_line, sums_line, turn_line
 from histories.files.tree import Node, Tree
 
@@ -49,14 +49,14 @@ class _Writer:
 
 
 def session_lines(
-    user_id: str, session_id: str, turns: Iterable[Turn], *, title: str, created_at: datetime, updated_at: datetime
+    user_id: str, session_id: str, tree: TurnTree, *, title: str, created_at: datetime, updated_at: datetime
 ) -> bytes:
-    """The whole file of a session whose turns have ended, and follow each other."""
-    writer, last = _Writer(user_id, session_id, title, created_at), -1
-    for number, turn in enumerate(turns):
-        writer.turn(number, last, turn)
-        last = number
-    return writer.content(last, updated_at)
+    """The whole file of a session whose turns have ended."""
+    writer, numbers = _Writer(user_id, session_id, title, created_at), {"": -1}
+    for number, (turn, after) in enumerate(zip(tree.turns, tree.after, strict=True)):
+        writer.turn(number, numbers[after], turn)
+        numbers[turn.turn_id] = number
+    return writer.content(numbers[tree.last], updated_at)
 
 
 def tree_lines(

@@ -16,10 +16,16 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
+from threading import get_ident
+from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from histories.waiting import Wait
+
 _STALLED_S: Final = 0.02
+_WORK_S: Final = 30.0
+"""What a thread does takes no longer, but for a disk that hangs, or an index that is made of very much."""
 
 Outcome = tuple[Any, Exception | None]
 
@@ -63,6 +69,8 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self._done = 0  # of use only to see whether it has changed
         self._watch_at = 0.0
+        self._busy: dict[int, float] = {}
+        """The threads that work, and since when."""
 
     def start(self, work: Callable[[], Any]) -> asyncio.Future[Outcome]:
         """Does the work; the future has what it returned, or which exception it raised. For an event loop."""
@@ -76,6 +84,11 @@ class Threads:
     def start_unheard(self, work: Callable[[], Any]) -> None:
         """Does the work, and nobody asks what comes of it."""
         self._put((work, lambda outcome: None))
+
+    def waits(self) -> list[Wait]:
+        """What the threads are at."""
+        now = monotonic()
+        return [Wait("work of a thread", now - at, _WORK_S, thread=thread) for thread, at in list(self._busy.items())]
 
     def end(self) -> None:
         """Returns when all that was started is done and the threads have ended. Nothing may be started any more."""
@@ -120,7 +133,9 @@ class Threads:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             work, tell = job
+            self._busy[get_ident()] = monotonic()
             outcome = _outcome(work)
+            self._busy.pop(get_ident(), None)
             self._done += 1
             tell(outcome)
             del job, work, tell, outcome  # not kept for as long as nothing comes

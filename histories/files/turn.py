@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
+from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from histories.base import (
@@ -25,6 +26,7 @@ from histories.base import (
     now,
     title_of,
 )
+from histories.codec import dumped
 from histories.files.flock import Replaced
 from histories.files.journal_file import JournalWriter
 from histories.files.locks import FileLock, Line, is_held
@@ -32,7 +34,7 @@ from histories.files.log import Log
 from histories.files.new_log import create_log
 from histories.files.open_sessions import OpenSession, Tail
 from histories.files.place import Place
-from histories.files.records import Entry, Sums, decode, end_line, session_line, turn_line
+from histories.files.records import Sums, end_line, session_line, turn_line
 from histories.files.services import Services
 from histories.files.settle import settle
 from histories.files.spot import Spot, expect_last, shown_turns, spot_for
@@ -56,6 +58,7 @@ class FileTurn(OpenTurn):
         self._begun_sums, self._begun_size = Sums(), -1
         self._spot = Spot(Sums())
         self._tail, self._line = Tail(Sums(), 0, ()), b""
+        self._said: Sequence[BaseMessage] = ()  # the input as it is read back
         self._book: JournalWriter | None = None
 
     # Beginning.
@@ -196,7 +199,7 @@ class FileTurn(OpenTurn):
         line = self._compose(Spot(Sums()), Tail(Sums(), 0, ()), at)
         content = session_line(*self._ids, at) + line
         log = create_log(self.store.disk, folder, self.place.path, content, at=at, sync=self.store.fsync)
-        self._log, self._begun_size = log, len(content)
+        self._log, self._begun_size, self.has_older = log, len(content), False
         self.store.trees.note(log, 0, content)
 
     def _write_begin(self, folder: int, log: Log) -> Turn | None:
@@ -220,11 +223,13 @@ class FileTurn(OpenTurn):
         new, floor, sums = self._new, self._floor_of(tail.sums), spot.sums
         if self._attempt.window_tokens:
             self.window: Sequence[ShownTurn] = tail.window(floor)
+            self.has_older = floor > 0
         title = sums.title or title_of(new.input)
-        self._spot = spot
+        self._spot, self.started_at = spot, at
         self._begun_sums = Sums(sums.turns + 1, sums.tokens, title, new.chain, sums.more)
         jump = {**spot.jump, **({"version": True} if spot.behind is not None else {})}
-        self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, jump)
+        said, self._said = dumped(new.input)
+        self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, jump, said=said)
         return self._line
 
     def _floor_of(self, sums: Sums) -> int:
@@ -278,7 +283,8 @@ class FileTurn(OpenTurn):
     async def _end_at_once(self, log: Log, reply: Reply) -> None:
         """Writes the end where nobody has written since the begin, and keeps the files open."""
         try:
-            line, sums, at = self._end_line(reply, self._begun_sums)
+            said, replied = dumped(reply.output)
+            line, sums, at = self._end_line(reply, self._begun_sums, said)
             await self.store.in_thread(partial(self._append_end, log, line, at, self._begun_sums, self._begun_size))
         except BaseException:
             await self.store.in_thread(self._free)
@@ -287,7 +293,7 @@ class FileTurn(OpenTurn):
         self.store.ended(self.place)
         if self.store.keeps_open:
             log.not_alone()
-            self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line))
+            self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line, reply, replied))
         else:
             await self.store.in_thread(self._free)
 
@@ -318,23 +324,22 @@ class FileTurn(OpenTurn):
             except OSError:
                 self._book.remove(None)
 
-    def _end_line(self, reply: Reply, sums: Sums) -> tuple[bytes, Sums, datetime]:
+    def _end_line(self, reply: Reply, sums: Sums, said: str | None = None) -> tuple[bytes, Sums, datetime]:
         at = now()
         if reply.is_shown:
             sums = replace(sums, tokens=sums.tokens + self._new.tokens + reply.tokens)
         elif self._spot.behind is not None:
             back = {"to": self._begun_size - len(self._line), "gone": sorted(self._spot.gone)}
             sums = replace(self._spot.behind, title=sums.title)
-            return end_line(self.turn_id, reply, at, sums, **back), sums, at
-        return end_line(self.turn_id, reply, at, sums), sums, at
+            return end_line(self.turn_id, reply, at, sums, said=said, **back), sums, at
+        return end_line(self.turn_id, reply, at, sums, said=said), sums, at
 
-    def _tail_after(self, sums: Sums, line: bytes) -> Tail | None:
+    def _tail_after(self, sums: Sums, line: bytes, reply: Reply, replied: Sequence[BaseMessage]) -> Tail | None:
         """What the next turn needs, as it would be read from the file; None if it is large, or of another line."""
         if len(self._line) + len(line) > _LARGE or self._spot.behind is not None:
             return None
-        turn, floor = Entry(0, decode(self._line[:-1]), decode(line[:-1])).turn(), self._tail.floor
-        messages = (*turn.input, *turn.output)
-        shown = [(self._begun_sums.tokens, ShownTurn(turn.turn_id, messages))] if turn.shown else []
+        turn, floor = ShownTurn(self.turn_id, (*self._said, *replied)), self._tail.floor
+        shown = [(self._begun_sums.tokens, turn)] if reply.is_shown else []
         kept = [one for one in self._tail.shown if one[0] >= floor]
         tail = Tail(sums, floor, (*kept, *shown), self.turn_id)
         return tail if tail.is_short else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC
 from typing import Final
 
 from histories import codec
@@ -119,13 +120,16 @@ class Beginning:
         try:
             window = [
                 ShownTurn(unpack(turn_id), [*messages_from(given), *messages_from(output)])
-                for _, _, turn_id, given, output in rows
+                for _, _, _, turn_id, given, output in rows
                 if turn_id is not None
             ]
         except BaseException:
             await undisturbed(self._give_up())
             raise
-        return PostgresTurn(self._shared, self._session, self._attempt, self._link, window)
+        older = rows[0][1] > 0
+        turn = PostgresTurn(self._shared, self._session, self._attempt, self._link, window, has_older=older)
+        turn.started_at = rows[0][2].astimezone(UTC)
+        return turn
 
     async def _wait(self, free: asyncio.Event, seconds: float) -> None:
         rest = self._attempt.deadline - asyncio.get_running_loop().time()

@@ -11,19 +11,23 @@ from typing_extensions import override
 
 from histories import codec
 from histories.base import (
+    ATTENDED_S,
     PAGE_BYTES,
     Attempt,
     Event,
     Feedback,
+    HistoryMoved,
     InvalidCursor,
     OpenTurn,
     Page,
     Session,
+    SessionBusy,
     SessionHistory,
     SessionNotFound,
     StoreUnavailable,
     Turn,
     TurnNotFound,
+    TurnTree,
 )
 from histories.postgres import statements
 from histories.postgres.begin import Beginning
@@ -35,6 +39,7 @@ from histories.postgres.settle import settle
 from histories.postgres.shared import REFUSALS, SessionName, Shared
 
 _AFTER_ALL: Final = 2**62
+_BATCH: Final = 200
 _IS_LOST: Final = 1
 """The column of a turn that says that its owner is dead."""
 
@@ -60,6 +65,15 @@ class PostgresHistory(SessionHistory):
         if not found:
             raise SessionNotFound
         return bool(runs)
+
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        server, life = self._shared.link().server_id, f"{ATTENDED_S}s"
+        await self._fetch(statements.ATTEND, turn=pack(turn_id), server=server, life=life)
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return bool((await self._fetch(statements.ATTENDED, token=attempt.token))[0][0])
 
     @override
     def events(self, turn_id: str, *, after: int = -1) -> AsyncIterator[Sequence[Event]]:
@@ -94,6 +108,17 @@ class PostgresHistory(SessionHistory):
         if rows[0][0] is None:
             raise TurnNotFound
         return turn_from(rows[0])
+
+    @override
+    async def tree(self) -> TurnTree:
+        await self.info()
+        rows = list[Row]()
+        while some := await self._read(statements.TREE, after=rows[-1][0] if rows else 0, limit=_BATCH):
+            rows += some
+        turns = [turn_from(row) for row in rows]
+        ids = {row[0]: turn.turn_id for row, turn in zip(rows, turns, strict=True)}
+        shown = [turn.turn_id for row, turn in zip(rows, turns, strict=True) if row[-1]]
+        return TurnTree(turns, [ids.get(row[-2], "") for row in rows], shown[-1] if shown else "")
 
     async def _read(self, statement: str, **params: object) -> list[Row]:
         """Rows of turns. What a dead owner left is settled first, so that what was heard of it is on the record."""
@@ -135,8 +160,18 @@ class PostgresHistory(SessionHistory):
         await self._while_idle(statements.DELETE_TURN, turn=pack(turn_id), if_last=_packed(if_last))
 
     @override
-    async def delete(self) -> None:
-        await self._while_idle(statements.DELETE_SESSION)
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
+        if if_updated_at is None:
+            await self._while_idle(statements.DELETE_SESSION)
+            return
+        async with self.gate.idle(self.key), self._shared.link().connection() as conn, conn.transaction():
+            row = await (await conn.execute(statements.LOCK_SESSION, self._session.params)).fetchone()
+            if row is not None and row[0] != if_updated_at:
+                raise HistoryMoved
+            params = {**self._session.params, "server": self._shared.link().server_id}
+            word = (await (await conn.execute(statements.DELETE_SESSION, params)).fetchall())[0][0]
+            if word != "done":
+                raise REFUSALS.get(word, SessionBusy)
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
@@ -157,8 +192,8 @@ class PostgresHistory(SessionHistory):
             await settle(self._shared.link().fetch, self._session, server_id=server_id)
 
     @override
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-        await restore(self._shared.link(), self._session, turns, title=title, created_at=created_at)
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+        await restore(self._shared.link(), self._session, TurnTree.of(turns), title=title, created_at=created_at)
 
 
 def _packed(turn_id: str | None) -> str | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from psycopg import errors
 
 from histories import codec
-from histories.base import InvalidId, SessionExists, Turn, TurnStatus
+from histories.base import InvalidId, SessionExists, Turn, TurnStatus, TurnTree
 from histories.postgres import statements
 from histories.postgres.driver import Params
 from histories.postgres.link import Link
@@ -19,14 +18,18 @@ from histories.postgres.shared import SessionName
 _LIMIT_S: Final = 120.0
 
 
-async def restore(link: Link, session: SessionName, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
+async def restore(link: Link, session: SessionName, tree: TurnTree, *, title: str, created_at: datetime) -> None:
     """Writes the session, or nothing. `SessionExists`; `InvalidId` if two turns have one turn_id."""
-    rows, tokens = [], 0
-    for seq, turn in enumerate(turns, 1):
+    shown = {turn.turn_id for turn in tree.line}
+    places, rows = {"": (0, 0)}, list[tuple[object, ...]]()  # the number of each turn, and the tokens up to its end
+    for seq, (turn, after) in enumerate(zip(tree.turns, tree.after, strict=True), 1):
+        parent, tokens = places[after]
         adds = turn.tokens if turn.shown else 0
-        rows.append(_row(session, turn, seq, adds, tokens))
-        tokens += adds
-    params = _params(session, turns, tokens, title, created_at)
+        places[turn.turn_id] = seq, tokens + adds
+        # As if it had been hidden when the one after it was written: of several, the newest was shown last.
+        hidden = 0 if turn.turn_id in shown else len(tree.turns) + seq
+        rows.append((*_row(session, turn, seq, adds, tokens), parent, hidden))
+    params = _params(session, tree, places[tree.last], title, created_at)
     async with link.connection(limit_s=_LIMIT_S) as conn, conn.transaction():
         await conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_LIMIT_S}s"])
         if await (await conn.execute(statements.RESTORE_SESSION, params)).fetchone() is None:
@@ -39,16 +42,19 @@ async def restore(link: Link, session: SessionName, turns: Sequence[Turn], *, ti
             raise InvalidId("Two of these turns have the same turn_id.") from None
 
 
-def _params(session: SessionName, turns: Sequence[Turn], tokens: int, title: str, created_at: datetime) -> Params:
+def _params(session: SessionName, tree: TurnTree, last: tuple[int, int], title: str, created_at: datetime) -> Params:
+    line, (head, tokens) = tree.line, last
     return {
         **session.params,
         "title": pack(title),
         "title_words": words_of(session.user_id, title),
-        "chain": pack(turns[-1].chain) if turns else "",
+        "chain": pack(line[-1].chain) if line else "",
         "created_at": created_at,
-        "updated_at": max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])]),
-        "turns": len(turns),
+        "updated_at": tree.updated_at(created_at),
+        "turns": len(line),
         "tokens": tokens,
+        "head": head,
+        "last_seq": 2 * len(tree.turns),
     }
 
 
@@ -68,7 +74,6 @@ def _row(session: SessionName, turn: Turn, seq: int, tokens: int, tokens_before:
         usage_to_json(turn.usage),
         tokens,
         tokens_before,
-        seq - 1,
         codec.dump(dict(turn.details)),
         None if turn.feedback is None else codec.dump(dict(turn.feedback)),
     )

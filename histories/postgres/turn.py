@@ -30,9 +30,16 @@ class PostgresTurn(OpenTurn):
     """A turn that runs. `link` is that of the event loop on which it has begun."""
 
     def __init__(
-        self, shared: Shared, session: SessionName, attempt: Attempt, link: Link, window: Sequence[ShownTurn]
+        self,
+        shared: Shared,
+        session: SessionName,
+        attempt: Attempt,
+        link: Link,
+        window: Sequence[ShownTurn],
+        *,
+        has_older: bool,
     ) -> None:
-        self.turn_id, self.window = attempt.new.turn_id, window
+        self.turn_id, self.window, self.has_older = attempt.new.turn_id, window, has_older
         self.gate, self.key = shared.gate, session.key
         self._shared, self._session, self._attempt, self._link = shared, session, attempt, link
         self._unsent, self._sent = list[bytes](), 0

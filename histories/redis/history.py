@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -15,13 +15,13 @@ from typing_extensions import override
 
 from histories import codec
 from histories.base import (
+    ATTENDED_S,
     PAGE_BYTES,
     Attempt,
     Event,
     Feedback,
     Gate,
     InvalidCursor,
-    InvalidId,
     OpenTurn,
     Page,
     Session,
@@ -32,12 +32,14 @@ from histories.base import (
     Turn,
     TurnNotFound,
     TurnStatus,
+    TurnTree,
     now,
 )
 from histories.redis.peer import BEAT_S, LEASE_MS, Peer
-from histories.redis.records import Keys, fields_of, read_entry, read_turn, settled, to_micros
+from histories.redis.records import Keys, fields_of, read_entry, read_turn, settled, to_micros, tree_fields
 from histories.redis.scripts import (
     ADOPT,
+    ALL_TURNS,
     CHOOSE,
     DELETE,
     DELETE_TURN,
@@ -128,6 +130,17 @@ class RedisHistory(SessionHistory):
                         async with asyncio.timeout(BEAT_S):
                             await news.wait()
 
+    @override
+    async def _attend(self, turn_id: str) -> None:
+        record = self._record
+        running = await record.ask(RUNNING, json.dumps(turn_id), keys=[self._keys.session, self._keys.lease])
+        if running[0] == "runs":
+            await record.peer.link.command("SET", self._keys.heard(running[1]), 1, "PX", round(ATTENDED_S * 1000))
+
+    @override
+    async def _is_attended(self, attempt: Attempt) -> bool:
+        return bool(await self._peers().link.command("EXISTS", self._keys.heard(attempt.token)))
+
     # The record.
 
     @override
@@ -161,6 +174,16 @@ class RedisHistory(SessionHistory):
     async def turn(self, turn_id: str) -> Turn:
         _, running, *parts = await self._record.read(TURN, json.dumps(turn_id))
         return read_turn(parts, running=bool(int(running)))
+
+    @override
+    async def tree(self) -> TurnTree:
+        last, upto, top, found = 0, 0, 1, dict[int, tuple[Turn, int]]()
+        while upto < top:
+            _, running, last, upto, top, *flat = await self._record.read(ALL_TURNS, upto, _BATCH)
+            for at in range(0, len(flat), 6):
+                number, *parts, parent = flat[at : at + 6]
+                found[number] = read_turn(parts, running=number == running), parent
+        return _tree_of(found, last)
 
     # Changes of the record.
 
@@ -197,9 +220,10 @@ class RedisHistory(SessionHistory):
         await self._record.index()
 
     @override
-    async def delete(self) -> None:
+    async def delete(self, *, if_updated_at: datetime | None = None) -> None:
         keys = [*self._keys.all[:4], self._keys.sessions]
-        await self._record.ask(DELETE, self.session_id, keys=keys)
+        since = "" if if_updated_at is None else to_micros(if_updated_at)
+        await self._record.ask(DELETE, self.session_id, since, keys=keys)
 
     @override
     async def fork(self, session_id: str, turn_id: str) -> None:
@@ -221,34 +245,47 @@ class RedisHistory(SessionHistory):
         await target.restore(turns, title=title, created_at=now())
 
     @override
-    async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
         peer, token = self._peers(), uuid4().hex
         peer.check()
         if await peer.link.command("EXISTS", self._keys.session):
             raise SessionExists
-        if len({turn.turn_id for turn in turns}) < len(turns):
-            raise InvalidId("Two of these turns have the same turn_id.")
-        new = self._keys.imported(token)
-        turns = [settled(turn) for turn in turns]
-        updated = to_micros(max([created_at, *(turn.ended_at or turn.started_at for turn in turns[-1:])]))
-        chain = json.dumps(turns[-1].chain if turns else "")
-        fields: list[object] = ["title", json.dumps(title), "chain", chain, "made", token]
-        fields += ["created", to_micros(created_at), "updated", updated, "turns", len(turns), "last", len(turns)]
-        fields += ["tokens", sum(turn.tokens for turn in turns), "shown", sum(turn.shown for turn in turns)]
-        for part, window in _parts(fields, turns):
+        tree, new = TurnTree.of(turns), self._keys.imported(token)
+        tree = replace(tree, turns=[settled(turn) for turn in tree.turns])
+        updated, line = to_micros(tree.updated_at(created_at)), tree.line
+        fields: list[object] = ["title", json.dumps(title), "chain", json.dumps(line[-1].chain if line else "")]
+        fields += ["made", token, "created", to_micros(created_at), "updated", updated, "turns", len(line)]
+        fields += ["tokens", sum(turn.tokens for turn in line), "shown", sum(turn.shown for turn in line)]
+        fields += tree_fields(tree)
+        for part, window in _parts(fields, tree):
             await peer.link.run(STAGE, new, _STAGE_MS, len(part), *part, *window)
         keys = [self._keys.session, self._keys.window, self._keys.sessions, *new]
         await self._record.ask(ADOPT, token, self.session_id, updated, keys=keys)
 
 
-def _parts(fields: list[object], turns: Sequence[Turn]) -> Iterator[tuple[list[object], list[object]]]:
-    """A session's fields, and its window, in parts that a server takes without holding others up."""
+def _tree_of(found: Mapping[int, tuple[Turn, int]], last: int) -> TurnTree:
+    """Turns by their numbers, each with that of the turn before it: sessions of earlier versions have gaps there."""
+
+    def named(number: int) -> str:
+        while number and number not in found:
+            number -= 1
+        return found[number][0].turn_id if number else ""
+
+    return TurnTree([turn for turn, _ in found.values()], [named(p) for _, p in found.values()], named(last))
+
+
+def _parts(fields: list[object], tree: TurnTree) -> Iterator[tuple[list[object], list[object]]]:
+    """A session's fields, and its window, in parts that a server takes without holding others up.
+
+    The window of a tree is left to be made, as one that was lost is.
+    """
     window, size, tokens = list[object](), 0, 0
-    for number, turn in enumerate(turns, 1):
+    is_line = len(tree.line) == len(tree.turns)
+    for number, turn in enumerate(tree.turns, 1):
         written = fields_of(number, turn)
         size += sum(len(str(part)) for part in written)
         fields += written
-        if turn.shown:
+        if turn.shown and is_line:
             window += [tokens, f"{number:012d}"]
             tokens += turn.tokens
         if size > _STAGE_BYTES:

@@ -22,6 +22,7 @@ from histories.base import (
     Turn,
     TurnDetails,
     TurnStatus,
+    TurnTree,
     Usage,
 )
 
@@ -69,6 +70,10 @@ class Keys(UserKeys):
     def journal(self, token: str) -> str:
         """Of what an attempt to run a turn says."""
         return f"{self._prefix}:journal:{token}"
+
+    def heard(self, token: str) -> str:
+        """Of whether an attempt to run a turn is listened to on another server."""
+        return f"{self._prefix}:heard:{token}"
 
 
 def to_micros(at: datetime) -> int:
@@ -186,6 +191,27 @@ def fields_of(number: int, turn: Turn) -> list[object]:
     fields: list[object] = [f"i{json.dumps(turn.turn_id)}", number, f"t{number}", begun, f"e{number}", ended]
     if turn.feedback is not None:
         fields += [f"f{number}", codec.dump(dict(turn.feedback))]
+    return fields
+
+
+def tree_fields(tree: TurnTree) -> list[object]:
+    """What the hash of a session that is written at once says of how its turns follow each other (lua/tree.lua)."""
+    numbers = {"": 0} | {turn.turn_id: number for number, turn in enumerate(tree.turns, 1)}
+    fields: list[object] = ["last", numbers[tree.last]]
+    line = tree.line
+    if len(line) == len(tree.turns):
+        return fields
+    fields += ["tree", 1, "top", len(tree.turns)]
+    shown, children = {turn.turn_id for turn in line}, dict[int, list[Turn]]()
+    for turn, after in zip(tree.turns, tree.after, strict=True):
+        children.setdefault(numbers[after], []).append(turn)
+        if numbers[after] != numbers[turn.turn_id] - 1:
+            fields += [f"p{numbers[turn.turn_id]}", numbers[after]]
+    for parent, following in children.items():
+        if [numbers[turn.turn_id] for turn in following] != [parent + 1]:
+            listed = "\n".join(f"{numbers[turn.turn_id]} {json.dumps(turn.turn_id)}" for turn in following)
+            chosen = next((turn for turn in following if turn.turn_id in shown), following[-1])
+            fields += [f"c{parent}", listed, f"x{parent}", numbers[chosen.turn_id]]
     return fields
 
 

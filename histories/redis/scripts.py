@@ -13,6 +13,7 @@ All keys of one user carry that user's hash tag, so that one script may touch th
     recollect:{user}:lease:<id>         "token channel" of who runs a turn; expires when its holder dies
     recollect:{user}:line:<id>          JSON [[token, channel, expiry], …]: who waits, in order of arrival
     recollect:{user}:journal:<token>    stream: what a running turn has said
+    recollect:{user}:heard:<token>      a running turn is listened to on another server; expires
     recollect:{user}:new-…:<token>      a session that is being imported; expires unless it is finished
 
 The session's hash holds title, chain, created, updated, turns, tokens, shown (JSON and numbers), and
@@ -72,6 +73,7 @@ EVENTS: Final = Script("events")
 RUNNING: Final = Script("running")
 TURNS: Final = Script("turns")
 TURN: Final = Script("turn")
+ALL_TURNS: Final = Script("all_turns")
 INFO: Final = Script("info")
 ENTRIES: Final = Script("entries")
 RENAME: Final = Script("rename")

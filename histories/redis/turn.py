@@ -45,7 +45,8 @@ class Beginning:
         self._record, self._attempt, self._open = record, attempt, (gate, key, save_limit_s)
         self._waiter = Waiter(attempt.token, record.keys.lease, record.keys.queue)
         self._is_queued = False
-        new, at = attempt.new, now()
+        new, self._at = attempt.new, now()
+        at = self._at
         self._args: tuple[object, ...] = (
             *(json.dumps(new.turn_id), int(new.given), new.tokens, attempt.window_tokens),
             *(begun_record(new, at), ended_record(_INTERRUPTED, 0, "-", at)),
@@ -100,12 +101,14 @@ class Beginning:
             await self._record.peer.link.run(LEAVE, keys, self._attempt.token, LEASE_MS)
 
     def _turn(self, answer: list[Any]) -> RedisTurn:
-        return RedisTurn(self._record, self._attempt, int(answer[1]), *self._open)
+        turn = RedisTurn(self._record, self._attempt, int(answer[1]), *self._open)
+        turn.started_at = self._at
+        return turn
 
     async def _opened(self, answer: list[Any]) -> OpenTurn:
         turn = self._turn(answer)
         try:
-            turn.window = read_window(answer[2])
+            turn.window, turn.has_older = read_window(answer[2]), int(answer[3]) > 0
         except BaseException:
             await undisturbed(self._undo(answer))
             raise

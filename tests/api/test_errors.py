@@ -262,7 +262,8 @@ async def test_a_reply_that_can_not_be_kept_is_an_error_and_the_history_is_as_it
     finally:
         disk.error = stub.gate = None
     assert error_of(answer)[0] == 507
-    assert "could not be saved" in caplog.text
+    assert "turn unsaved" in caplog.text
+    assert "StoreFull" in caplog.text
     assert "secret" not in answer.text
     # The question was durable; of the reply, nothing is claimed.
     states = [turn["status"] for turn in await asyncio.to_thread(turns_of, on_disk, session)]
@@ -385,4 +386,5 @@ def test_the_log_says_of_a_failed_model_what_an_operator_needs(
     with caplog.at_level(logging.WARNING, logger="recollect"):
         stub.fail_with(429)
         call(alice, "one", "log")
-    assert "a chain failed: OpenAIRateLimitError (429)" in caplog.text
+    assert [record.message for record in caplog.records].count("turn failed") == 1
+    assert "OpenAIRateLimitError: Error code: 429" in caplog.text

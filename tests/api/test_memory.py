@@ -129,6 +129,25 @@ def test_a_turn_that_was_rewound_is_not_recalled(stub: OpenAIStub, tmp_path: Pat
     assert not any("Rex" in text for text in prompt(stub))
 
 
+class CountingStore(MemoryStore):
+    recalls = 0
+
+    async def recall(self, *args: Any, **kwargs: Any) -> Any:
+        self.recalls += 1
+        return await super().recall(*args, **kwargs)
+
+
+def test_nothing_is_looked_for_as_long_as_all_of_the_session_is_shown(stub: OpenAIStub, tmp_path: Path) -> None:
+    store, looked = CountingStore(), list[tuple[int, bool]]()
+    with serving(tmp_path, stub, store=store, window_tokens=800) as (alice, _):
+        for n in range(16):
+            said(call(alice, f"Question {n}: {'some more words ' * 12}", "s"))
+            looked.append((store.recalls, any("Question 0:" in text for text in prompt(stub)[:-2])))
+    assert any(shown for _, shown in looked)
+    assert all(not recalls for recalls, shown in looked if shown)
+    assert looked[-1][0] > 0
+
+
 class SlowStore(MemoryStore):
     async def recall(self, *args: Any, **kwargs: Any) -> Any:
         import asyncio

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,7 +155,8 @@ def test_a_stream_numbers_what_it_says_and_names_its_turn(alice: httpx.Client, c
     assert seqs(events) == list(range(len(events)))
     (turn,) = alice.get(f"/sessions/named {chain}/turns").json()["turns"]
     assert first.data["turn_id"] == turn["turn_id"]
-    assert set(first.data) == {"run_id", "session_id", "turn_id"}
+    assert first.data["started_at"] == turn["started_at"]
+    assert set(first.data) == {"run_id", "session_id", "turn_id", "started_at"}
 
 
 @pytest.mark.parametrize("chain", ["chat", "tutor"])
@@ -197,7 +198,7 @@ def test_a_running_turn_is_watched_from_its_beginning_and_from_any_event(
         own = list(heard(asked.result(10).text.split("\r\n")))
         everything, rest = whole.result(10), later.result(10)
     assert text(everything) == text(own) == REPLY
-    assert everything[0].data["started_at"].endswith("Z")
+    assert {**everything[0].data, "run_id": own[0].data["run_id"]} == own[0].data
     assert text(own[1:2]) + text(rest) == REPLY
     assert (everything[-1].name, rest[-1].name) == ("end", "end")
 
@@ -251,6 +252,9 @@ def test_a_retry_of_a_running_turn_joins_it(pair: tuple[Here, Here], stub: OpenA
         joining = pool.submit(call, again, WORDS, session, way=way, turn_id="t")
         gate.release()
         assert said(first.result(10), "stream") == said(joining.result(10), way) == REPLY
+        if way == "stream":
+            began = {next(heard(one.result().text.split("\r\n"))).data["started_at"] for one in (first, joining)}
+            assert began == {here_turns(pair[0], session)[0]["started_at"]}
     assert len(stub.requests) == asked + 1
     assert len(here_turns(pair[where], session)) == 1
 
@@ -274,6 +278,38 @@ def test_a_client_that_was_cut_off_comes_back_for_the_rest(pair: tuple[Here, Her
         assert text(first) + text(rest.result(10)) == REPLY
     (turn,) = here_turns(pair[0], "cut")
     assert turn["status"] == "complete"
+
+
+def begin_and_leave(client: httpx.Client, session: str, watcher: Callable[[], None] = lambda: None) -> None:
+    """Asks for a stream, and hangs up when it has said something, after `watcher` was called."""
+    body = {"input": {"input": WORDS}, "config": {"configurable": {"session_id": session, "turn_id": "t"}}}
+    with client.stream("POST", "/chat/stream", json=body) as response:
+        next(event for event in heard(response.iter_lines()) if event.name == "data")
+        watcher()
+
+
+def test_a_turn_goes_on_for_who_listens_at_another_server(tmp_path: Path, stub: OpenAIStub) -> None:
+    settings: dict[str, Any] = {"openai_base_url": stub.base_url, "grace_s": 0.05}
+    with (
+        held(stub) as gate,
+        serve_here(tmp_path, **settings) as one,
+        serve_here(tmp_path, **settings) as other,
+        one.client() as asking,
+        other.client() as watching,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        whole: list[Future[list[Heard]]] = []
+
+        def watch() -> None:
+            whole.append(pool.submit(stream_of, watching, "watched"))
+            wait_for(lambda: list(tmp_path.rglob("*.heard")), "word that somebody listens")
+
+        begin_and_leave(asking, "watched", watch)
+        begin_and_leave(asking, "forsaken")
+        wait_for(lambda: here_turns(one, "forsaken")[0]["status"] == "interrupted", "the end of the other turn")
+        assert here_turns(one, "watched")[0]["status"] == "running"
+        gate.release()
+        assert text(whole[0].result(10)) == REPLY
 
 
 # A server that dies.

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from chat_models.models import open_model
 from tests.openai_stub import OpenAIStub
@@ -120,6 +121,27 @@ async def test_the_server_is_asked_for_the_same(
         (one.body, {name: value for name, value in one.headers.items() if name not in ignored}) for one in stub.requests
     ]
     assert asked[:2] == asked[2:]
+
+
+async def test_a_request_follows_the_clients_key_and_cookies_though_its_like_was_made_before(stub: OpenAIStub) -> None:
+    async with open_model(openai_base_url=stub.base_url, openai_api_key=SecretStr("one")) as model:
+        client = model.root_async_client
+        stub.requests.clear()
+        for _ in range(2):
+            await model.ainvoke("hello")
+        client.api_key = "two"
+        await model.ainvoke("hello")
+        client._client.cookies.set("where", "here")
+        await model.ainvoke("hello")
+        client._client.cookies.clear()
+        await model.ainvoke("hello again")
+        asked = [(one.headers["authorization"], one.headers.get("cookie")) for one in stub.requests]
+        assert asked == [("Bearer one", None)] * 2 + [
+            ("Bearer two", None),
+            ("Bearer two", "where=here"),
+            ("Bearer two", None),
+        ]
+        assert stub.requests[-1].body["messages"][-1]["content"] == "hello again"
 
 
 async def test_an_argument_that_openai_does_not_know_is_refused_as_ever(both: tuple[ChatOpenAI, ChatOpenAI]) -> None:

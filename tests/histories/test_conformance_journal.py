@@ -9,6 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from langchain_core.messages import AIMessage
 
+import histories.files.history as files_history
+import histories.postgres.history as postgres_history
+import histories.redis.history as redis_history
+from histories import gate
 from histories.base import (
     Event,
     Feedback,
@@ -62,6 +66,44 @@ async def test_every_process_hears_what_a_turn_says_while_it_runs(stores: Stores
     for task in listening:
         # Who was still reading when the turn ended finds the rest on the record.
         assert [event.seq for event in await task] in ([2, 3], [2], [])
+
+
+async def test_who_runs_a_turn_learns_that_others_listen_to_it(stores: Stores, history: SessionHistory) -> None:
+    elsewhere = (await stores.open()).history("alice", "s1")
+    await elsewhere.attend("never")  # nor is there the session
+    turn = await begun(history, "hello")
+    await elsewhere.attend("never")
+    assert not await history.is_attended(turn.turn_id)
+    await elsewhere.attend(turn.turn_id)
+    await elsewhere.attend(turn.turn_id)
+    assert await history.is_attended(turn.turn_id)
+    assert not await history.is_attended("never")
+    await turn.end(replied())
+    await elsewhere.attend(turn.turn_id)
+    following = await begun(history, "more")
+    assert not await history.is_attended(turn.turn_id)
+    assert not await history.is_attended(following.turn_id)
+    await following.end(replied())
+
+
+async def test_a_word_that_somebody_listens_is_forgotten_after_a_while(
+    stores: Stores, history: SessionHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (gate, files_history, redis_history, postgres_history):
+        monkeypatch.setattr(module, "ATTENDED_S", 0.2)
+    turn = await begun(history, "hello")
+    await (await stores.open()).history("alice", "s1").attend(turn.turn_id)
+    async with asyncio.timeout(WITHIN_S):
+        while await history.is_attended(turn.turn_id):
+            await asyncio.sleep(0.01)
+    await turn.end(replied())
+
+
+async def test_a_turn_knows_when_it_has_begun(history: SessionHistory) -> None:
+    for number in range(2):
+        turn = await begun(history, f"question {number}")
+        assert turn.started_at == (await history.turn(turn.turn_id)).started_at
+        await turn.end(replied())
 
 
 async def test_a_turn_that_has_ended_has_no_events(history: SessionHistory) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from histories.base import (
+    HistoryMoved,
     HistoryStore,
     InvalidCursor,
     OpenTurn,
@@ -385,3 +386,28 @@ async def test_a_store_tells_who_has_a_session_each_of_them_once(store: HistoryS
     assert sorted([user async for user in store.users()]) == sorted(users)
     await store.forget("alice")
     assert sorted([user async for user in store.users()]) == sorted(users[1:])
+
+
+async def test_sessions_of_the_same_microsecond_are_all_listed(store: HistoryStore) -> None:
+    at = now()
+    for n in range(7):
+        await store.history("alice", f"s{n}").restore([], title="t", created_at=at)
+    listed = [session.session_id for session in await all_sessions(store, "alice", limit=2)]
+    assert sorted(listed) == [f"s{n}" for n in range(7)]
+
+
+async def test_a_session_is_deleted_only_as_it_was_seen_if_that_is_asked_for(store: HistoryStore) -> None:
+    history = store.history("alice", "s1")
+    await talk(history, "one")
+    seen = (await history.info()).updated_at
+    await talk(history, "two")
+    with pytest.raises(HistoryMoved):
+        await history.delete(if_updated_at=seen)
+    assert len(await all_turns(history)) == 2
+    running = await begun(history, "three")
+    with pytest.raises(SessionBusy):
+        await history.delete(if_updated_at=(await history.info()).updated_at)
+    await running.end(replied())
+    await history.delete(if_updated_at=(await history.info()).updated_at)
+    with pytest.raises(SessionNotFound):
+        await history.delete(if_updated_at=seen)

@@ -13,9 +13,10 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from typing_extensions import override
 
-from histories.base import HistoryStore, NewTurn, Reply, SessionHistory, Turn, TurnStatus
+from histories.base import Feedback, HistoryStore, NewTurn, Note, Reply, SessionHistory, Turn, TurnStatus, TurnTree, now
 from histories.files.names import file_name
 from histories.files.store import FileStore
+from histories.ledger import Ledger
 from histories.memory import MemoryHistory, MemoryStore
 from histories.migrate import Migrated, migrate
 from tests.live_server import ROOT, wait_for
@@ -40,22 +41,46 @@ async def _fill(store: HistoryStore) -> None:
             output = [AIMessage("", tool_calls=[call]), ToolMessage("3", tool_call_id="c1"), AIMessage("three")]
             usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
             await turn.end(Reply(status=TurnStatus.COMPLETE, output=output, usage=usage, tokens=4, kind="message"))  # type: ignore[arg-type]
+        await _make_versions(store.history(user, "s0"))
+        await store.set_notes(user, [Note(text="likes \ud800 tea", created_at=now())])
         await store.history(user, "s1").rename("A title\u2028 of its own")
         await store.history(user, "s2").rewind((await all_turns(store.history(user, "s2")))[0].turn_id)
 
 
+async def _make_versions(history: SessionHistory) -> None:
+    """Versions in the midst, one of which is shown with what follows it, feedback, and details."""
+    first, second, *_ = [turn.turn_id for turn in await all_turns(history)]
+    details = {"finish_reason": "stop", "value": {"a": [1, None]}}
+    other = await begun(history, said("another", version_of=second))
+    await other.end(Reply(status=TurnStatus.COMPLETE, output=[AIMessage("x")], details=details))  # type: ignore[arg-type]
+    await talk(history, "after the other", "and after that")
+    await (await begun(history, said("a third", version_of=other.turn_id))).end(replied())
+    await talk(history, "after the third")
+    await history.choose(other.turn_id)
+    await history.feedback(first, Feedback(score=1, comment="good"))
+    await history.feedback(second, Feedback(score=-1, comment="bad, and not shown"))
+
+
 async def _everything(store: HistoryStore) -> object:
-    found = {}
+    found: dict[object, object] = {}
     async for user in store.users():
+        found[user] = await store.notes(user)
         for session in await all_sessions(store, user):
-            turns = await all_turns(store.history(user, session.session_id))
-            found[user, session.session_id] = session.title, session.created_at, session.chain, turns
+            history = store.history(user, session.session_id)
+            turns, tree = await all_turns(history), await history.tree()
+            found[user, session.session_id] = session.title, session.created_at, session.chain, turns, _plain(tree)
     return found
 
 
-async def _migrate(source: HistoryStore, target: HistoryStore) -> tuple[Migrated, list[str]]:
+def _plain(tree: TurnTree) -> object:
+    return list(tree.turns), list(tree.after), tree.last
+
+
+async def _migrate(
+    source: HistoryStore, target: HistoryStore, ledger: Ledger | None = None
+) -> tuple[Migrated, list[str]]:
     told: list[str] = []
-    return await migrate(source, target, told.append), told
+    return await migrate(source, target, told.append, ledger=ledger), told
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
@@ -69,7 +94,7 @@ async def test_all_histories_arrive_as_they_were_and_once(
     assert (migrated.sessions, told) == ({"copied": 9}, [])
     assert await _everything(target) == await _everything(source)
     migrated, told = await _migrate(source, target)
-    assert (migrated.sessions, migrated.turns, told) == ({"there": 9}, 36, [])
+    assert (migrated.sessions, migrated.turns, told) == ({"there": 9}, 51, [])
     turn = await begun(target.history("alice", "s0"), "go on", window=1000)
     assert len(turn.past) > 2
     await turn.end(replied())
@@ -116,6 +141,97 @@ async def test_what_has_changed_in_the_target_is_told_of_and_left_alone(stores: 
     await source.close()
 
 
+async def test_what_was_deleted_or_taken_away_in_the_source_is_so_in_the_target_after_the_next_run(
+    stores: Stores, tmp_path: Path
+) -> None:
+    source, target = MemoryStore(), await stores.open()
+    for session in ("stays", "deleted", "rewound", "answered there"):
+        await talk(source.history("alice", session), "one", "two")
+    await talk(source.history("bob", "only"), "one")
+    await talk(target.history("alice", "of the target"), "one")
+    for user in ("alice", "bob"):
+        await source.set_notes(user, [Note(text="a note", created_at=now())])
+    assert (await _migrate(source, target, Ledger(tmp_path / "ledger")))[0].complete
+    await talk(target.history("alice", "answered there"), "three")
+    for session in ("deleted", "answered there"):
+        await source.history("alice", session).delete()
+    last = (await all_turns(source.history("alice", "rewound")))[-1].turn_id
+    await source.history("alice", "rewound").rewind(last)
+    await source.forget("bob")
+    migrated, told = await _migrate(source, target, Ledger(tmp_path / "ledger"))
+    assert migrated.sessions == {"there": 1, "replaced": 1, "deleted": 2, "differ": 1}
+    assert [line.partition(":")[0] for line in told] == ["alice, session answered there"]
+    left = {session.session_id: session.turns for session in await all_sessions(target, "alice")}
+    assert left == {"stays": 2, "rewound": 1, "answered there": 3, "of the target": 1}
+    assert await target.notes("bob") == await all_sessions(target, "bob") == []
+    assert len(await target.notes("alice")) == 1
+
+
+async def test_what_was_deleted_in_the_target_is_not_brought_there_again(tmp_path: Path) -> None:
+    source, target = MemoryStore(), MemoryStore()
+    await talk(source.history("alice", "s1"), "one")
+    await _migrate(source, target, Ledger(tmp_path / "ledger"))
+    await target.history("alice", "s1").delete()
+    migrated, told = await _migrate(source, target, Ledger(tmp_path / "ledger"))
+    assert (migrated.complete, await all_sessions(target, "alice")) == (False, [])
+    assert "deleted in the target" in told[0]
+    assert "alice" not in (tmp_path / "ledger").read_text()
+
+
+class _Busy(MemoryStore):
+    """Somebody talks in it in the instant in which a session has been read."""
+
+    is_busy = False
+
+    @override
+    def history(self, user_id: str, session_id: str) -> SessionHistory:
+        return _BusyHistory(self, user_id, session_id)
+
+
+class _BusyHistory(MemoryHistory):
+    @override
+    async def tree(self) -> TurnTree:
+        tree, store = await super().tree(), self._store
+        if isinstance(store, _Busy) and store.is_busy:
+            store.is_busy = False
+            await talk(self, "said in between")
+        return tree
+
+
+async def test_a_turn_that_comes_to_the_target_while_a_session_is_brought_up_to_date_stays() -> None:
+    source, target = MemoryStore(), _Busy()
+    await talk(source.history("alice", "s1"), "one")
+    await _migrate(source, target)
+    await talk(source.history("alice", "s1"), "two")
+    target.is_busy = True
+    migrated, _ = await _migrate(source, target)
+    assert migrated.sessions == {"differ": 1}
+    assert [str(turn.input[0].content) for turn in await all_turns(target.history("alice", "s1"))][-1] == (
+        "said in between"
+    )
+
+
+async def test_a_source_that_is_written_to_meanwhile_is_told_of() -> None:
+    source, target = _Busy(), MemoryStore()
+    await talk(source.history("alice", "s1"), "one")
+    source.is_busy = True
+    migrated, told = await _migrate(source, target)
+    assert (migrated.sessions, migrated.complete) == ({"copied": 1}, False)
+    assert "stop the servers" in told[0]
+    migrated, told = await _migrate(source, target)
+    assert (migrated.sessions, migrated.complete, told) == ({"replaced": 1}, True, [])
+
+
+async def test_notes_that_were_made_in_the_target_are_left_alone(stores: Stores) -> None:
+    source, target = MemoryStore(), await stores.open()
+    await talk(source.history("alice", "s1"), "one")
+    await source.set_notes("alice", [Note(text="of the source", created_at=now())])
+    mine = [Note(text="of the target", created_at=now())]
+    await target.set_notes("alice", mine)
+    migrated, told = await _migrate(source, target)
+    assert (migrated.complete, len(told), await target.notes("alice")) == (False, 1, mine)
+
+
 async def test_a_turn_that_its_dead_owner_left_is_settled_in_the_target_and_again_in_the_source(tmp_path: Path) -> None:
     source, target = FileStore(tmp_path), MemoryStore()
     await talk(source.history("alice", "s1"), "one")
@@ -141,8 +257,8 @@ async def test_what_is_read_back_otherwise_than_it_was_written_is_no_success() -
 
     class LossyHistory(MemoryHistory):
         @override
-        async def restore(self, turns: Sequence[Turn], *, title: str, created_at: datetime) -> None:
-            await super().restore(turns[1:], title=title, created_at=created_at)
+        async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+            await super().restore(TurnTree.of(turns).line[1:], title=title, created_at=created_at)
 
     source = MemoryStore()
     await talk(source.history("alice", "s1"), "one", "two")

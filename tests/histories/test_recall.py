@@ -43,6 +43,29 @@ async def test_of_versions_the_shown_one_is_recalled(store: HistoryStore, histor
     assert len(await found(store, "dog")) == 2
 
 
+async def test_a_turn_says_whether_there_are_older_ones_than_its_window(history: SessionHistory) -> None:
+    told = list[tuple[int, bool]]()
+    for n in range(12):
+        turn = await begun(history, said(f"question {n}", tokens=10), window=100)
+        told.append((len(turn.window), turn.has_older))
+        await turn.end(replied(tokens=10))
+    assert told == [(shown, shown < n) for n, (shown, _) in enumerate(told)]
+    assert {has_older for _, has_older in told} == {True, False}
+
+
+async def test_turns_that_are_left_out_hide_no_change_of_others(store: HistoryStore, history: SessionHistory) -> None:
+    ids = await talk(history, "a dog named Rex", "a dog named Lou")
+    assert len(await found(store, "dog")) == 2
+    ids += await talk(history, "a dog named Max")
+    left_out = {("s1", ids[-1])}
+    assert len(await store.recall("alice", "dog", session_id="s1", exclude=left_out)) == 2
+    version = await begun(history, said("a cat named Tom", version_of=ids[1]))
+    await version.end(replied("mew"))
+    left_out = {("s1", version.turn_id)}
+    (one,) = await store.recall("alice", "dog", session_id="s1", exclude=left_out)
+    assert one.turn.turn_id == ids[0]
+
+
 async def test_a_failed_turn_is_not_recalled(store: HistoryStore, history: SessionHistory) -> None:
     await talk(history, "a dog named Rex")
     await talk(history, "a dog named Lou", reply=FAILED)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
+import admin as admin_py
+from api.ops.commands.terminal import Progress
 from auth.keys import ApiKeys
 from auth.middleware import Auth
+from serving import arguments
+from settings import load_settings
 from tests.sign_in import bearer, client_of, follow
 
 ROOT = Path(__file__).parents[2]
 
 
-def admin(data: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def admin(data: Path, *arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("RECOLLECT_")}
     return subprocess.run(
         [sys.executable, str(ROOT / "admin.py"), *arguments],
         env={**own, "RECOLLECT_DATA_DIR": str(data), **environ},
         cwd=data.parent,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,
@@ -134,3 +144,121 @@ def test_serve_runs_the_server_by_settings_alone(tmp_path: Path) -> None:
         done = admin(tmp_path, "serve", RECOLLECT_PORT=port)
     assert done.returncode == 2
     assert port in done.stderr.splitlines()[-1]
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process, which is quick; in a thread of its own, as it may start an event loop."""
+
+    def run(data: Path, *arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        for name, value in {"RECOLLECT_DATA_DIR": str(data), **environ}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
+        with ThreadPoolExecutor(1) as thread:
+            status = thread.submit(admin_py.main, arguments).result()
+        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+
+    return run
+
+
+def test_a_store_is_named_by_a_variable_or_typed_so_that_no_list_of_processes_shows_its_password(
+    tmp_path: Path, command: Command
+) -> None:
+    secret = "redis://:a-password@127.0.0.1:9/0"
+    by_variable = command(tmp_path, "migrate", "env:OLD_STORE", "file:", OLD_STORE=secret)
+    typed = command(tmp_path, "migrate", "-", "file:", stdin=f"{secret}\n")
+    shown = command(tmp_path, "migrate", secret, "file:")
+    for done in (by_variable, typed, shown):
+        assert done.returncode == 2
+        assert "run it again" in done.stderr
+        assert "a-password" not in done.stdout + done.stderr
+    assert "whoever lists this machine's processes can read the password of FROM" in shown.stderr
+    assert (
+        command(tmp_path, "migrate", "env:NOWHERE", "file:").stderr
+        == "admin.py: FROM: the variable NOWHERE is not set\n"
+    )
+    assert acts(tmp_path) == [("store.migrate", False)] * 3
+    assert "a-password" not in (tmp_path / "audit.jsonl").read_text()
+
+
+def acts(data: Path) -> list[tuple[str, bool]]:
+    """What the audit log says was done, and whether it went well."""
+    lines = map(json.loads, (data / "audit.jsonl").read_text().splitlines())
+    return [(line["act"], line["ok"]) for line in lines]
+
+
+async def test_signing_out_and_revoking_say_whom_they_signed_out(tmp_path: Path, command: Command) -> None:
+    auth = Auth(tmp_path)
+    record, _ = auth.keys.create("alice")
+    async with client_of(auth) as one, client_of(auth) as other:
+        await follow(one, auth.links.create("alice", record.id))
+        await follow(other, auth.links.create("alice"))
+        assert "no browser of bob was signed in" in command(tmp_path, "signout", "--user", "bob").stderr
+        assert (
+            "; 1 browser that came by it has to sign in again" in command(tmp_path, "keys", "revoke", record.id).stderr
+        )
+        assert "1 browser of alice has to sign in again" in command(tmp_path, "signout", "--user", "alice").stderr
+        assert "nobody was signed out" in command(tmp_path, "signout", "--user", "alice").stderr
+        assert [(await client.get("/whoami")).status_code for client in (one, other)] == [401, 401]
+    assert "was not held: nothing has changed" in command(tmp_path, "hold", "--user", "bob", "--lift").stderr
+    assert "nothing was kept of bob" in command(tmp_path, "erase", "--user", "bob", "--yes").stderr
+    assert command(tmp_path, "check").returncode == 0
+    assert acts(tmp_path)[-1] == ("store.check", True)
+
+
+def test_a_link_in_the_data_folder_is_never_followed(tmp_path: Path, command: Command) -> None:
+    elsewhere, data = tmp_path / "of-somebody-else", tmp_path / "data"
+    elsewhere.write_bytes(b"x" * 64)
+    data.mkdir(mode=0o700)
+    for name, words in (
+        ("secret", ["rotate-secret"]),
+        ("keys.json", ["keys", "create", "--user", "alice"]),
+        ("names.key", ["users"]),
+        ("holds.json", ["erase", "--user", "alice", "--yes"]),
+        ("audit.jsonl", ["audit", "verify"]),
+        ("sign-ins", ["signout", "--user", "alice"]),
+        ("links", ["link", "--user", "alice"]),
+    ):
+        (data / name).symlink_to(elsewhere)
+        done = command(data, *words)
+        assert done.returncode == 2, (name, done.stderr)
+        assert done.stderr.startswith("admin.py: "), name
+        (data / name).unlink()
+        assert b"x" * 64 not in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
+    assert elsewhere.read_bytes() == b"x" * 64
+
+
+def test_progress_is_one_line_on_a_terminal_and_one_now_and_then_elsewhere() -> None:
+    now, terminal, file = [0.0], Terminal(), StringIO()
+    drawn, listed = Progress(terminal, now=lambda: now[0]), Progress(file, now=lambda: now[0])
+    for count in range(100):
+        now[0] += 0.2
+        drawn(f"{count} sessions")
+        listed(f"{count} sessions")
+    drawn.clear()
+    assert terminal.getvalue().count("\r") > 90
+    assert "\n" not in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
+    assert file.getvalue().count("\n") == 3
+
+
+class Terminal(StringIO):
+    @override
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_server_refuses_arguments_that_it_does_not_know_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (["--workers", "2"], ["serve"]):
+        with pytest.raises(SystemExit) as ended:
+            arguments(wrong)
+        assert ended.value.code == 2
+        assert "settings are variables such as RECOLLECT_WORKERS=2" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_server_takes_host_and_port_before_the_environment() -> None:
+    assert arguments(["--port", "1", "--host", "::1"]) == {"port": "1", "host": "::1"}
+    assert load_settings({"RECOLLECT_PORT": "2"}, **arguments(["--port", "1"])).port == 1

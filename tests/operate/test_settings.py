@@ -73,6 +73,10 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "max_connections_per_address": None,
         "openai_api_key": None,
         "openai_base_url": None,
+        "otlp_endpoint": None,
+        "otlp_traces_endpoint": None,
+        "otel_traces_exporter": "otlp",
+        "otel_sdk_disabled": False,
     }
 
 
@@ -128,6 +132,10 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "RECOLLECT_TRACE_HASH_USERS": "true",
         "OPENAI_API_KEY": "a key",
         "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces",
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_SDK_DISABLED": "true",
     }
     unread = {variable(field) for field in Settings.model_fields} - environ.keys()
     assert unread == {"RECOLLECT_JWT_JWKS_URL"}  # it excludes the secret
@@ -182,6 +190,10 @@ def test_every_setting_is_read_from_its_variable() -> None:
         debug_prompts=True,
         openai_api_key=SecretStr("a key"),
         openai_base_url="http://127.0.0.1:9/v1",
+        otlp_endpoint="http://127.0.0.1:4318",
+        otlp_traces_endpoint="http://127.0.0.1:4318/v1/traces",
+        otel_traces_exporter="none",
+        otel_sdk_disabled=True,
     )
     jwks = "https://issuer.example/keys"
     assert load_settings({"RECOLLECT_JWT_JWKS_URL": jwks}).jwt_jwks_url == jwks

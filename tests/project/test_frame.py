@@ -28,10 +28,17 @@ MAY_IMPORT = {
     "chains": {"turns", "histories.base", "playground_config"},
     "auth": {"histories.base"},
     "api": {"auth", "turns", "histories.base", "playground_config"},
+    "api.ops.commands": {"api", "auth", "histories", "settings"},
     "serving": {"turns", "api.door"},
 }
-COMPOSERS = {"server", "admin"}
-MAY_BE_IMPORTED_BY = {"server": {"admin"}, "admin": set[str](), "playground_config.routes": {"server", "api"}}
+COMPOSERS = {"server", "admin", "wiring"}
+MAY_BE_IMPORTED_BY = {
+    "server": {"admin"},
+    "wiring": {"server"},
+    "admin": set[str](),
+    "playground_config.routes": {"server", "api"},
+}
+MAY_BE_IMPORTED_BY |= {"wiring": {"server"}, "api.ops.commands": {"admin"}}  # whose settings and commands they know
 NO_HTTP = {"histories", "settings", "turns", "chat_models", "chains", "playground_config"}
 HTTP = {"fastapi", "langserve", "sse_starlette", "starlette", "uvicorn"}
 
@@ -112,12 +119,7 @@ FILE_LINES = 400
 FUNCTION_LINES = 40
 
 # What was there before these rules. Each goes from its list when it has come to fit: the lists only get shorter.
-TOO_LONG_FILES = {
-    "admin.py",
-    "histories/memory.py",
-    "server.py",
-    "turns/with_history.py",
-}
+TOO_LONG_FILES = set[str]()
 TOO_LONG_FUNCTIONS = set[str]()
 KNOWN_CIRCLES: list[set[str]] = []
 
@@ -248,7 +250,8 @@ def test_the_weights_bring_nothing_along() -> None:
 def test_what_the_product_imports_is_asked_for_by_name() -> None:
     """A library that comes along with another one may leave with it."""
     modules = {"jwt": "pyjwt", "markdown_it": "markdown-it-py", "psycopg_pool": "psycopg"}  # where the two differ
-    asked = {canonicalize_name(need.name) for need in SERVING}
+    modules["opentelemetry"] = "opentelemetry-sdk"
+    asked = {canonicalize_name(need.name) for need in SERVING + wanted(EXTRAS["otel"])}
     for module, tree in MODULES.items():
         for imported, _ in imports(tree):
             top = imported.partition(".")[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing_extensions import override
 from histories.base import OpenTurn
 from histories.files.disk import Disk
 from histories.files.store import FileStore
+from tests.simulate.power import Platter
 from tests.simulate.world import World
 
 _STEPS: Final = ("folder", "subfolder", "open", "is_at", "is_at_path", "read", "truncate", "rename", "unlink", "link")
@@ -26,8 +28,8 @@ class Died(OSError):
 class SimDisk(Disk):
     """A disk at each of whose calls another thread may go on first."""
 
-    def __init__(self, world: World, trouble: float) -> None:
-        self._world, self.trouble, self.is_dead = world, trouble, False
+    def __init__(self, world: World, platter: Platter, trouble: float) -> None:
+        self._world, self._platter, self.trouble, self.is_dead = world, platter, trouble, False
 
     def step(self, *, may_fail: bool = False) -> None:
         self._world.switch()
@@ -36,17 +38,6 @@ class SimDisk(Disk):
         if may_fail and self._world.random.random() < self.trouble:
             code = self._world.random.choice([errno.EIO, errno.ENOSPC])
             raise OSError(code, os.strerror(code))
-
-    def __getattribute__(self, name: str) -> Any:
-        method = super().__getattribute__(name)
-        if name not in _STEPS:
-            return method
-
-        def stepping(*args: Any, **more: Any) -> Any:
-            self.step()
-            return method(*args, **more)
-
-        return stepping
 
     @override
     def write(self, descriptor: int, data: bytes) -> None:
@@ -64,10 +55,11 @@ class SimDisk(Disk):
     def sync(self, descriptor: int) -> None:
         """Takes its time: as long as a disk does, or as a process that was stopped in it."""
         self.step(may_fail=True)
-        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
-            return
-        self._world.pause(self._world.random.choice([0.001, 0.01, 0.01, 0.5 if self.trouble else 0.02]))
-        self.step()
+        reach_the_disk = self._platter.syncing(descriptor)
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            self._world.pause(self._world.random.choice([0.001, 0.01, 0.01, 0.5 if self.trouble else 0.02]))
+            self.step()
+        reach_the_disk()
 
     @override
     def try_alone(self, descriptor: int) -> bool:
@@ -82,12 +74,26 @@ class SimDisk(Disk):
             yield
 
 
+def _stepping(name: str) -> Callable[..., Any]:
+    method = getattr(Disk, name)
+
+    def stepping(self: SimDisk, *args: Any, **more: Any) -> Any:
+        self.step()
+        return method(self, *args, **more)
+
+    return stepping
+
+
+for _name in _STEPS:
+    setattr(SimDisk, _name, _stepping(_name))
+
+
 class Process:
     """`turns` are those that run in it."""
 
-    def __init__(self, world: World, folder: str, trouble: float) -> None:
-        self.disk = SimDisk(world, trouble)
-        self.store = FileStore(folder, disk=self.disk)
+    def __init__(self, world: World, platter: Platter, trouble: float) -> None:
+        self.disk = SimDisk(world, platter, trouble)
+        self.store = FileStore(platter.folder, disk=self.disk)
         self.turns: set[OpenTurn] = set()
 
     def forget(self, turn: OpenTurn) -> None:
@@ -99,6 +105,8 @@ class Process:
     def die(self) -> None:
         """`kill -9`: its locks are free, its files closed."""
         self.disk.is_dead = True
+        if self.store._watch is not None:
+            self.store._watch.cancel()
         for turn in self.turns:
             if turn._lock.held:  # type: ignore[attr-defined]
                 turn._lock.rest()  # type: ignore[attr-defined]

@@ -66,8 +66,11 @@ class World:
         self._threads.append(thread)
 
     def _choose(self) -> SimThread | None:
-        ready = [thread for thread in self._threads if thread.is_ready(self.now)]
-        return self.random.choice(ready) if ready else None
+        now = self.now
+        ready = [thread for thread in self._threads if thread.is_ready(now)]
+        if len(ready) < 2:
+            return ready[0] if ready else None
+        return self.random.choice(ready)
 
     def idle(self, timeout: float | None) -> None:
         """What the event loop does between two rounds: lets a thread go on, or time pass."""
@@ -76,6 +79,8 @@ class World:
         thread = self._choose()
         if thread is not None and (timeout != 0 or self.random.random() < 0.5):
             thread.step()
+            while self.random.random() < 0.6 and (thread := self._choose()) is not None:
+                thread.step()
         elif timeout != 0:
             wakes = [thread.wakes_at for thread in self._threads if thread.wakes_at > self.now]
             times = [*wakes, *([] if timeout is None else [self.now + timeout])]
@@ -138,8 +143,9 @@ class SimThread:
             return
 
     def is_ready(self, now: float) -> bool:
-        is_fed = self.waits_for is None or self.waits_for.qsize() > 0
-        return is_fed and self.wakes_at <= now and not self._runs.dead
+        if self.wakes_at > now or (self.waits_for is not None and not self.waits_for.items):
+            return False
+        return not self._runs.dead
 
     def step(self) -> None:
         self._runs.switch()
@@ -153,27 +159,28 @@ class SimQueue:
     """In place of `SimpleQueue`."""
 
     def __init__(self, world: World) -> None:
-        self._world, self._items = world, deque[Any]()
+        self._world = world
+        self.items = deque[Any]()
 
     def put(self, item: Any) -> None:
-        self._items.append(item)
+        self.items.append(item)
 
     def get(self) -> Any:
         thread = greenlet.getcurrent().thread
         thread.waits_for = self
         self._world.switch()
-        while not self._items:
+        while not self.items:
             self._world.switch()
         thread.waits_for = None
-        return self._items.popleft()
+        return self.items.popleft()
 
     def get_nowait(self) -> Any:
-        if not self._items:
+        if not self.items:
             raise Empty
-        return self._items.popleft()
+        return self.items.popleft()
 
     def qsize(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
 
 class _Selector(selectors.SelectSelector):
@@ -195,3 +202,6 @@ class _Loop(asyncio.SelectorEventLoop):
     @override
     def time(self) -> float:
         return self._world.now
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps who would have to be woken."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import Enum
 from typing import Any
 from uuid import UUID
 
 import pytest
-from langchain_core.documents import Document
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -24,11 +21,11 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
-from langchain_core.runnables.utils import AddableDict
 from pydantic import BaseModel
 
 from histories.base import HistoryStore, Turn, TurnStatus
 from histories.memory import MemoryStore
+from tests.any_chains import CALL, DOCUMENT, OUTPUTS, STREAMS, City, Colour, Point
 from tests.proofs import proves
 from tests.turns.test_with_history import config
 from turns.calls import fit_to_show
@@ -36,20 +33,6 @@ from turns.errors import ChainError, InvalidInput, WrongChain
 from turns.parts import parts_of
 from turns.run import Turns
 from turns.with_history import ChainWithHistory
-
-
-class Colour(Enum):
-    RED = "red"
-
-
-class City(BaseModel):
-    name: str
-    founded: datetime | None = None
-
-
-@dataclass
-class Point:
-    x: int
 
 
 def saying(store: HistoryStore, *chunks: Any, **options: Any) -> ChainWithHistory:
@@ -75,24 +58,6 @@ async def kept(store: HistoryStore) -> Turn:
     return (await store.history("alice", "s1").turns()).items[-1]
 
 
-CALL = {"name": "weather", "args": {"city": "Oslo"}, "id": "c1"}
-DOCUMENT = Document("It is sunny.", metadata={"title": "Weather", "source": "https://example.org/w"})
-
-OUTPUTS: dict[str, tuple[Any, str]] = {
-    "a list of texts": (["a", "b"], '["a", "b"]'),
-    "a list of dictionaries": ([{"a": 1}], '[{"a": 1}]'),
-    "texts under a key": ({"output": ["a"]}, '["a"]'),
-    "blocks of content": ({"output": [{"type": "text", "text": "hi", "index": 0}]}, "hi"),
-    "two keys": ({"a": 1, "b": [2]}, '{"a": 1, "b": [2]}'),
-    "an answer and more": ({"answer": "sunny", "score": 0.5}, "sunny"),
-    "nothing": (None, "null"),
-    "a number": (7, "7"),
-    "a model": (City(name="Oslo"), '{"name": "Oslo", "founded": null}'),
-    "a dataclass": (Point(1), '{"x": 1}'),
-    "a set": ({3}, "[3]"),
-}
-
-
 @pytest.mark.parametrize("name", OUTPUTS)
 async def test_an_output_of_any_kind_is_answered_as_it_is_kept_as_text_and_given_again(name: str) -> None:
     output, text = OUTPUTS[name]
@@ -105,33 +70,6 @@ async def test_an_output_of_any_kind_is_answered_as_it_is_kept_as_text_and_given
     assert again == (output if isinstance(output, (dict, list, int, type(None))) else turn.details["value"])
     assert await streamed(chain) == [output]
     assert [m.text for m in (await kept(store)).output] == [text]
-
-
-STREAMS: dict[str, tuple[list[Any], list[str]]] = {
-    "tokens under a key": ([{"answer": "It "}, {"answer": "is"}], ["It is"]),
-    "sources, then tokens": (
-        [AddableDict(context=[DOCUMENT]), AddableDict(answer="a"), AddableDict(answer="b")],
-        ["ab"],
-    ),
-    "progress, then tokens": ([{"progress": 0.1}, {"progress": 0.9}, {"answer": "a"}, {"answer": "b"}], ["ab"]),
-    "an object that grows": ([{}, {"a": "he"}, {"a": "hello"}, {"a": "hello", "b": 1}], ['{"a": "hello", "b": 1}']),
-    "items of a list": ([["a"], ["b"]], ['["a", "b"]']),
-    "several whole messages": ([AIMessage("a"), AIMessage("b")], ["a", "b"]),
-    "a text, then a message": (["a", AIMessage("b")], ["a", "b"]),
-    "parts of two messages": (
-        [AIMessageChunk(content=text, id=id) for text, id in (("a", "1"), ("b", "1"), ("c", "2"))],
-        ["ab", "c"],
-    ),
-    "messages with where they come from": (
-        [(AIMessageChunk(content=text, id="1"), {"langgraph_node": "model"}) for text in "ab"],
-        ["ab"],
-    ),
-    "updates of a graph": (
-        [{"model": {"messages": [AIMessage("a", id="1")]}}, {"tools": {"messages": [AIMessage("b", id="2")]}}],
-        ["a", "b"],
-    ),
-    "numbers": ([1, 5, 2], ["[1, 5, 2]"]),
-}
 
 
 @pytest.mark.parametrize("name", STREAMS)

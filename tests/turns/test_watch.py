@@ -11,6 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from typing_extensions import override
 
+import histories.gate
 from histories.base import (
     Attempt,
     Event,
@@ -28,12 +29,13 @@ from tests.echo_model import EchoModel
 from tests.proofs import proves
 from tests.turns.test_turns import Gate, settled, wait_for
 from tests.turns.test_with_history import config, shapes, text_of, turns_of
+from turns import attendance, turn_run
 from turns.errors import RecordedFailure, TurnStopped, WrongChain
 from turns.rules import Rules
 from turns.run import Turns
 from turns.turn_run import TurnRun
 from turns.voice import encode
-from turns.watch import rest_of, watch
+from turns.watch import ended, rest_of, watch
 from turns.with_history import ChainWithHistory
 
 WORDS = "one two three four five six"
@@ -189,6 +191,52 @@ async def test_who_comes_back_in_time_keeps_the_turn_running() -> None:
     gate.opened.set()
     assert said(first) + said(await back) == f"{WORDS}."
     assert (await turns_of(store))[0].status is TurnStatus.COMPLETE
+
+
+async def forsaken(turns: Turns) -> None:
+    """Another turn that nobody listens to, until it is stopped: so others could have been stopped by then, too."""
+    run = text_chain(turns, Gate(2)).start(
+        {"topic": "", "question": WORDS}, {"configurable": {"user_id": "bob", "session_id": "s1"}}, streaming=True
+    )
+    await heard(run.events(), upto=1)
+    async with asyncio.timeout(WITHIN_S):
+        await asyncio.wait({run.task})
+
+
+@pytest.mark.parametrize("rules", [Rules(grace_s=0.01), Rules(on_disconnect="stop")], ids=["grace", "stop"])
+async def test_a_turn_goes_on_while_somebody_listens_elsewhere_and_no_longer(
+    rules: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories.gate, "ATTENDED_S", 0.3)
+    monkeypatch.setattr(attendance, "_EVERY_S", 0.05)
+    monkeypatch.setattr(turn_run, "_LOOK_AGAIN_S", 0.01)
+    store, gate = MemoryStore(), Gate(4)
+    here, elsewhere = Turns(store, rules), Turns(store)
+    run = started(here, gate)
+    following = aiter(watch(elsewhere, "alice", "s1", "t"))
+    own = run.events()
+    await anext(own)
+    await anext(following)
+    await own.aclose()
+    await forsaken(here)
+    assert not run.task.done()
+    await following.aclose()
+    await settled(here)
+    (turn,) = await turns_of(store)
+    assert (turn.status, turn.details["finish_reason"]) == (TurnStatus.INTERRUPTED, "left")
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+async def test_who_waits_for_a_reply_listens_too(where: str) -> None:
+    store, gate = MemoryStore(), Gate(4)
+    rules = Rules(grace_s=0.05)
+    running = Turns(store, rules)
+    run = started(running, gate)
+    waiting = asyncio.create_task(ended(running if where == "here" else Turns(store), "alice", "s1", "t"))
+    await heard(run.events(), upto=1)
+    await forsaken(running)
+    gate.opened.set()
+    assert (await waiting).status is TurnStatus.COMPLETE
 
 
 async def test_a_turn_is_not_stopped_while_somebody_still_listens() -> None:

@@ -84,6 +84,14 @@ def test_a_tab_that_is_open_follows_what_another_one_asks_and_may_stop_it(
         assert replies(tab)[1].startswith("You said")
 
 
+def end_of_the_turn(server: Here) -> None:
+    """Returns when the one turn that there is has ended."""
+    with server.client() as client:
+        session = client.get("/sessions").json()["sessions"][0]["session_id"]
+        (turn,) = client.get(f"/sessions/{session}/turns").json()["turns"]
+        assert client.get(f"/sessions/{session}/turns/{turn['turn_id']}?wait=10").json()["status"] == "complete"
+
+
 def test_who_was_offline_hears_the_rest_and_nothing_twice(browser: Browser, server: Here, stub: OpenAIStub) -> None:
     with person(browser, server, quiet=False) as alice:
         gate = stub.pause_after(3)
@@ -92,10 +100,25 @@ def test_who_was_offline_hears_the_rest_and_nothing_twice(browser: Browser, serv
         writes(alice.page)
         alice.context.set_offline(True)
         gate.release()
-        with server.client() as client:
-            turn = client.get("/sessions").json()["sessions"][0]["session_id"]
-            (one,) = client.get(f"/sessions/{turn}/turns").json()["turns"]
-            client.get(f"/sessions/{turn}/turns/{one['turn_id']}?wait=10")
+        end_of_the_turn(server)
         alice.context.set_offline(False)
         has_all(alice.page)
         expect(alice.page.locator("#banner")).to_be_hidden()
+
+
+def test_who_wakes_from_sleep_without_the_old_connection_has_the_whole_reply(
+    browser: Browser, server: Here, stub: OpenAIStub
+) -> None:
+    with person(browser, server, quiet=False) as alice:
+        gate = stub.pause_after(3)
+        ask(alice.page, "long story", wait=False)
+        gate.wait()
+        writes(alice.page)
+        lid = alice.context.new_cdp_session(alice.page)
+        lid.send("Page.setWebLifecycleState", {"state": "frozen"})
+        alice.context.set_offline(True)
+        gate.release()
+        end_of_the_turn(server)
+        alice.context.set_offline(False)
+        lid.send("Page.setWebLifecycleState", {"state": "active"})
+        has_all(alice.page)

@@ -3,13 +3,14 @@
 --         p_if_last: see SessionHistory.begin; p_half of the window, in tokens (0: no past is read)
 -- GIVES   word: complete, running: so is the turn of that id (if given);  wait: not yet, perhaps after wait_s seconds
 --         lost: a dead owner's turn is to be settled first;  moved, unknown: p_if_last, p_version_of is not so
---         begun: it has begun; then there is a row for each turn of its window, and one without a turn if there is none
+--         begun: it has begun, at started_at; then there is a row for each turn of its window, and one without a turn
+--         if there is none; wait_s is above 0 if turns stand before the window
 CREATE OR REPLACE FUNCTION recollect_begin(
     p_user text, p_session text, p_server text, p_token text, p_turn text, p_given boolean, p_patient boolean,
     p_version_of text, p_if_last text, p_title text, p_title_words text[], p_chain text, p_input text,
     p_tokens bigint, p_half bigint
 )
-RETURNS TABLE (word text, wait_s double precision, turn_id text, input text, output text)
+RETURNS TABLE (word text, wait_s double precision, started_at timestamptz, turn_id text, input text, output text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -22,7 +23,8 @@ BEGIN
         busy_until := recollect_busy_until(p_user, p_session, s.holder, p_server, p_token);
         EXIT WHEN s.user_id IS NOT NULL OR busy_until IS NOT NULL;
         IF p_if_last <> '' OR p_version_of IS NOT NULL THEN
-            RETURN QUERY SELECT CASE WHEN p_if_last <> '' THEN 'moved' ELSE 'unknown' END, 0::float8, NULL, NULL, NULL;
+            RETURN QUERY SELECT CASE WHEN p_if_last <> '' THEN 'moved' ELSE 'unknown' END, 0::float8, NULL::timestamptz,
+                NULL, NULL, NULL;
             RETURN;
         END IF;
         INSERT INTO recollect_sessions
@@ -48,11 +50,15 @@ BEGIN
     END IF;
     IF verdict <> 'begun' THEN
         RETURN QUERY
-        SELECT verdict, coalesce(extract(epoch FROM busy_until - clock_timestamp()), 0)::float8, NULL, NULL, NULL;
+        SELECT verdict, coalesce(extract(epoch FROM busy_until - clock_timestamp()), 0)::float8, NULL::timestamptz,
+            NULL, NULL, NULL;
         RETURN;
     END IF;
     RETURN QUERY
-    SELECT 'begun', 0::float8, past.turn_id, past.input, past.output
+    SELECT 'begun', (r.tokens + p_tokens >= 2 * p_half)::int::float8, (
+        SELECT t.started_at FROM recollect_turns t
+        WHERE t.user_id = p_user AND t.session_id = p_session AND t.hidden = 0 AND t.seq = r.head
+    ), past.turn_id, past.input, past.output
     FROM recollect_sessions r LEFT JOIN recollect_window(p_user, p_session, r.head, r.tokens, p_tokens, p_half) past
     ON true
     WHERE r.user_id = p_user AND r.session_id = p_session

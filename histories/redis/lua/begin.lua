@@ -6,9 +6,9 @@
 --          turn_id (JSON), 1 if the client gave it, tokens of the input, size of the window in tokens;
 --          t<n>, e<n> for a turn before it that has none; chain and title (JSON), session_id, time in microseconds;
 --          version_of and if_last (JSON, or empty)
--- RETURNS  begun number window | wait ms | complete turn | running | busy | missing | moved
+-- RETURNS  begun number window floor | wait ms | complete turn | running | busy | missing | moved
 --          | work | settle token number journaled tokens
--- The window is JSON, [[turn_id, input, output], ...].
+-- The window is JSON, [[turn_id, input, output], ...]; turns stand before it if its floor is above 0.
 local token, channel, lease_ms, mode, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local turn_id, is_given, added, limit = ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
 local begun, interrupted, chain, title, session_id, at = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14], ARGV[15]
@@ -91,10 +91,10 @@ local function id_and_messages_of(record)
 end
 
 local function window()
-  local turns = {}
+  local turns, floor = {}, 1
   if limit > 0 then  -- histories.window.window_floor
     local half = math.max(1, math.floor(limit / 2))
-    local floor = math.max(0, math.floor((tonumber(field('tokens') or 0) + added) / half) - 1) * half
+    floor = math.max(0, math.floor((tonumber(field('tokens') or 0) + added) / half) - 1) * half
     for place, each in ipairs(redis.call('ZRANGEBYSCORE', WINDOW, floor, '+inf')) do
       local number = tonumber(each)
       local turn = redis.call('HMGET', SESSION, 't' .. number, 'e' .. number)
@@ -103,7 +103,7 @@ local function window()
       turns[place] = '[' .. id .. ',' .. input .. ',' .. output .. ']'
     end
   end
-  return '[' .. table.concat(turns, ',') .. ']'
+  return '[' .. table.concat(turns, ',') .. ']', floor
 end
 
 if run == token then return {'begun', last, window()} end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,24 +16,11 @@ from histories.base import (
 from histories.base import TurnStatus as Is
 from histories.files.records import Sums, encode
 from histories.files.store import FileStore
-from tests.files import folder_of, log_of, no_descriptor_is_left_open
+from tests.files import folder_of, log_of
 from tests.proofs import proves
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk, texts
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> FileStore:
-    return FileStore(tmp_path / "histories", fsync=False)
-
-
-@pytest.fixture
-def history(store: FileStore) -> SessionHistory:
-    return store.history("alice", "s1")
-
-
-@pytest.fixture(autouse=True)
-def _no_descriptor_is_left_open() -> Iterator[None]:
-    yield from no_descriptor_is_left_open()
+pytestmark = pytest.mark.usefixtures("closes_what_it_opens")
 
 
 async def _file(history: SessionHistory, tmp_path: Path, last: str) -> tuple[bytes, int]:

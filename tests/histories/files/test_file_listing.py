@@ -7,7 +7,7 @@ import os
 import random
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from histories.files.index import INDEX, memory_index
 from histories.files.names import file_name
 from histories.files.store import FileStore
 from histories.search import Text, hits
-from tests.files import folder_of, no_descriptor_is_left_open
+from tests.files import folder_of
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk
 
 WITHIN_S = 20
@@ -47,9 +47,7 @@ def store(tmp_path: Path) -> FileStore:
     return _store(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def _no_descriptor_is_left_open() -> Iterator[None]:
-    yield from no_descriptor_is_left_open()
+pytestmark = pytest.mark.usefixtures("closes_what_it_opens")
 
 
 def _store(tmp_path: Path, disk: Disk | None = None) -> FileStore:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
 
@@ -20,23 +19,10 @@ from histories.base import TurnStatus as Is
 from histories.files.disk import Disk
 from histories.files.names import file_name
 from histories.files.store import FileStore
-from tests.files import folder_of, no_descriptor_is_left_open
+from tests.files import folder_of
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> FileStore:
-    return FileStore(tmp_path / "histories", fsync=False)
-
-
-@pytest.fixture
-def history(store: FileStore) -> SessionHistory:
-    return store.history("alice", "s1")
-
-
-@pytest.fixture(autouse=True)
-def _no_descriptor_is_left_open() -> Iterator[None]:
-    yield from no_descriptor_is_left_open()
+pytestmark = pytest.mark.usefixtures("closes_what_it_opens")
 
 
 async def test_a_closed_store_can_be_used_again(store: FileStore, history: SessionHistory) -> None:

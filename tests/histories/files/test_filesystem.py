@@ -7,7 +7,6 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,24 +26,11 @@ from histories.files.names import file_name
 from histories.files.records import Sums, turn_line
 from histories.files.store import FileStore
 from histories.files.tree import Trees
-from tests.files import log_of, no_descriptor_is_left_open
+from tests.files import log_of
 from tests.proofs import proves
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts, until
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> FileStore:
-    return FileStore(tmp_path / "histories", fsync=False)
-
-
-@pytest.fixture
-def history(store: FileStore) -> SessionHistory:
-    return store.history("alice", "s1")
-
-
-@pytest.fixture(autouse=True)
-def _no_descriptor_is_left_open() -> Iterator[None]:
-    yield from no_descriptor_is_left_open()
+pytestmark = pytest.mark.usefixtures("closes_what_it_opens")
 
 
 async def test_files_are_private_in_folders_that_are(tmp_path: Path) -> None:

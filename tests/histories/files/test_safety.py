@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -23,16 +22,14 @@ from histories.files import history as files_history
 from histories.files.check import check_main
 from histories.files.disk import Disk
 from histories.files.store import FileStore
-from tests.files import folder_of, log_of, no_descriptor_is_left_open
+from tests.files import folder_of, log_of
 from tests.proofs import proves
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
 
 _SECTOR = 512
 
 
-@pytest.fixture(autouse=True)
-def _no_descriptor_is_left_open() -> Iterator[None]:
-    yield from no_descriptor_is_left_open()
+pytestmark = pytest.mark.usefixtures("closes_what_it_opens")
 
 
 class Recording(Disk):

@@ -8,20 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
-from langchain_core.messages import AIMessage, HumanMessage
 
 from histories.base import (
-    HistoryStore,
-    NewTurn,
-    OpenTurn,
-    Reply,
     StoreUnavailable,
-    TurnStatus,
 )
 from histories.postgres.store import PostgresStore
-from tests.postgres_holder import USER
-
-REPLY = Reply(status=TurnStatus.COMPLETE, output=[AIMessage("an answer")], tokens=2)
 
 
 @asynccontextmanager
@@ -32,18 +23,6 @@ async def opened(url: str, **options: Any) -> AsyncIterator[PostgresStore]:
         yield store
     finally:
         await store.close()
-
-
-async def begun(store: HistoryStore, session: str = "s", words: str = "a question", **options: Any) -> OpenTurn:
-    turn = await store.history(USER, session).begin(NewTurn(input=[HumanMessage(words)], tokens=3), **options)
-    assert isinstance(turn, OpenTurn)
-    return turn
-
-
-async def record(store: HistoryStore, session: str = "s") -> list[tuple[str, list[object], list[object]]]:
-    """The session's turns: status, what was said, what was answered."""
-    turns = (await store.history(USER, session).turns(limit=1000)).items
-    return [(t.status.value, [m.content for m in t.input], [m.content for m in t.output]) for t in turns]
 
 
 async def until(condition: Callable[[], object], limit_s: float = 5.0) -> None:

@@ -14,9 +14,10 @@ from histories.base import (
     StoreUnavailable,
 )
 from histories.postgres.store import PostgresStore, migrate_schema
-from tests.histories.postgres.steps import REPLY, ask, begun, opened, until
-from tests.postgres_holder import USER, whole_turn
+from tests.histories.postgres.steps import ask, opened, until
+from tests.histories.steps import REPLY, begun
 from tests.postgres_server import SECRET, PostgresServer
+from tests.store_holder import USER, whole_turn
 from tests.tcp_proxy import Proxy
 
 

@@ -12,10 +12,11 @@ from histories.base import (
     StoreUnavailable,
 )
 from histories.postgres.store import PostgresStore
-from tests.histories.postgres.steps import REPLY, ask, begun, in_line, opened, outlasting, record, until
-from tests.postgres_holder import USER, whole_turn
+from tests.histories.postgres.steps import ask, in_line, opened, outlasting, until
+from tests.histories.steps import REPLY, answer_each_once, begun, record
 from tests.postgres_server import PostgresServer
 from tests.proofs import proves
+from tests.store_holder import USER, whole_turn
 from tests.tcp_proxy import Proxy
 
 
@@ -86,15 +87,7 @@ async def test_answers_lost_on_their_way_are_no_second_turns(server: PostgresSer
         Proxy(server.port) as proxy,
         opened(url.replace(str(server.port), str(proxy.port)), lease_s=60.0) as store,
     ):
-        for cut in range(4):
-            proxy.cut_replies = 1
-            turn = await begun(store, words=str(cut), window_tokens=1000)
-            assert len(turn.past) == 2 * cut
-            proxy.cut_replies = 1
-            await turn.end(REPLY)
-            assert await record(store) == [("complete", [str(n)], ["an answer"]) for n in range(cut + 1)]
-        assert proxy.cuts == 8
-        assert (await store.history(USER, "s").info()).turns == 4
+        await answer_each_once(store, proxy)
 
 
 async def test_connections_that_the_server_closed_are_replaced(url: str, store: PostgresStore) -> None:

@@ -24,9 +24,10 @@ from histories.base import (
     TurnStatus,
 )
 from histories.postgres.store import PostgresStore
-from tests.histories.postgres.steps import REPLY, ask, begun, in_line, opened, record, until
-from tests.postgres_holder import USER, Holder, holder, whole_turn
+from tests.histories.postgres.steps import ask, in_line, opened, until
+from tests.histories.steps import REPLY, begun, record
 from tests.proofs import proves
+from tests.store_holder import USER, Holder, holder, whole_turn
 
 
 @proves("G3")

@@ -22,23 +22,10 @@ from histories.base import (
 from histories.postgres import statements
 from histories.postgres.rows import queries
 from histories.postgres.store import PostgresStore
-from tests.histories.postgres.steps import REPLY, ask, opened, until
-from tests.postgres_holder import USER, whole_turn
+from tests.histories.postgres.steps import ask, opened, until
+from tests.histories.steps import REPLY
 from tests.proofs import proves
-
-
-async def test_sessions_of_the_same_microsecond_are_all_listed(store: PostgresStore) -> None:
-    at = now()
-    for n in range(7):
-        await store.history(USER, f"s{n}").restore([], title="t", created_at=at)
-    found, cursor = list[str](), None
-    while True:
-        page = await store.sessions(USER, limit=2, cursor=cursor)
-        found += [session.session_id for session in page.items]
-        cursor = page.next
-        if cursor is None:
-            break
-    assert found == [f"s{n}" for n in reversed(range(7))]
+from tests.store_holder import USER, whole_turn
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "~", "1", "1-~s", "-~s", "-99999999999999999~s", "9" * 30 + "~s"])

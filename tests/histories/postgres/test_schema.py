@@ -16,9 +16,10 @@ from histories.base import (
 )
 from histories.postgres.schema import migrations
 from histories.postgres.store import migrate_schema
-from tests.histories.postgres.steps import REPLY, ask, begun, opened
-from tests.postgres_holder import USER, whole_turn
+from tests.histories.postgres.steps import ask, opened
+from tests.histories.steps import REPLY, begun
 from tests.postgres_server import PostgresServer
+from tests.store_holder import USER, whole_turn
 
 
 async def test_tables_are_made_once_by_any_number_of_servers(url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from histories.base import HistoryError, SessionHistory, TurnStatus
 from histories.memory import MemoryStore
 from histories.postgres.store import PostgresStore
-from tests.postgres_holder import USER
+from tests.store_holder import USER
 from tests.stores import all_turns, begun, replied, said, texts
 
 ENDS = [replied("x", tokens=3), replied("", TurnStatus.FAILED), replied("half", TurnStatus.INTERRUPTED, tokens=2)]

@@ -21,9 +21,9 @@ from histories.postgres import statements
 from histories.postgres.driver import Connection
 from histories.postgres.store import PostgresStore
 from histories.window import window_floor
-from tests.histories.postgres.steps import REPLY, begun
-from tests.postgres_holder import USER
+from tests.histories.steps import REPLY, begun
 from tests.proofs import proves
+from tests.store_holder import USER
 
 
 async def test_the_window_is_that_of_every_store(store: PostgresStore) -> None:

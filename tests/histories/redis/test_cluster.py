@@ -12,7 +12,8 @@ from histories.base import (
     OpenTurn,
     StoreUnavailable,
 )
-from tests.histories.redis.servers import REPLY, opened, retried
+from tests.histories.redis.servers import opened, retried
+from tests.histories.steps import REPLY
 from tests.redis_server import Cluster
 
 

@@ -11,10 +11,11 @@ from histories.base import (
     StoreUnavailable,
 )
 from histories.redis.store import RedisStore
-from tests.histories.redis.servers import REPLY, begun, opened, queue_of, record
+from tests.histories.redis.servers import opened, queue_of
+from tests.histories.steps import REPLY, answer_each_once, begun, record
 from tests.proofs import proves
-from tests.redis_holder import USER, whole_turn
 from tests.redis_server import RedisServer
+from tests.store_holder import USER, whole_turn
 from tests.stores import until
 from tests.tcp_proxy import Proxy
 
@@ -83,15 +84,7 @@ async def test_a_store_opens_without_its_redis_and_works_when_it_is_there(server
 
 async def test_a_reply_lost_on_its_way_is_not_a_second_turn(server: RedisServer) -> None:
     async with Proxy(server.port) as proxy, opened(server.url.replace(str(server.port), str(proxy.port))) as store:
-        for cut in range(4):
-            proxy.cut_replies = 1
-            turn = await begun(store, words=str(cut), window_tokens=1000)
-            assert len(turn.past) == 2 * cut
-            proxy.cut_replies = 1
-            await turn.end(REPLY)
-            assert await record(store) == [("complete", [str(n)], ["an answer"]) for n in range(cut + 1)]
-        assert proxy.cuts == 8
-        assert (await store.history(USER, "s").info()).turns == 4
+        await answer_each_once(store, proxy)
 
 
 async def test_a_full_redis_refuses_turns_and_replies_and_loses_nothing(server: RedisServer, store: RedisStore) -> None:

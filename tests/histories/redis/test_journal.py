@@ -9,9 +9,10 @@ import pytest
 
 from histories.base import Event, StoreFull, TurnLost
 from histories.redis.store import RedisStore
-from tests.histories.redis.servers import REPLY, begun, opened
-from tests.redis_holder import USER
+from tests.histories.redis.servers import opened
+from tests.histories.steps import REPLY, begun
 from tests.redis_server import RedisServer
+from tests.store_holder import USER
 from tests.tcp_proxy import Proxy
 
 

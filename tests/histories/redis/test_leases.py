@@ -18,10 +18,11 @@ from histories.base import (
     TurnStatus,
 )
 from histories.redis.store import RedisStore
-from tests.histories.redis.servers import REPLY, begun, dead_turn, holder, opened, queue_of, record
+from tests.histories.redis.servers import dead_turn, opened, queue_of
+from tests.histories.steps import REPLY, begun, record
 from tests.proofs import proves
-from tests.redis_holder import USER
 from tests.redis_server import RedisServer
+from tests.store_holder import USER, holder
 from tests.stores import all_turns, talk, texts, until
 
 

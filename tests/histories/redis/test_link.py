@@ -14,8 +14,8 @@ from histories.base import (
 )
 from histories.redis.store import RedisStore
 from tests.histories.redis.servers import opened, through
-from tests.redis_holder import USER, whole_turn
 from tests.redis_server import SECRET, RedisServer
+from tests.store_holder import USER, whole_turn
 from tests.tcp_proxy import Proxy, certificate
 
 

@@ -14,9 +14,10 @@ from histories.base import (
     Turn,
 )
 from histories.redis.store import RedisStore
-from tests.histories.redis.servers import REPLY, begun, holder, opened, queue_of, record
-from tests.redis_holder import USER, whole_turn
+from tests.histories.redis.servers import opened, queue_of
+from tests.histories.steps import REPLY, begun, record
 from tests.redis_server import RedisServer
+from tests.store_holder import USER, holder, whole_turn
 from tests.stores import until
 
 

@@ -13,23 +13,9 @@ from histories.base import (
     now,
 )
 from histories.redis.store import RedisStore
-from tests.redis_holder import USER
 from tests.redis_server import RedisServer
+from tests.store_holder import USER
 from tests.stores import all_sessions, replied, said, talk
-
-
-async def test_sessions_of_the_same_microsecond_are_all_listed(store: RedisStore) -> None:
-    at = now()
-    for n in range(7):
-        await store.history(USER, f"s{n}").restore([], title="t", created_at=at)
-    found, cursor = list[str](), None
-    while True:
-        page = await store.sessions(USER, limit=2, cursor=cursor)
-        found += [session.session_id for session in page.items]
-        cursor = page.next
-        if cursor is None:
-            break
-    assert found == [f"s{n}" for n in reversed(range(7))]
 
 
 async def test_an_import_that_broke_off_leaves_nothing_for_long(server: RedisServer, store: RedisStore) -> None:

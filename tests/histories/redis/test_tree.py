@@ -24,9 +24,9 @@ from histories.base import (
 from histories.memory import MemoryStore
 from histories.redis.records import begun_record, ended_record, to_micros
 from histories.redis.store import RedisStore
-from tests.histories.redis.servers import REPLY
-from tests.redis_holder import USER
+from tests.histories.steps import REPLY
 from tests.redis_server import RedisServer
+from tests.store_holder import USER
 from tests.stores import all_turns, replied, said, talk, texts
 
 

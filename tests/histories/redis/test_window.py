@@ -18,10 +18,10 @@ from histories.base import (
 )
 from histories.memory import MemoryStore
 from histories.redis.store import RedisStore
-from tests.histories.redis.servers import REPLY, begun
+from tests.histories.steps import REPLY, begun
 from tests.proofs import proves
-from tests.redis_holder import USER, whole_turn
 from tests.redis_server import RedisServer
+from tests.store_holder import USER, whole_turn
 from tests.stores import all_turns, said, talk, texts
 
 

@@ -1,4 +1,4 @@
-"""Another server on the same PostgreSQL, for tests: `python -m tests.postgres_holder`, driven by lines on its input.
+"""Another server on the same store, for tests: `python -m tests.store_holder`, driven by lines on its input.
 
 URL                                first line
 begin SESSION WORDS                begins a turn, and answers "begun", or the name of the error
@@ -59,7 +59,7 @@ class Holder:
 async def holder(url: str) -> AsyncIterator[Holder]:
     """Starts one; it is killed at the end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.postgres_holder", cwd=_ROOT,
+        sys.executable, "-m", "tests.store_holder", cwd=_ROOT,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -1,0 +1,96 @@
+"""What each part of a server is told of the settings: of all the others it knows nothing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from api.ops import logs
+from api.ops.metrics import Metrics
+from api.ops.outfit import Outfit, tracing
+from api.rates import RateRules
+from auth.credentials import Counted
+from auth.files import kept_secret
+from auth.middleware import Auth
+from chat_models.models import Endpoint, model_endpoint
+from histories import open_store
+from histories.base import HistoryStore
+from settings import VERSION, Settings, parts_of
+from turns.rules import Rules
+from turns.shares import ShareRules
+
+TURNS = 1000
+"""How many turns run at once on a model of which nothing is known."""
+
+
+def auth_of(settings: Settings, counted: Counted = lambda what, how: None) -> Auth:
+    """The credentials that a server with these settings accepts."""
+    secret = settings.jwt_secret
+    return Auth(
+        settings.data_dir,
+        jwt_secret=None if secret is None else secret.get_secret_value(),
+        jwt_jwks_url=settings.jwt_jwks_url,
+        jwt_audience=settings.jwt_audience,
+        jwt_issuer=settings.jwt_issuer,
+        jwt_max_life_s=settings.jwt_max_life_s,
+        idle_s=settings.sign_in_idle_s,
+        counted=counted,
+    )
+
+
+def store_of(settings: Settings) -> HistoryStore:
+    """The store that the settings name. Opening it is its user's."""
+    folder = str(settings.data_dir / "histories")
+    return open_store(settings.history_url, default_dir=folder, fsync=settings.history_fsync)
+
+
+def outfit_of(settings: Settings, metrics: Metrics) -> Outfit:
+    """What operators see of a server with these settings."""
+    names = logs.Names(kept_secret(settings.data_dir, "names.key"), plain=settings.log_ids == "plain")
+    return Outfit(
+        metrics=metrics,
+        names=names,
+        traces=tracing(settings.traces_to, names, settings.model, VERSION),
+        model=settings.model,
+        log_content=settings.log_content,
+        root_path=settings.root_path,
+        trusted_proxies=parts_of(settings.trusted_proxies),
+        cors_origins=parts_of(settings.cors_origins),
+    )
+
+
+def rules_of(settings: Settings) -> Rules:
+    """How turns are run."""
+    shares = ShareRules(
+        at_once=max(1, (settings.turns or TURNS) // settings.workers),
+        each=settings.turns_per_user,
+        line=settings.turns_in_line,
+    )
+    return Rules(
+        wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,
+        limit_s=settings.turn_limit_s,
+        window_tokens=None if settings.window_tokens == "auto" else settings.window_tokens,
+        recall=settings.recall,
+        on_disconnect=settings.on_disconnect,
+        grace_s=settings.grace_s,
+        hash_users=settings.trace_hash_users,
+        show_prompts=settings.debug_prompts,
+        shares=shares,
+        max_batch=settings.max_batch,
+    )
+
+
+def rates_of(settings: Settings) -> RateRules:
+    """How much each user may ask for."""
+    return RateRules(
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_day=settings.tokens_per_day,
+        copies_per_minute=settings.copies_per_minute,
+        sign_ins_per_minute=settings.sign_ins_per_minute,
+    )
+
+
+def endpoint_of(settings: Settings) -> AbstractContextManager[Endpoint]:
+    """The model that answers: the settings', or the embedded one, which ends with the context."""
+    return model_endpoint(
+        openai_api_key=settings.openai_api_key, openai_base_url=settings.openai_base_url, model=settings.model
+    )
