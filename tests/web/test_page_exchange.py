@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 from pydantic import BaseModel
 
 from chains import Chain, load_chains
@@ -213,9 +213,8 @@ def test_files_that_are_too_large_too_many_or_of_another_kind_are_refused_with_a
     ):
         drop(page, name, kind, content)
         expect(page.locator("#what")).to_have_text(why)
-    page.locator("#attach").set_input_files(
-        [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x"} for n in range(6)]
-    )
+    six: list[FilePayload] = [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x"} for n in range(6)]
+    page.locator("#attach").set_input_files(six)
     expect(page.locator("#what")).to_have_text("At most 5 files go with one message.")
     expect(page.locator("#attached li")).to_have_count(5)
 
