@@ -5,7 +5,6 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { Inputs } from "./inputs.js";
 import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
-import { Links } from "./links.js";
 import { banner, copy, prompt, said, say } from "./notes.js";
 import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
@@ -25,7 +24,7 @@ const composer = new Composer({ send: (content) => run(send(content)), say });
 const inputs = new Inputs(api, () => formChanged());
 const view = new View(api, (what, turn, value) => run(actions[what](turn, value)));
 const sidebar = new Sidebar(api, { left: () => (location.hash = place(null)), changed: changedHere });
-const links = new Links(api, run, (id) => sidebar.title(id));
+let [links, memory] = [null, null]; // dialogs that few open are fetched when they are
 let kept = null; // what this browser keeps for who is signed in
 let open = null;
 let poll = 0;
@@ -262,6 +261,16 @@ async function print() {
   window.print();
 }
 
+async function openLinks(id) {
+  links ??= new (await import("./links.js")).Links(api, run, (one) => sidebar.title(one));
+  await links.open(id);
+}
+
+async function openMemory() {
+  memory ??= new (await import("./memory.js")).Memory(api, run);
+  await memory.open();
+}
+
 const known = () => open?.known;
 const commands = [
   { name: "New conversation", keys: "mod+shift+o", run: () => (location.hash = place(null)) },
@@ -274,7 +283,8 @@ const commands = [
   { name: "Previous conversation", keys: "mod+shift+arrowup", run: () => step(-1) },
   { name: "Rename this conversation", run: () => run(sidebar.renameOpen()), when: known },
   { name: "Delete this conversation", run: () => sidebar.deleteOpen(), when: known },
-  { name: "Share this conversation", run: () => run(links.open(open.id)), when: known },
+  { name: "Share this conversation", run: () => run(openLinks(open.id)), when: known },
+  { name: "Notes about you", run: () => run(openMemory()) },
   { name: "Print this conversation", keys: "mod+p", run: () => run(print()), when: known },
   ...["auto", "light", "dark"].map((one) => ({ name: `Theme: ${one === "auto" ? "as the system" : one}`, run: () => theme(one) })),
   { name: "Show all commands", keys: "?", run: () => palette.show() },
@@ -324,8 +334,9 @@ $("import").addEventListener("change", async () => {
     if (id) location.hash = place(id);
   }));
 });
-$("share").addEventListener("click", () => run(links.open(open.id)));
-$("shared").addEventListener("click", () => run(links.open()));
+$("share").addEventListener("click", () => run(openLinks(open.id)));
+$("shared").addEventListener("click", () => run(openLinks()));
+$("memory").addEventListener("click", () => run(openMemory()));
 $("forget").addEventListener("click", () => run(sidebar.deleteAll()));
 $("theme").value = document.documentElement.dataset.theme;
 $("theme").addEventListener("change", () => theme($("theme").value));
