@@ -52,8 +52,8 @@ export class Recollect {
    * `url`: where the server is. `key`: an API key or JWT, if there is no cookie. `fetch`: another one than the platform's.
    * A stream that is lost is taken up again so many times in a row (`tries`), and one that is silent for `silentMs` is lost.
    */
-  constructor({ url = new URL("../", import.meta.url).href, key = null, fetch = null, tries = TRIES, silentMs = SILENT_MS } = {}) {
-    Object.assign(this, { tries, silentMs });
+  constructor({ url = new URL("../", import.meta.url).href, key = null, fetch = null, ...patience } = {}) {
+    Object.assign(this, { tries: TRIES, silentMs: SILENT_MS }, patience);
     this.url = url.endsWith("/") ? url : `${url}/`;
     this.headers = key === null ? {} : { Authorization: `Bearer ${key}` };
     this.fetch = fetch ?? ((...args) => globalThis.fetch(...args));
@@ -68,7 +68,8 @@ export class Recollect {
    */
   async invoke(chain, input, { session, turn, versionOf, last, background = false, config, signal } = {}) {
     const body = { input, config: withSession(config, { session, turn, versionOf }) };
-    const answer = await this.json("POST", `${path(chain)}/invoke`, { body, signal, ifMatch: last, prefer: background && "respond-async" });
+    const how = { body, signal, ifMatch: last, prefer: background && "respond-async" };
+    const answer = await this.json("POST", `${path(chain)}/invoke`, how);
     return background ? answer : answer.output;
   }
 
@@ -134,7 +135,8 @@ export class Recollect {
   /** One request; the response, if it is a good one. */
   async request(method, where, { body, query, signal, keepalive, ifMatch, prefer } = {}) {
     const url = new URL(where, this.url);
-    for (const [name, value] of Object.entries(query ?? {})) if (value != null && value !== "") url.searchParams.set(name, value);
+    const asked = Object.entries(query ?? {}).filter(([, value]) => value != null && value !== "");
+    for (const [name, value] of asked) url.searchParams.set(name, value);
     const headers = { Accept: "application/json, text/event-stream", ...this.headers };
     if (body !== undefined) headers["Content-Type"] = "application/json";
     if (prefer) headers.Prefer = prefer;
@@ -146,7 +148,7 @@ export class Recollect {
       throw lost(error, signal);
     }
     if (response.ok) return response;
-    const detail = await response.json().then((problem) => problem.detail, () => null);
+    const { detail = null } = await response.json().catch(() => ({}));
     throw new RecollectError(response.status, detail, Number(response.headers.get("Retry-After")) || null);
   }
 }
@@ -220,14 +222,6 @@ class Sessions {
 
   /** A conversation of another program, as `import` takes it: `{conversation, left_out}`. */
   convert(foreign) { return this.client.json("POST", "sessions/import/convert", { body: foreign }); }
-
-  /** A link by which anybody may read the session as it is now: `{share_id, path}`, the path told this once. */
-  share(session) { return this.#one("POST", session, "/shares"); }
-
-  /** All links of the caller: `{shares: [{share_id, session_id, created_at}]}`, newest first. */
-  shares() { return this.client.json("GET", "shares"); }
-
-  revokeShare(share) { return this.client.json("DELETE", `shares/${path(share)}`); }
 
   #one(method, session, rest = "", options = {}) {
     return this.client.json(method, `sessions/${path(session)}${rest}`, options);

@@ -82,7 +82,7 @@ export class Form {
     if ("const" in seen) seen.enum = [seen.const];
     const kinds = seen.anyOf ?? seen.oneOf;
     if (!kinds) return { schema: seen, nullable: false };
-    const { anyOf, oneOf, ...own } = seen;
+    const { anyOf: _any, oneOf: _one, ...own } = seen;
     const others = kinds.filter(({ type }) => type !== "null").map((kind) => this.#plain(kind).schema);
     const nullable = others.length < kinds.length;
     if (others.every((kind) => kind.enum)) return { schema: { ...own, enum: others.flatMap((kind) => kind.enum) }, nullable };

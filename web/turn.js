@@ -60,7 +60,9 @@ function drawParts(box, list, words, running) {
   list.forEach((one, place) => {
     const was = box.children[place];
     const element = draw(one, was, { words, ended: !running || place < list.length - 1 });
-    if (element !== was) was ? was.replaceWith(element) : box.append(element);
+    if (element === was) return;
+    if (was) was.replaceWith(element);
+    else box.append(element);
   });
   while (box.children.length > list.length) box.lastChild.remove();
 }
