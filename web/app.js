@@ -60,7 +60,7 @@ async function openFromAddress() {
 
 async function openConversation(id) {
   open?.leave();
-  const opened = (open = id === null ? conversation(newId()) : running.get(id) ?? conversation(id));
+  const opened = (open = id === null ? conversation(newId()) : (running.get(id) ?? conversation(id)));
   opened.joins = true;
   banner(null);
   drawer(false);
@@ -97,7 +97,7 @@ async function name(conversation) {
 }
 
 function title() {
-  const name = sidebar.title(open.id) ?? (open.known ? open.title ?? "Conversation" : "New conversation");
+  const name = sidebar.title(open.id) ?? (open.known ? (open.title ?? "Conversation") : "New conversation");
   if ($("title").textContent !== name) $("title").textContent = name;
   document.title = open.known ? `\u2068${name}\u2069 · Recollect` : "Recollect";
 }
@@ -105,7 +105,15 @@ function title() {
 /** The form is another chain's now. */
 function formChanged() {
   composer.attachments.offered = inputs.takesMessages;
-  const starters = inputs.starters.map((text) => Object.assign(document.createElement("button"), { type: "button", className: "quiet", dir: "auto", textContent: text, onclick: () => run(send(text)) }));
+  const starters = inputs.starters.map((text) =>
+    Object.assign(document.createElement("button"), {
+      type: "button",
+      className: "quiet",
+      dir: "auto",
+      textContent: text,
+      onclick: () => run(send(text)),
+    }),
+  );
   $("starters").replaceChildren(...starters);
 }
 
@@ -169,7 +177,10 @@ const actions = {
     ask(
       turn.chain,
       content,
-      (here, input) => (turn.status === "complete" ? here.askAgain(turn.turn_id, turn.chain, input, content) : here.ask(turn.chain, input, content, turn.turn_id)),
+      (here, input) =>
+        turn.status === "complete"
+          ? here.askAgain(turn.turn_id, turn.chain, input, content)
+          : here.ask(turn.chain, input, content, turn.turn_id),
       turn.asked,
     ),
   edit: (turn, content) =>
@@ -278,7 +289,12 @@ const commands = [
   { name: "Write a message", keys: "mod+shift+m", run: () => $("text").focus() },
   { name: "Go to the latest", keys: "mod+shift+l", run: () => view.follow() },
   { name: "Stop the reply", keys: "mod+.", run: () => $("stop").click(), when: () => !$("stop").hidden },
-  { name: "Copy the last reply", keys: "mod+shift+c", run: () => run(actions.copy(null, answered(open.turns.at(-1)))), when: () => open?.turns.length },
+  {
+    name: "Copy the last reply",
+    keys: "mod+shift+c",
+    run: () => run(actions.copy(null, answered(open.turns.at(-1)))),
+    when: () => open?.turns.length,
+  },
   { name: "Next conversation", keys: "mod+shift+arrowdown", run: () => step(1) },
   { name: "Previous conversation", keys: "mod+shift+arrowup", run: () => step(-1) },
   { name: "Rename this conversation", run: () => run(sidebar.renameOpen()), when: known },
@@ -286,7 +302,10 @@ const commands = [
   { name: "Share this conversation", run: () => run(openLinks(open.id)), when: known },
   { name: "Notes about you", run: () => run(openMemory()) },
   { name: "Print this conversation", keys: "mod+p", run: () => run(print()), when: known },
-  ...["auto", "light", "dark"].map((one) => ({ name: `Theme: ${one === "auto" ? "as the system" : one}`, run: () => theme(one) })),
+  ...["auto", "light", "dark"].map((one) => ({
+    name: `Theme: ${one === "auto" ? "as the system" : one}`,
+    run: () => theme(one),
+  })),
   { name: "Show all commands", keys: "?", run: () => palette.show() },
   { name: "Commands", keys: "mod+k", run: () => palette.show(), when: () => !$("palette").open },
 ];
@@ -325,14 +344,19 @@ addEventListener("keydown", (event) => {
 });
 $("no").addEventListener("click", () => $("ask").close());
 $("older").addEventListener("click", () => run(open.loadOlder()));
-new IntersectionObserver(([seen]) => seen.isIntersecting && run(open.loadOlder()), { root: $("log"), rootMargin: "400px" }).observe($("older"));
+new IntersectionObserver(([seen]) => seen.isIntersecting && run(open.loadOlder()), {
+  root: $("log"),
+  rootMargin: "400px",
+}).observe($("older"));
 $("import").addEventListener("change", async () => {
   const files = [...$("import").files];
   $("import").value = "";
-  run(takeIn(api, files, async (id) => {
-    await changedHere(id);
-    if (id) location.hash = place(id);
-  }));
+  run(
+    takeIn(api, files, async (id) => {
+      await changedHere(id);
+      if (id) location.hash = place(id);
+    }),
+  );
 });
 $("share").addEventListener("click", () => run(openLinks(open.id)));
 $("shared").addEventListener("click", () => run(openLinks()));
@@ -351,7 +375,13 @@ async function start() {
   kept = composer.kept = inputs.kept = sidebar.kept = new Kept(user);
   takePlace(user);
   $("who").textContent = user;
-  $("playgrounds").append("Playgrounds: ", ...chains.flatMap(({ name, playground }) => [Object.assign(document.createElement("a"), { href: playground.slice(1), textContent: name }), " "]));
+  $("playgrounds").append(
+    "Playgrounds: ",
+    ...chains.flatMap(({ name, playground }) => [
+      Object.assign(document.createElement("a"), { href: playground.slice(1), textContent: name }),
+      " ",
+    ]),
+  );
   await Promise.all([openFromAddress(), sidebar.refresh()]);
   title();
 }

@@ -164,14 +164,18 @@ class Sessions {
     return this.client.json("GET", "sessions", { query: { limit, cursor, q }, signal });
   }
 
-  get(session) { return this.#one("GET", session); }
+  get(session) {
+    return this.#one("GET", session);
+  }
 
   /** `{turns: [{turn_id, status, chain, started_at, ended_at, input, output, usage}], next}`: the newest page. */
   turns(session, { limit, before, signal } = {}) {
     return this.#one("GET", session, "/turns", { query: { limit, before }, signal });
   }
 
-  rename(session, title) { return this.#one("PATCH", session, "", { body: { title } }); }
+  rename(session, title) {
+    return this.#one("PATCH", session, "", { body: { title } });
+  }
 
   /** Forgets one session. `keepalive`: even if the page is closed meanwhile. */
   delete(session, { keepalive } = {}) {
@@ -208,7 +212,9 @@ class Sessions {
   }
 
   /** Stops the running turn, wherever it was started: `{stopped}`. Its stream then ends as if all had been said. */
-  stop(session) { return this.#one("POST", session, "/stop"); }
+  stop(session) {
+    return this.#one("POST", session, "/stop");
+  }
 
   /** Where a file of the whole session is: `format` is `json` or `markdown`. */
   exportUrl(session, format = "json") {
@@ -216,12 +222,13 @@ class Sessions {
   }
 
   /** The whole session as `import` takes it. */
-  export(session) { return this.#one("GET", session, "/export"); }
+  export(session) {
+    return this.#one("GET", session, "/export");
+  }
 
-  import(conversation) { return this.client.json("POST", "sessions/import", { body: conversation }); }
-
-  /** A conversation of another program, as `import` takes it: `{conversation, left_out}`. */
-  convert(foreign) { return this.client.json("POST", "sessions/import/convert", { body: foreign }); }
+  import(conversation) {
+    return this.client.json("POST", "sessions/import", { body: conversation });
+  }
 
   #one(method, session, rest = "", options = {}) {
     return this.client.json(method, `sessions/${path(session)}${rest}`, options);
@@ -256,7 +263,8 @@ const PASSING = [429, 502, 503, 504];
 async function* heard(client, { session, turn, ask, after = -1, signal, lost = () => {}, restarted = null }) {
   let [last, startedAt, failures, missing] = [after, undefined, 0, false];
   let resumable = false; // once the server has answered, and as long as it numbers what it says
-  const again = (signal) => client.request("GET", `${placeOf(session, turn)}/stream`, { query: { after: last, started_at: startedAt }, signal });
+  const place = `${placeOf(session, turn)}/stream`;
+  const again = (signal) => client.request("GET", place, { query: { after: last, started_at: startedAt }, signal });
   for (;;) {
     const line = new Line(client.silentMs, signal);
     try {
@@ -271,7 +279,8 @@ async function* heard(client, { session, turn, ask, after = -1, signal, lost = (
         const value = data && JSON.parse(data);
         if (event === "metadata") {
           startedAt = value.started_at ?? startedAt;
-          if (value.restart && !restarted) throw new RecollectError(409, "What was said before can't be gone on with: ask for the turn again.");
+          if (value.restart && !restarted)
+            throw new RecollectError(409, "What was said before can't be gone on with: ask for the turn again.");
           if (value.restart) restarted();
         } else failures = 0;
         if (event === "data" && !(id <= last)) {
@@ -300,7 +309,9 @@ async function isPassing(client, session, turn, error) {
   if (error instanceof ConnectionLost) return true;
   if (!(error instanceof RecollectError) || !PASSING.includes(error.status)) return false;
   if (!error.midway) return true;
-  return error.status === 503 && client.turn(session, turn).then(({ status }) => status === "running", (problem) => problem instanceof ConnectionLost);
+  if (error.status !== 503) return false;
+  const runs = ({ status }) => status === "running";
+  return client.turn(session, turn).then(runs, (problem) => problem instanceof ConnectionLost);
 }
 
 function told(data) {

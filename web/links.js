@@ -47,9 +47,21 @@ export class Links {
   #item({ share_id: id, session_id: session, created_at: at }) {
     const item = document.createElement("li");
     const name = this.title(session) ?? "A conversation";
-    const link = Object.assign(document.createElement("a"), { href: `#/${encodeURIComponent(session)}`, textContent: name, dir: "auto", onclick: () => $("links").close() });
-    const when = Object.assign(document.createElement("span"), { className: "soft", textContent: new Date(at).toLocaleDateString([], { dateStyle: "medium" }) });
-    const revoke = Object.assign(document.createElement("button"), { type: "button", className: "quiet", textContent: "Revoke" });
+    const link = Object.assign(document.createElement("a"), {
+      href: `#/${encodeURIComponent(session)}`,
+      textContent: name,
+      dir: "auto",
+      onclick: () => $("links").close(),
+    });
+    const when = Object.assign(document.createElement("span"), {
+      className: "soft",
+      textContent: new Date(at).toLocaleDateString([], { dateStyle: "medium" }),
+    });
+    const revoke = Object.assign(document.createElement("button"), {
+      type: "button",
+      className: "quiet",
+      textContent: "Revoke",
+    });
     revoke.setAttribute("aria-label", `Revoke the link to ${name}`);
     revoke.onclick = () => this.run(this.#revoke(id));
     item.append(link, when, revoke);

@@ -55,8 +55,16 @@ export class Memory {
 
   #item({ note_id: id, text, created_at: at }) {
     const item = document.createElement("li");
-    const words = Object.assign(document.createElement("span"), { dir: "auto", textContent: text, title: new Date(at).toLocaleString() });
-    const remove = Object.assign(document.createElement("button"), { type: "button", className: "icon", textContent: "✕" });
+    const words = Object.assign(document.createElement("span"), {
+      dir: "auto",
+      textContent: text,
+      title: new Date(at).toLocaleString(),
+    });
+    const remove = Object.assign(document.createElement("button"), {
+      type: "button",
+      className: "icon",
+      textContent: "✕",
+    });
     remove.setAttribute("aria-label", `Delete the note: ${text}`);
     remove.onclick = () => this.run(this.#remove(id));
     item.append(words, remove);

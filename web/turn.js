@@ -28,7 +28,12 @@ export function asked({ input }) {
 
 /** The text of a question. */
 export function textOfQuestion(content) {
-  return typeof content === "string" ? content : content.filter(({ type }) => type === "text").map(({ text }) => text).join("\n");
+  return typeof content === "string"
+    ? content
+    : content
+        .filter(({ type }) => type === "text")
+        .map(({ text }) => text)
+        .join("\n");
 }
 
 /** Fills the element of a turn. `act(what, turn, value)` is called for what a person does with it. */
@@ -86,7 +91,8 @@ function offer(item, turn, { busy, last, running, said, act }) {
   for (const [name, offered] of Object.entries(offers)) {
     const button = item.querySelector(`.${name}`);
     button.hidden = running || !offered;
-    button.onclick = () => (name === "change" ? edit(item, turn, content, act) : act(ACTS[name] ?? name, turn, does[name]));
+    button.onclick = () =>
+      name === "change" ? edit(item, turn, content, act) : act(ACTS[name] ?? name, turn, does[name]);
   }
   item.querySelector(".retry").textContent = turn.status === "complete" ? "Regenerate" : "Try again";
 }
@@ -95,7 +101,8 @@ function edit(item, turn, content, act) {
   const form = item.querySelector(".edit");
   const box = form.querySelector("textarea");
   const after = item.parentNode.children.length - 1 - [...item.parentNode.children].indexOf(item);
-  form.querySelector(".note").textContent = `What is there now stays${after ? `, with the ${after === 1 ? "turn" : `${after} turns`} after it` : ""}: the arrows below lead back to it.`;
+  form.querySelector(".note").textContent =
+    `What is there now stays${after ? `, with the ${after === 1 ? "turn" : `${after} turns`} after it` : ""}: the arrows below lead back to it.`;
   box.value = content;
   const close = () => {
     form.hidden = true;
@@ -121,7 +128,10 @@ function versions(box, { turn_id: id, versions: all = [] }, busy, act) {
   const at = all.indexOf(id);
   const [before, count, after] = box.children;
   count.textContent = `${at + 1} / ${all.length}`;
-  for (const [button, to] of [[before, all[at - 1]], [after, all[at + 1]]]) {
+  for (const [button, to] of [
+    [before, all[at - 1]],
+    [after, all[at + 1]],
+  ]) {
     button.disabled = busy || to === undefined;
     button.onclick = () => act("choose", null, to);
   }
@@ -136,7 +146,8 @@ function recalled(box, found) {
     link.textContent = WHEN.format(new Date(at));
     return link;
   });
-  box.querySelector("summary").textContent = found.length === 1 ? "1 earlier turn was recalled" : `${found.length} earlier turns were recalled`;
+  box.querySelector("summary").textContent =
+    found.length === 1 ? "1 earlier turn was recalled" : `${found.length} earlier turns were recalled`;
   box.querySelector("span").replaceChildren(...links.flatMap((link, place) => (place ? [" · ", link] : [link])));
 }
 
