@@ -108,7 +108,7 @@ def router(store: HistoryStore, shares: Shares, rates: Rates, audit: Audit) -> A
         "/shared.css": Asset(styles, "text/css; charset=utf-8", _HEADERS),
         "/shared.js": Asset((web / "shared.js").read_bytes(), "text/javascript; charset=utf-8", _HEADERS),
     }.items():
-        add(path, _serving(asset), methods=["GET"], include_in_schema=False)
+        add(path, _serving(asset), methods=["GET"], include_in_schema=path == "/shared", summary="The page of a link")
     return routes
 
 
