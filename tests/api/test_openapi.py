@@ -91,7 +91,7 @@ def test_head_is_answered_wherever_get_is_and_allow_names_all_methods(server: He
     with server.client(None) as client:
         client.headers["Authorization"] = f"Bearer {key}"
         for path, methods in document["paths"].items():
-            plain = path.format(session_id="none", turn_id="none", config_hash="none")
+            plain = path.format(session_id="none", turn_id="none", config_hash="none", share_id="none")
             refused = client.request("TRACE", plain)
             named = {name.upper() for name in methods} | ({"HEAD"} if "get" in methods else set())
             assert refused.status_code == 405, path
