@@ -203,7 +203,7 @@ class _Server:
             add(RequestRate, rates=self.rates)
         public = PUBLIC_PATHS | share_routes.PUBLIC_PATHS if self.settings.shares else PUBLIC_PATHS
         add(AuthMiddleware, auth=self.auth, public=public)
-        self.outfit.put_on(self.app, self.auth.audit, [(chain.name, chain.memory) for chain in self.chains])
+        self.outfit.put_on(self.app, self.auth.audit, [(chain.name, bool(chain.memory)) for chain in self.chains])
 
     def _add_routes(self) -> None:
         remembering = [chain for chain in self.chains if chain.memory]

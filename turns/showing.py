@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 
 from histories.base import (
@@ -97,6 +98,11 @@ class Showing:
         summary = None if self.summaries is None else await self.summaries.of(self.user_id, self.session_id)
         if summary is not None and summary.up_to not in shown:
             self.summary = summary_message(summary, self.fit)
+
+    def sum_up(self, model: BaseChatModel | None) -> None:
+        """What has left the window of this turn, which has ended, is summed up meanwhile, if that is asked for."""
+        if self.summaries is not None and self.first is not None and model is not None:
+            self.summaries.go_on(self.user_id, self.session_id, self.first, model, self.fit)
 
     async def _from_record(self, running: str) -> list[ShownTurn]:
         """The last turns of a session of which no window is left, as its turns were counted for a larger one."""

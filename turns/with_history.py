@@ -152,14 +152,8 @@ class ChainWithHistory(DeclaredChain):
             window_tokens=showing.fit.window if showing is not None else None,
         )
         if showing is not None and self.memory == "summary":
-            run_of_turn.task.add_done_callback(lambda _: self._sum_up(showing))
+            run_of_turn.task.add_done_callback(lambda _: showing.sum_up(self.turns.fits.model_of(self.bound)))
         return run_of_turn
-
-    def _sum_up(self, showing: Showing) -> None:
-        """What has left the window of this turn, which has ended, is summed up meanwhile."""
-        model = self.turns.fits.model_of(self.bound)
-        if model is not None and showing.first is not None:
-            self.turns.summaries.go_on(showing.user_id, showing.session_id, showing.first, model, showing.fit)
 
     def _speech(
         self,

@@ -63,7 +63,7 @@ def _copy(message: BaseMessage) -> BaseMessage:
     put(
         copy,
         "__dict__",
-        {name: _copied(value) if value.__class__ in _CHANGEABLE else value for name, value in message.__dict__.items()},
+        {name: _copied(value) if type(value) in _CHANGEABLE else value for name, value in message.__dict__.items()},
     )
     put(copy, "__pydantic_extra__", _copied(message.__pydantic_extra__))
     put(copy, "__pydantic_fields_set__", set(message.__pydantic_fields_set__))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -89,12 +89,17 @@ class Shelf(BaseRetriever):
 
 
 def prompt(*parts: Any) -> ChatPromptTemplate:
-    return ChatPromptTemplate.from_messages([*parts, MessagesPlaceholder("history"), ("human", "{input}")])
+    messages: list[Any] = [*parts, MessagesPlaceholder("history"), ("human", "{input}")]
+    return ChatPromptTemplate.from_messages(messages)
+
+
+def _raise(_: Any) -> Any:
+    raise ZeroDivisionError
 
 
 def executor(model: Any) -> Any:
     parts = [MessagesPlaceholder("history"), ("human", "{input}"), MessagesPlaceholder("agent_scratchpad")]
-    agent = create_tool_calling_agent(model, [weather], ChatPromptTemplate.from_messages(parts))
+    agent = create_tool_calling_agent(model, [weather], ChatPromptTemplate.from_messages(cast(Any, parts)))
     return AgentExecutor(agent=agent, tools=[weather], return_intermediate_steps=True)
 
 
@@ -187,7 +192,7 @@ TEXTS: dict[str, tuple[Any, str, list[tuple[str, str]]]] = {
     ),
     "parallel": (lambda _: RunnableParallel(a=lambda _: 1, b=lambda _: "x"), "", [("ai", '{"')]),
     "fallback": (
-        lambda _: RunnableLambda(lambda _: 1 // 0).with_fallbacks([RunnableLambda(lambda _: "fell")]),
+        lambda _: RunnableLambda(_raise).with_fallbacks([RunnableLambda(lambda _: "fell")]),
         "",
         [("ai", "fell")],
     ),
