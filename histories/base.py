@@ -125,13 +125,11 @@ class SessionHistory(Changes, Attended, BaseChatMessageHistory, ABC):
         """
         gate, key = self.gate, self.key
         attempt = Attempt(new, asyncio.get_running_loop().time() + wait_s, window_tokens, on_stop, if_last)
-        if new.version_of is not None:
-            await self.version_begins(new.version_of)
         recorded = await self._wait_in_line(new, wait_s)
         if recorded is not None:
             return recorded
         try:
-            begun = await self._begin(attempt)
+            begun = await self._begin_next(attempt)
         except BaseException:
             gate.queue.leave(key)
             raise
@@ -140,6 +138,11 @@ class SessionHistory(Changes, Attended, BaseChatMessageHistory, ABC):
         else:
             gate.open(key, attempt)
         return begun
+
+    async def _begin_next(self, attempt: Attempt) -> OpenTurn | Turn:
+        if attempt.new.version_of is not None:
+            await self.version_begins(attempt.new.version_of)
+        return await self._begin(attempt)
 
     async def _wait_in_line(self, new: NewTurn, wait_s: float) -> Turn | None:
         """Returns when no turn of this process is before it; with its own turn, if that is complete meanwhile."""

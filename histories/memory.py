@@ -30,7 +30,6 @@ from histories.base import (
     SessionExists,
     SessionHistory,
     SessionNotFound,
-    ShownTurn,
     Turn,
     TurnDetails,
     TurnStatus,
@@ -40,8 +39,7 @@ from histories.base import (
 )
 from histories.journal import Journal
 from histories.search import hits
-from histories.turn_tree import Node, SessionTree, below, copies, copy, kept_before, texts
-from histories.window import window_floor
+from histories.turn_tree import Node, SessionTree, below, copies, copy, kept_before, texts, window_of
 
 _Key = tuple[str, str]
 
@@ -184,7 +182,7 @@ class MemoryHistory(SessionHistory):
         fallback = line if other is not None else node
         opened = _OpenMemoryTurn(self._store, self, attempt, at, fallback)
         if attempt.window_tokens:
-            opened.window, opened.has_older = _window(record, attempt)
+            opened.window, opened.has_older = window_of(record, attempt)
         return opened
 
     @override
@@ -363,18 +361,6 @@ class _OpenMemoryTurn(OpenTurn):
                 record.show(self._fallback)
             self._book.close()
             self._journals.pop(self._owner, None)
-
-
-def _window(record: SessionTree, attempt: Attempt) -> tuple[list[ShownTurn], bool]:
-    """The window, and whether there are turns before it."""
-    shown = [node.turn for node in record.line() if node.turn.shown]
-    total = sum(turn.tokens for turn in shown)
-    floor, so_far, window = window_floor(total + attempt.new.tokens, attempt.window_tokens), 0, list[ShownTurn]()
-    for turn in shown:
-        if so_far >= floor:
-            window.append(ShownTurn(turn.turn_id, copies((*turn.input, *turn.output))))
-        so_far += turn.tokens
-    return window, len(window) < len(shown)
 
 
 def _ended(turn: Turn) -> Turn:
