@@ -111,20 +111,31 @@ class _Server:
         self.rates = Rates(rates_of(settings), open_counters(settings.history_url, settings.data_dir, self.histories))
         self.quotas = Quotas(quotas_of(settings), self.histories)
         self.auth.failed = self.rates.failed_sign_in
-        has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
-        self.titles = Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
-        observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
-        self.turns = Turns(
-            self.histories,
-            rules_of(settings),
-            told_of,
-            Serializer().dumps,
-            self.rates.turn,
-            observers,
-            self.quotas.turn if self.quotas.limits_anything else None,
-        )
+        self.titles = self._titles()
+        self.turns = self._turns()
         self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
-        self.app = FastAPI(
+        self.app = self._fastapi()
+        self.app.state.turns, self.app.state.loop_watch, self.app.state.fault = self.turns, self.loop_watch, None
+        self._add_middleware()
+        self._add_routes()
+        for chain in self._built_at_once():
+            assert model is not None  # noqa: S101 - or there are none
+            self._add_chain(chain, chain.with_history(model, self.turns, **_UNHEARD))
+
+    def _titles(self) -> Titles | None:
+        """Who gives titles by the model, where that is asked for."""
+        settings = self.settings
+        has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
+        return Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
+
+    def _turns(self) -> Turns:
+        observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
+        admit = self.quotas.turn if self.quotas.limits_anything else None
+        rules, encode = rules_of(self.settings), Serializer().dumps
+        return Turns(self.histories, rules, told_of, encode, self.rates.turn, observers, admit)
+
+    def _fastapi(self) -> FastAPI:
+        return FastAPI(
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
             version=VERSION,
@@ -134,12 +145,6 @@ class _Server:
             redoc_url=None,
             exception_handlers={RequestValidationError: on_invalid_request, HTTPException: on_http_exception},
         )
-        self.app.state.turns, self.app.state.loop_watch, self.app.state.fault = self.turns, self.loop_watch, None
-        self._add_middleware()
-        self._add_routes()
-        for chain in self._built_at_once():
-            assert model is not None  # noqa: S101 - or there are none
-            self._add_chain(chain, chain.with_history(model, self.turns, **_UNHEARD))
 
     def _built_at_once(self) -> list[Chain]:
         """The chains that need nothing to be opened, if their model is here already."""
