@@ -3,7 +3,8 @@ FROM python:3.12-slim AS build
 COPY requirements.lock /
 RUN python -m venv /venv \
     && /venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
-        --no-deps --require-hashes --only-binary :all: -r /requirements.lock
+        --no-deps --require-hashes --only-binary :all: -r /requirements.lock \
+    && /venv/bin/python -m pip uninstall --yes --quiet setuptools pip
 
 FROM python:3.12-slim
 # libgomp1: llama.cpp computes with it. Its version is that of the image's Debian.

@@ -11,7 +11,7 @@ ARGS ?=
 SCRIPTS := web/*.js tests/js/*.mjs
 
 .DEFAULT_GOAL := serve
-.PHONY: serve install test check format bench torture abuse simulate lock clean FORCE
+.PHONY: serve install test check format bench torture abuse contract fuzz simulate image sbom lock clean FORCE
 
 serve: install
 	@exec $(PY) server.py
@@ -44,6 +44,20 @@ torture: $(VENV)/dev.ok
 
 abuse: $(VENV)/dev.ok
 	@$(PY) -m tests.abuse $(ARGS)
+
+contract: $(VENV)/dev.ok
+	@$(PY) -m tests.contract $(ARGS)
+
+fuzz: $(VENV)/dev.ok
+	@$(PY) -m tests.fuzz $(ARGS)
+
+# Builds the image and talks to it: see deploy/image.sh. The SBOM says what is in it.
+image: sbom
+	@deploy/image.sh
+
+sbom: $(VENV)/serve.ok
+	@$(PY) deploy/sbom.py requirements.lock >recollect.cdx.json
+	@echo "recollect.cdx.json: the SBOM (CycloneDX) of requirements.lock"
 
 simulate: $(VENV)/dev.ok
 	@$(PY) -m tests.simulate $(ARGS)

@@ -31,7 +31,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from api import memory, page
 from api import shares as share_routes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
-from api.langserve_gaps import CONFIG_KEYS, BatchLimit, Serializer, readable
+from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, BatchLimit, Serializer, readable
 from api.loop_watch import LoopWatch
 from api.ops import logs
 from api.ops.metrics import Metrics, bury
@@ -41,7 +41,7 @@ from api.ops.watched_store import watched
 from api.playground_bar import PlaygroundBar
 from api.quotas import Quotas
 from api.rates import Left, Rates, RequestRate, open_counters
-from api.sessions import export, turn_routes
+from api.sessions import export, summary_routes, turn_routes
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
 from auth import login
@@ -111,20 +111,31 @@ class _Server:
         self.rates = Rates(rates_of(settings), open_counters(settings.history_url, settings.data_dir, self.histories))
         self.quotas = Quotas(quotas_of(settings), self.histories)
         self.auth.failed = self.rates.failed_sign_in
-        has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
-        self.titles = Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
-        observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
-        self.turns = Turns(
-            self.histories,
-            rules_of(settings),
-            told_of,
-            Serializer().dumps,
-            self.rates.turn,
-            observers,
-            self.quotas.turn if self.quotas.limits_anything else None,
-        )
+        self.titles = self._titles()
+        self.turns = self._turns()
         self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
-        self.app = FastAPI(
+        self.app = self._fastapi()
+        self.app.state.turns, self.app.state.loop_watch, self.app.state.fault = self.turns, self.loop_watch, None
+        self._add_middleware()
+        self._add_routes()
+        for chain in self._built_at_once():
+            assert model is not None  # noqa: S101 - or there are none
+            self._add_chain(chain, chain.with_history(model, self.turns, **_UNHEARD))
+
+    def _titles(self) -> Titles | None:
+        """Who gives titles by the model, where that is asked for."""
+        settings = self.settings
+        has_embedded_model = settings.openai_api_key is None and settings.openai_base_url is None
+        return Titles(self.histories, shared=has_embedded_model) if settings.titles == "model" else None
+
+    def _turns(self) -> Turns:
+        observers = [*self.outfit.observers(), *([] if self.titles is None else [self.titles])]
+        admit = self.quotas.turn if self.quotas.limits_anything else None
+        rules, encode = rules_of(self.settings), Serializer().dumps
+        return Turns(self.histories, rules, told_of, encode, self.rates.turn, observers, admit)
+
+    def _fastapi(self) -> FastAPI:
+        return FastAPI(
             title="Recollect",
             description="Chains that remember: LangServe, with a history for each user and each session.",
             version=VERSION,
@@ -134,12 +145,6 @@ class _Server:
             redoc_url=None,
             exception_handlers={RequestValidationError: on_invalid_request, HTTPException: on_http_exception},
         )
-        self.app.state.turns, self.app.state.loop_watch, self.app.state.fault = self.turns, self.loop_watch, None
-        self._add_middleware()
-        self._add_routes()
-        for chain in self._built_at_once():
-            assert model is not None  # noqa: S101 - or there are none
-            self._add_chain(chain, chain.with_history(model, self.turns, **_UNHEARD))
 
     def _built_at_once(self) -> list[Chain]:
         """The chains that need nothing to be opened, if their model is here already."""
@@ -203,7 +208,7 @@ class _Server:
             add(RequestRate, rates=self.rates)
         public = PUBLIC_PATHS | share_routes.PUBLIC_PATHS if self.settings.shares else PUBLIC_PATHS
         add(AuthMiddleware, auth=self.auth, public=public)
-        self.outfit.put_on(self.app, self.auth.audit, [(chain.name, chain.memory) for chain in self.chains])
+        self.outfit.put_on(self.app, self.auth.audit, [(chain.name, bool(chain.memory)) for chain in self.chains])
 
     def _add_routes(self) -> None:
         remembering = [chain for chain in self.chains if chain.memory]
@@ -221,6 +226,7 @@ class _Server:
             ),
             turn_routes.router(self.turns),
             export.router(self.histories),
+            summary_routes.router(self.histories),
             memory.router(self.histories),
             page.router(cards),
             share_routes.router(self.histories, shares, self.rates, self.auth.audit) if self.settings.shares else None,
@@ -239,7 +245,7 @@ class _Server:
         if doubt is not None:
             log.warning("%s: %s", chain.place, doubt)
         allowed = frozenset(spec.id for spec in runnable.config_specs)
-        modifier = session_config(allowed, playground_routes.session_of_playground, memory=chain.memory)
+        modifier = session_config(allowed, playground_routes.session_of_playground, memory=bool(chain.memory))
         path, serializer = f"/{chain.name}", Serializer()
         endpoints = TurnEndpoints(runnable, path=path, modifier=modifier, serializer=serializer)
         self.app.router.routes[:0] = endpoints.routes()
@@ -251,7 +257,7 @@ class _Server:
             per_req_config_modifier=modifier,
             dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
             playground_type=chain.playground,
-            disabled_endpoints=["token_feedback"],  # it would refuse everything
+            disabled_endpoints=REFUSES_ALL,
             serializer=serializer,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import traceback
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -54,8 +54,6 @@ from turns.rules import Told
 from turns.shares import LineFull, OverBudget, OverQuota
 
 log = logging.getLogger("recollect.errors")
-
-_OF_MESSAGES = re.compile(r"Expected either a dictionary with a 'type' key|(invalid_)?tool_call(_chunk)?\(\) ")
 
 STATUS: dict[type[BaseException], int] = {
     InvalidId: 422,
@@ -115,8 +113,11 @@ def _is_huge_number(error: BaseException) -> bool:
 
 
 def _is_no_message(error: BaseException) -> bool:
-    """LangChain's type of any message, and what it makes tool calls with, raise a TypeError, which pydantic lets by."""
-    return type(error) is TypeError and _OF_MESSAGES.match(str(error)) is not None
+    """What LangChain makes messages with raises what pydantic lets by, for a `type` that is an object, say."""
+    if not isinstance(error, (TypeError, KeyError, AttributeError)):
+        return False
+    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return raised_in[-1:] != [] and raised_in[-1].startswith("langchain_core.messages")
 
 
 def told_of(error: BaseException) -> Told:

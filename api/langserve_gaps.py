@@ -32,6 +32,9 @@ log = logging.getLogger("recollect.chains")
 CONFIG_KEYS = ("configurable", "metadata", "tags", "max_concurrency")
 """What clients may set of a chain's config."""
 
+REFUSES_ALL: Final[Any] = ["token_feedback"]
+"""LangServe's endpoints that would be there and refuse everything. Its type of their names forgets this one."""
+
 
 async def readable(request: Request) -> None:
     """A dependency of LangServe's routes, for what they take on trust. Raises RequestValidationError."""
@@ -46,16 +49,22 @@ async def readable(request: Request) -> None:
         raise RequestValidationError(["The body is not JSON."]) from None
     if not isinstance(body, dict):
         raise RequestValidationError(["The body has to be an object."])
-    if not isinstance(body.get("config", {}), (dict, list)):
-        raise RequestValidationError(["'config' has to be an object."])
-    if not isinstance(body.get("inputs", []), list):
-        raise RequestValidationError(["'inputs' has to be a list."])
+    _check_shape(body)
     configs = body.get("config", {})
     for config in configs if isinstance(configs, list) else [configs]:
         if isinstance(config, dict):
             _drop_misshapen(config)
     if len(await request.body()) > SMALL_BYTES and _has_many_parts(body):
         raise RequestValidationError([f"The body holds more than {MAX_PARTS} values: send less at once."])
+
+
+def _check_shape(body: dict[str, Any]) -> None:
+    if not isinstance(body.get("config", {}), (dict, list)):
+        raise RequestValidationError(["'config' has to be an object."])
+    if not isinstance(body.get("inputs", []), list):
+        raise RequestValidationError(["'inputs' has to be a list."])
+    if not isinstance(body.get("kwargs", {}), dict):
+        raise RequestValidationError(["'kwargs' has to be an object. It is ignored."])
 
 
 def _drop_misshapen(config: dict[str, Any]) -> None:

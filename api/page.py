@@ -11,7 +11,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from api.page_markdown import render_all
 from api.slow_lane import SlowLane
 from auth.middleware import current_user
 
@@ -113,10 +112,16 @@ def router(chains: Sequence[ChainCard]) -> APIRouter:
 
     @routes.post("/render", tags=["page"], summary="Markdown as HTML that is safe to show")
     async def render_texts(user: Annotated[str, Depends(current_user)], body: Texts) -> Rendered:
-        rendered = await lane.do(user, lambda: render_all(body.texts, is_open=body.open))
-        return Rendered(html=[one.html for one in rendered], lines=[one.lines for one in rendered])
+        return await lane.do(user, lambda: _rendered(body))
 
     return routes
+
+
+def _rendered(body: Texts) -> Rendered:
+    from api.page_markdown import render_all  # here: a parser that few requests need would slow every start down
+
+    rendered = render_all(body.texts, is_open=body.open)
+    return Rendered(html=[one.html for one in rendered], lines=[one.lines for one in rendered])
 
 
 class Asset:

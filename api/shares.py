@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -108,8 +108,15 @@ def router(store: HistoryStore, shares: Shares, rates: Rates, audit: Audit) -> A
         "/shared.css": Asset(styles, "text/css; charset=utf-8", _HEADERS),
         "/shared.js": Asset((web / "shared.js").read_bytes(), "text/javascript; charset=utf-8", _HEADERS),
     }.items():
-        add(path, asset.response, methods=["GET"], include_in_schema=False)
+        add(path, _serving(asset), methods=["GET"], include_in_schema=path == "/shared", summary="The page of a link")
     return routes
+
+
+def _serving(asset: Asset) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
+        return await asset.response(request)
+
+    return serve
 
 
 class _Owner:

@@ -39,19 +39,16 @@ class TurnEndpoints:
 
     def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
         self._chain, self._path, self._serializer = chain, path, serializer
-        self._reader = Reader(chain, self._handled(modifier, serializer), modifier)
         self._fitting = OutputFilter(chain.OutputType, chain.chain_name)
-        self._batches = self._handled(modifier, FilteringSerializer(self._fitting))
-        self._batches._BatchResponse = BatchResponse  # LangServe's own is checked when all has been recorded
-
-    def _handled(self, modifier: ConfigModifier, serializer: Serializer) -> APIHandler:
-        return APIHandler(
-            self._chain,
-            path=self._path,
+        self._handler = APIHandler(
+            chain,
+            path=path,
             per_req_config_modifier=modifier,
-            serializer=serializer,
+            serializer=FilteringSerializer(self._fitting),
             config_keys=CONFIG_KEYS,
         )
+        self._handler._BatchResponse = BatchResponse  # LangServe's own is checked when all has been recorded
+        self._reader = Reader(chain, self._handler, modifier)
 
     def routes(self) -> list[Route]:
         """The routes, which have to come before LangServe's of the same paths."""
@@ -94,7 +91,7 @@ class TurnEndpoints:
         await current_user(request)
         await readable(request)
         check_batch(len((await request.json()).get("inputs", [])), self._chain.turns.rules.max_batch)
-        response: Response = await self._batches.batch(request, config_hash=request.path_params.get("config_hash", ""))
+        response: Response = await self._handler.batch(request, config_hash=request.path_params.get("config_hash", ""))
         return response
 
     async def stream(self, request: Request) -> Response:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 from functools import partial
+from typing import Any
 
 from bench.models import TOKENS
 
@@ -21,12 +22,21 @@ def _sse(delta: dict[str, str], finish: str | None = None) -> bytes:
     return b"data: %s\n\n" % json.dumps({**_HEAD, "object": "chat.completion.chunk", "choices": [choice]}).encode()
 
 
+def _models() -> bytes:
+    """The list of models, as vLLM gives it. So much fits the model that a prompt holds all messages of a history."""
+    return _json({"object": "list", "data": [{"id": "stub", "object": "model", "max_model_len": 32_768}]})
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    body = json.dumps(value).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
 def _whole() -> bytes:
     message = {"role": "assistant", "content": "".join(TOKENS)}
     usage = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    body = json.dumps({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    return _json({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": usage})
 
 
 def _streamed() -> list[bytes]:
@@ -41,8 +51,8 @@ async def _answer(first_s: float, token_s: float, reader: asyncio.StreamReader, 
     try:
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            if not head.startswith(b"post "):  # one that asks what the model takes is told nothing
-                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            if not head.startswith(b"post "):  # somebody asks what the model takes
+                writer.write(_models())
                 continue
             size = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
             body = json.loads(await reader.readexactly(size))

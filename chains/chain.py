@@ -70,7 +70,8 @@ class Chain:
     `output_messages_key` when the output is a dictionary. The types are what clients see in the schemas and forms.
     `playground` is LangServe's: `chat` needs a `str` output, and one text and one list as input.
 
-    Without `memory` it is called as it is, with sign-in and limits, and nothing is kept. `limit_s` bounds a turn (None:
+    Without `memory` it is called as it is, with sign-in and limits, and nothing is kept; with "summary" what leaves the
+    model's window is summed up by the model, in the background. `limit_s` bounds a turn (None:
     RECOLLECT_TURN_LIMIT_S, 0: no bound). `recall` says where earlier exchanges are looked for that bear on the message
     (None: where RECOLLECT_RECALL says); with `notes` the model is shown what is noted of the user.
     """
@@ -84,7 +85,7 @@ class Chain:
     output_messages_key: str | None = None
     playground: Literal["default", "chat"] = "default"
     description: str = ""
-    memory: bool = True
+    memory: bool | Literal["summary"] = True
     limit_s: float | None = None
     recall: Recall | None = None
     notes: bool = False
@@ -138,6 +139,8 @@ class Chain:
         runnable = self._runnable(built)
         if self.recall not in (None, *RECALLS):
             raise BadChain(f"{self.place}: its recall is {self.recall!r}: say one of {', '.join(RECALLS)}")
+        if self.memory not in (True, False, "summary"):
+            raise BadChain(f"{self.place}: its memory is {self.memory!r}: say True, False or 'summary'")
         fault = fault_of(self, runnable)
         if fault is not None:
             raise BadChain(f"{self.place}: {fault}")

@@ -35,7 +35,9 @@ make_base() {
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$folder" >/dev/null
   fi
   ln -sf python3 "$folder/usr/bin/python"
-  rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
+  rm -rf "$folder"/var/cache/apt/* "$folder"/var/lib/apt/lists/*
+  # As images of Debian have it: what apt makes of its lists is not kept.
+  echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";' >"$folder/etc/apt/apt.conf.d/docker-clean"
   local base
   base=$(buildah from scratch)
   buildah add --quiet "$base" "$folder" / >/dev/null

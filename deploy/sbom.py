@@ -62,7 +62,7 @@ def _component(line: str) -> dict[str, Any]:
 def _license(name: str) -> str | None:
     """What the installed package says of its licence, as an expression of SPDX's."""
     try:
-        return metadata.metadata(name).get("License-Expression")
+        return dict(metadata.metadata(name).items()).get("License-Expression")  # type: ignore[attr-defined]  # it has
     except metadata.PackageNotFoundError:
         return None
 

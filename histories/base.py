@@ -28,6 +28,7 @@ from typing_extensions import override
 from histories.attendance import Attended as Attended
 from histories.blocking import run_blocking as run_blocking
 from histories.blocking import see_through as see_through
+from histories.changes import Changes
 from histories.codec import UnknownMessage as UnknownMessage
 from histories.codec import dump as dump
 from histories.codec import jsonable as jsonable
@@ -69,6 +70,7 @@ from histories.model import RecalledTurn as RecalledTurn
 from histories.model import Reply as Reply
 from histories.model import Session as Session
 from histories.model import ShownTurn as ShownTurn
+from histories.model import Summary as Summary
 from histories.model import Turn as Turn
 from histories.model import TurnDetails as TurnDetails
 from histories.model import TurnStatus as TurnStatus
@@ -85,7 +87,7 @@ from histories.window import estimate_tokens as estimate_tokens
 from histories.window import text_tokens as text_tokens
 
 
-class SessionHistory(Attended, BaseChatMessageHistory, ABC):
+class SessionHistory(Changes, Attended, BaseChatMessageHistory, ABC):
     """The history of one session. Every method is safe from any task, thread, process and machine."""
 
     user_id: str
@@ -127,7 +129,7 @@ class SessionHistory(Attended, BaseChatMessageHistory, ABC):
         if recorded is not None:
             return recorded
         try:
-            begun = await self._begin(attempt)
+            begun = await self._begin_next(attempt)
         except BaseException:
             gate.queue.leave(key)
             raise
@@ -136,6 +138,11 @@ class SessionHistory(Attended, BaseChatMessageHistory, ABC):
         else:
             gate.open(key, attempt)
         return begun
+
+    async def _begin_next(self, attempt: Attempt) -> OpenTurn | Turn:
+        if attempt.new.version_of is not None:
+            await self.version_begins(attempt.new.version_of)
+        return await self._begin(attempt)
 
     async def _wait_in_line(self, new: NewTurn, wait_s: float) -> Turn | None:
         """Returns when no turn of this process is before it; with its own turn, if that is complete meanwhile."""
@@ -203,54 +210,14 @@ class SessionHistory(Attended, BaseChatMessageHistory, ABC):
         """
 
     @abstractmethod
-    async def turn(self, turn_id: str) -> Turn:
-        """The turn of that id, shown or not. `TurnNotFound`; `SessionNotFound`."""
-
-    @abstractmethod
     async def tree(self) -> TurnTree:
         """All turns of the session, shown or not, for who takes the whole of it elsewhere. `SessionNotFound`."""
 
-    # Changes of the record. Those that take turns away are refused while a turn runs.
-
-    @abstractmethod
-    async def rename(self, title: str) -> None:
-        """Gives the session a title (1 to 200 characters), while a turn runs, too. `SessionNotFound`."""
+    # Changes of the record: see histories.changes, too.
 
     @abstractmethod
     async def feedback(self, turn_id: str, feedback: Feedback) -> None:
         """Puts what the user thinks of a reply on the record, while a turn runs, too. `TurnNotFound`."""
-
-    @abstractmethod
-    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
-        """The history ends before that turn of the shown line.
-
-        With `keep`, what followed is not shown, but can be chosen again; without, it is forgotten.
-
-        Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
-        """
-
-    @abstractmethod
-    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
-        """Shows the line on which that version of a turn stands, with what followed it when it was last shown.
-
-        Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
-        """
-
-    @abstractmethod
-    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
-        """Forgets one turn, shown or not; what followed it follows what was before it.
-
-        If other versions stand at its place and it was shown, what followed it is still what is shown.
-
-        Raises: `SessionNotFound`, `TurnNotFound`, `SessionBusy`, `HistoryMoved`.
-        """
-
-    @abstractmethod
-    async def fork(self, session_id: str, turn_id: str) -> None:
-        """A new session of the same user, with the past up to and with that turn of the shown line.
-
-        `SessionNotFound`, `TurnNotFound`, `SessionExists`, and `SessionBusy` when that turn still runs.
-        """
 
     @abstractmethod
     async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:

@@ -24,6 +24,11 @@ class Ledger:
                     name, mark = json.loads(line)
                     self._put(name, mark)
 
+    @staticmethod
+    def between(source: str, target: str, folder: Path) -> Ledger:
+        """That of the way from one store to another, as their URLs name them."""
+        return Ledger(folder / f"{_digest([source, target])[:32]}.jsonl")
+
     def mark(self, user: str, session: str | None) -> str:
         """The state in which a session, or (None) the notes of a user, were brought; empty if they were not."""
         return self._marks.get(_name(user, session), "")

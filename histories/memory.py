@@ -30,7 +30,6 @@ from histories.base import (
     SessionExists,
     SessionHistory,
     SessionNotFound,
-    ShownTurn,
     Turn,
     TurnDetails,
     TurnStatus,
@@ -40,8 +39,7 @@ from histories.base import (
 )
 from histories.journal import Journal
 from histories.search import hits
-from histories.turn_tree import Node, SessionTree, below, copies, copy, kept_before, texts
-from histories.window import window_floor
+from histories.turn_tree import Node, SessionTree, below, copies, copy, kept_before, texts, window_of
 
 _Key = tuple[str, str]
 
@@ -184,7 +182,7 @@ class MemoryHistory(SessionHistory):
         fallback = line if other is not None else node
         opened = _OpenMemoryTurn(self._store, self, attempt, at, fallback)
         if attempt.window_tokens:
-            opened.window, opened.has_older = _window(record, attempt)
+            opened.window, opened.has_older = window_of(record, attempt)
         return opened
 
     @override
@@ -245,7 +243,7 @@ class MemoryHistory(SessionHistory):
         node.turn = replace(node.turn, feedback=Feedback(**feedback))
 
     @override
-    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+    async def _rewind(self, turn_id: str, *, keep: bool, if_last: str | None) -> None:
         record = self._record
         node = record.shown(turn_id)
         async with self.gate.idle(self.key):
@@ -257,7 +255,7 @@ class MemoryHistory(SessionHistory):
             record.updated_at = now()
 
     @override
-    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _choose(self, turn_id: str, *, if_last: str | None) -> None:
         record = self._record
         node = record.find(turn_id)
         async with self.gate.idle(self.key):
@@ -268,7 +266,7 @@ class MemoryHistory(SessionHistory):
             record.updated_at = now()
 
     @override
-    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _delete_turn(self, turn_id: str, *, if_last: str | None) -> None:
         record = self._record
         node = record.find(turn_id)
         async with self.gate.idle(self.key):
@@ -277,14 +275,29 @@ class MemoryHistory(SessionHistory):
             record.updated_at = now()
 
     @override
-    async def fork(self, session_id: str, turn_id: str) -> None:
+    async def _fork(self, session_id: str, turn_id: str) -> None:
         record = self._record
         line = record.line()
         turns = [record.seen(node) for node in line[: line.index(record.shown(turn_id)) + 1]]
         if turns[-1].status is TurnStatus.RUNNING:
             raise SessionBusy
-        target = self._store.history(self.user_id, session_id)
-        await target.restore(turns, title=record.title, created_at=now())
+        await self._sibling(session_id).restore(turns, title=record.title, created_at=now())
+
+    @override
+    def _sibling(self, session_id: str) -> SessionHistory:
+        return self._store.history(self.user_id, session_id)
+
+    @override
+    async def _document(self, name: str) -> str | None:
+        record = self._store.records.get(self._key)
+        return None if record is None else record.documents.get(name)
+
+    @override
+    async def _set_document(self, name: str, text: str | None) -> None:
+        if text is None:
+            self._record.documents.pop(name, None)
+        else:
+            self._record.documents[name] = text
 
     @override
     async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
@@ -348,18 +361,6 @@ class _OpenMemoryTurn(OpenTurn):
                 record.show(self._fallback)
             self._book.close()
             self._journals.pop(self._owner, None)
-
-
-def _window(record: SessionTree, attempt: Attempt) -> tuple[list[ShownTurn], bool]:
-    """The window, and whether there are turns before it."""
-    shown = [node.turn for node in record.line() if node.turn.shown]
-    total = sum(turn.tokens for turn in shown)
-    floor, so_far, window = window_floor(total + attempt.new.tokens, attempt.window_tokens), 0, list[ShownTurn]()
-    for turn in shown:
-        if so_far >= floor:
-            window.append(ShownTurn(turn.turn_id, copies((*turn.input, *turn.output))))
-        so_far += turn.tokens
-    return window, len(window) < len(shown)
 
 
 def _ended(turn: Turn) -> Turn:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -108,6 +108,20 @@ class NewTurn:
     given: bool = False
     tokens: int = 0
     version_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was said in a session up to and with the turn `up_to`, which began `at` that time, in few words.
+
+    `made_by` is the name of a model, or "user" when the user wrote it.
+    """
+
+    text: str
+    up_to: str
+    at: datetime
+    made_at: datetime
+    made_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,8 +279,20 @@ def _is_proper(value: str) -> bool:
 
 
 def now() -> datetime:
-    """The time, aware, in UTC."""
-    return datetime.now(UTC)
+    """The time, aware, in UTC: later each time in a process, also when the clock is set back (by no more than 2 hours).
+
+    So what was said last stays the last in every list, and on every record.
+    """
+    global _latest
+    at = datetime.now(UTC)
+    if timedelta() <= _latest - at < _SET_BACK:
+        at = _latest + timedelta(microseconds=1)
+    _latest = at
+    return at
+
+
+_SET_BACK: Final = timedelta(hours=2)
+_latest = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def title_of(messages: Sequence[BaseMessage]) -> str:

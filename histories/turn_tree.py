@@ -10,8 +10,9 @@ from datetime import datetime
 from langchain_core.messages import BaseMessage
 
 from histories import codec
-from histories.base import HistoryMoved, Turn, TurnNotFound, TurnStatus
+from histories.base import Attempt, HistoryMoved, ShownTurn, Turn, TurnNotFound, TurnStatus
 from histories.search import Index, Text
+from histories.window import window_floor
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class SessionTree:
 
     indexed: dict[str, Node] = field(default_factory=dict)
     last_indexed: Node | None = None
+    documents: dict[str, str] = field(default_factory=dict)
 
     def line(self) -> list[Node]:
         """The shown line, oldest first."""
@@ -119,6 +121,18 @@ def below(record: SessionTree, top: Node) -> list[Node]:
         if node.parent is not None and any(node.parent is other for other in found):
             found.append(node)
     return found
+
+
+def window_of(record: SessionTree, attempt: Attempt) -> tuple[list[ShownTurn], bool]:
+    """The window, and whether there are turns before it."""
+    shown = [node.turn for node in record.line() if node.turn.shown]
+    total = sum(turn.tokens for turn in shown)
+    floor, so_far, window = window_floor(total + attempt.new.tokens, attempt.window_tokens), 0, list[ShownTurn]()
+    for turn in shown:
+        if so_far >= floor:
+            window.append(ShownTurn(turn.turn_id, copies((*turn.input, *turn.output))))
+        so_far += turn.tokens
+    return window, len(window) < len(shown)
 
 
 def texts(line: Iterable[Node]) -> list[Text[str]]:

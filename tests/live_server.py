@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,13 @@ class Here(Live):
     def wait_ready(self) -> None:
         wait_for(lambda: self._server.started or self._serving.done(), "the server", READY_S)
         if self._serving.done():
-            raise RuntimeError("the server ended at once") from self._serving.exception()
+            fault = getattr(self.app.state, "fault", None)
+            raise RuntimeError(f"the server ended at once: {fault}") from self._serving.exception()
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._serving.result(READY_S)
+        with suppress(SystemExit):  # of a start that failed
+            self._serving.result(READY_S)
         self._socket.close()
 
 

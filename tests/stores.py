@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -71,6 +72,17 @@ KINDS: Final[dict[str, Callable[[pytest.FixtureRequest, Path], Stores]]] = {
     "postgres": _postgres,
     "redis": _redis,
 }
+
+
+@contextmanager
+def on_store(request: pytest.FixtureRequest, kind: str) -> Iterator[str]:
+    """The URL of an empty place of that kind for a server: in its data folder, or in the Redis of the tests."""
+    if kind == "file":
+        yield "file:"
+        return
+    url = redis_server.fresh_url(request.getfixturevalue("redis_url"))
+    yield url
+    redis_server.drop_fresh(url)
 
 
 def said(words: str, **more: object) -> NewTurn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
@@ -24,8 +24,8 @@ class DeclaredChain(RunnableFace):
 
     turns: Turns
     chain_name: str = ""
-    memory: bool = True
-    """Whether its turns are kept. Without, it is called as it is, in no session."""
+    memory: bool | Literal["summary"] = True
+    """Whether its turns are kept, and what leaves the window summed up; else it is called as it is, in no session."""
 
     limit_s: float | None = None
     """How long a turn may take; None: as long as the rules say."""

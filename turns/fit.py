@@ -147,12 +147,16 @@ class Fits:
 
     def of(self, runnable: Runnable[Any, Any]) -> Fit:
         """What fits the model of a chain: its own, or the server's. Who serves it is asked once, and not waited for."""
-        model = model_in(runnable) or self._model
-        key = "" if model is None else f"{_name(model)}\0{getattr(model, 'openai_api_base', '')}"
+        model = self.model_of(runnable)
+        key = "" if model is None else f"{name_of(model)}\0{getattr(model, 'openai_api_base', '')}"
         fit = self._fits.get(key)
         if fit is None:
             fit = self._fits[key] = self._new(model)
         return fit
+
+    def model_of(self, runnable: Runnable[Any, Any]) -> BaseChatModel | None:
+        """The model of a chain: its own, or the server's."""
+        return model_in(runnable) or self._model
 
     def _new(self, model: BaseChatModel | None) -> Fit:
         told: Any = getattr(model, "profile", None)
@@ -183,7 +187,8 @@ def model_in(runnable: Any) -> BaseChatModel | None:
     return runnable if isinstance(runnable, BaseChatModel) else None
 
 
-def _name(model: BaseChatModel) -> str:
+def name_of(model: BaseChatModel) -> str:
+    """What a model is called."""
     name = getattr(model, "model_name", None) or getattr(model, "model", None)
     return name if isinstance(name, str) else type(model).__name__
 

@@ -123,6 +123,16 @@ def with_id(message: BaseMessage) -> BaseMessage:
     return message if message.id is not None else message.model_copy(update={"id": uuid4().hex})
 
 
+def named(past: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """The same of messages that are the caller's own copies: they get their ids in place."""
+    start = ""
+    for place, message in enumerate(past):
+        if message.id is None:
+            start = start or uuid4().hex
+            message.id = f"{start}-{place}"
+    return past
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     messages: Sequence[BaseMessage]

@@ -14,6 +14,7 @@ from turns.fit import UNKNOWN, Fits
 from turns.observer import TurnObserver
 from turns.rules import Explain, OnDisconnect, Rules, Speech, Stop, plainly
 from turns.shares import Admit, Budget, ShareRules, Shares, no_budget
+from turns.summary import Summaries
 from turns.turn_run import TurnRun
 from turns.voice import Encode, Voice, encode
 
@@ -37,7 +38,7 @@ class Turns:
         each = self.rules.shares.each
         self.batches = Shares(ShareRules(at_once=sys.maxsize, each=each), "batches")
         """How much of all batches of a user runs at once: what all of them start in one moment would hold others up."""
-        self.fits = Fits(self.rules.window_tokens)
+        self.fits, self.summaries = Fits(self.rules.window_tokens), Summaries(store)
         self.running: set[TurnRun] = set()
         self.attendance = Attendance()
         self._named: dict[tuple[str, str, str], TurnRun] = {}
@@ -107,6 +108,7 @@ class Turns:
         """Begins no more turns, gives the running ones `limit_s` to end, then stops them and keeps what they said."""
         self.closing.set()
         self.fits.close()
+        await self.summaries.close()
         tasks = {run.task for run in self.running}
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)

@@ -22,8 +22,8 @@ def fitting(turns: Sequence[ShownTurn], *, limit: int, share: int) -> list[list[
     shown: list[list[BaseMessage]] = []
     left = limit
     for turn in reversed(turns):
-        messages = shortened(turn.messages, share if shown else min(share, max(limit, _LEAST_LEVEL)))
-        left -= estimate_tokens(messages)
+        messages, size = _shortened(turn.messages, share if shown else min(share, max(limit, _LEAST_LEVEL)))
+        left -= size
         if left < 0 and shown:
             break
         shown.append(messages)
@@ -36,9 +36,15 @@ def shortened(messages: Sequence[BaseMessage], share: int) -> list[BaseMessage]:
     Where they are too many for that, tool calls are left out with their results, the oldest first; never those of the
     last reply, which may still be answered.
     """
+    return _shortened(messages, share)[0]
+
+
+def _shortened(messages: Sequence[BaseMessage], share: int) -> tuple[list[BaseMessage], int]:
+    """The same, and what they come to."""
     sizes = [estimate_tokens([message]) for message in messages]
-    if sum(sizes) <= share:
-        return list(messages)
+    size = sum(sizes)
+    if size <= share:
+        return list(messages), size
     kept, dropped = list(messages), 0
     while _level(sizes, share) < _LEAST_LEVEL and (steps := _first_steps(kept)) is not None:
         dropped += steps.stop - steps.start
@@ -49,7 +55,7 @@ def shortened(messages: Sequence[BaseMessage], share: int) -> list[BaseMessage]:
         shown[0] = _with_note(
             shown[0], f"[… {dropped:,} messages with tool calls and their results are left out here …]"
         )
-    return shown
+    return shown, estimate_tokens(shown)
 
 
 def _level(sizes: Sequence[int], share: int) -> int:

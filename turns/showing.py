@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 
 from histories.base import (
@@ -27,6 +28,7 @@ from turns.failures import innermost, is_too_long
 from turns.fit import Fit
 from turns.recall import Recall, as_details, chosen, memory_message, notes_of, recalled
 from turns.shorten import fitting
+from turns.summary import Summaries, summary_message, summary_tokens
 
 _LOOKED_AT: Final = 10
 """How many turns are read of a session whose window is empty."""
@@ -58,12 +60,19 @@ class Showing:
     new: Sequence[BaseMessage]
     recall: Recall = "session"
     notes: bool = False
+    summaries: Summaries | None = None
+    """Those of this process, if the chain wants what has left the window to be summed up."""
+
     window: Sequence[ShownTurn] = ()
     limit: int = 0
     shown: int = 0
     """How many tokens of the past were shown last."""
 
     message: BaseMessage | None = None
+    summary: BaseMessage | None = None
+    first: str | None = None
+    """The first turn of the window, if there are others before it."""
+
     recalled: list[RecalledTurn] = field(default_factory=list)
     _size: int = 0
     _tried: int = 0
@@ -79,8 +88,21 @@ class Showing:
         has_older = turn.has_older or len(fits) < len(self.window)
         seen = frozenset((self.session_id, one) for one in (turn.turn_id, *(each.turn_id for each in fits)))
         caller.set(Caller(self.store, self.user_id, self.session_id, seen))
+        if has_older and self.window:
+            self.first = self.window[0].turn_id
+            await self._sum_up({one.turn_id for one in fits})
         if self.new and all(message.type == "human" for message in self.new):  # else it would part calls and results
             await self._remember(turn.turn_id, seen, has_older=has_older)
+
+    async def _sum_up(self, shown: Collection[str]) -> None:
+        summary = None if self.summaries is None else await self.summaries.of(self.user_id, self.session_id)
+        if summary is not None and summary.up_to not in shown:
+            self.summary = summary_message(summary, self.fit)
+
+    def sum_up(self, model: BaseChatModel | None) -> None:
+        """What has left the window of this turn, which has ended, is summed up meanwhile, if that is asked for."""
+        if self.summaries is not None and self.first is not None and model is not None:
+            self.summaries.go_on(self.user_id, self.session_id, self.first, model, self.fit)
 
     async def _from_record(self, running: str) -> list[ShownTurn]:
         """The last turns of a session of which no window is left, as its turns were counted for a larger one."""
@@ -101,7 +123,8 @@ class Showing:
         if self.recall == "user" or (self.recall == "session" and has_older):
             where = self.session_id if self.recall == "session" else None
             found = await recalled(self.store, self.user_id, question, session_id=where, exclude=seen)
-            earlier = chosen(found, question, self.fit.recall)
+            room = self.fit.recall if self.summary is None else self.fit.recall - summary_tokens(self.fit)
+            earlier = chosen(found, question, room)
         self.message = memory_message(notes, earlier, f"memory-{turn_id}")
         self.recalled = as_details(earlier)
 
@@ -114,6 +137,7 @@ class Showing:
     def past(self) -> list[BaseMessage]:
         """What stands before the new message: the newest turns within the limit, and what is remembered."""
         messages = fit_to_show([message for turn in self._fitting() for message in turn], self.new)
+        messages = messages if self.summary is None else [self.summary, *messages]
         self.shown = estimate_tokens(messages)
         return messages if self.message is None else [*messages, self.message]
 
@@ -132,7 +156,7 @@ class Showing:
             ) from error
         self._tried, self.limit = smaller if attempt == 1 else self._tried // 2, smaller if attempt == 1 else 0
         if attempt > 1:
-            self.message, self.recalled = None, []
+            self.message, self.summary, self.recalled = None, None, []
         return True
 
     def took(self, attempt: int) -> None:

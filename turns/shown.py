@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.prompt_values import ChatPromptValue
 
+from histories.base import jsonable
+
 _REFUSAL = frozenset({"body", "headers", "status_code", "request_id"})
 """Where LangChain puts what a model's server said when it failed. Clients are told of that in our words."""
+
+_DEEPEST: Final = 100
+"""How far a value is looked into; what a list holds that holds itself has no end."""
 
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -31,6 +37,20 @@ def well_formed(value: Any) -> Any:
     if isinstance(value, BaseMessage):
         content = well_formed(value.content)
         return value if content is value.content else value.model_copy(update={"content": content})
+    return value
+
+
+def finite(value: Any) -> Any:
+    """A value that can be written down: what holds itself, or has keys that JSON has not, as what JSON can hold of it.
+
+    LangChain's debugging streams compare and write down whatever was said.
+    """
+    if isinstance(value, (str, BaseMessage)):
+        return value
+    try:
+        json.dumps(value, default=lambda _: None)
+    except (TypeError, ValueError, RecursionError):
+        return jsonable(value)
     return value
 
 
@@ -57,12 +77,14 @@ class Redaction:
             return True
         return isinstance(item, SystemMessage) and not self._show_prompts
 
-    def clean(self, value: Any) -> Any:
-        """`value` without what is hidden, however deep in lists, dictionaries and prompts."""
+    def clean(self, value: Any, deepest: int = _DEEPEST) -> Any:
+        """`value` without what is hidden, in lists, dictionaries and prompts, and without what holds itself."""
+        if not deepest:
+            return jsonable(value)
         if isinstance(value, dict):
-            return {key: self.clean(item) for key, item in value.items()}
+            return {key: self.clean(item, deepest - 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.clean(item) for item in value if not self._hidden(item)]
+            return [self.clean(item, deepest - 1) for item in value if not self._hidden(item)]
         if isinstance(value, ChatPromptValue):
             return ChatPromptValue(messages=self.clean(list(value.messages)))
         if isinstance(value, BaseMessage) and "status_code" in value.response_metadata:

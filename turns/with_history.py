@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
@@ -39,7 +39,7 @@ from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.iterators import pieces, whole
-from turns.outputs import Given, Recorded, noted, recorded, with_id
+from turns.outputs import Given, Recorded, named, noted, recorded, with_id
 from turns.quiet import Note
 from turns.recall import Recall
 from turns.replay import replayed, replaying
@@ -47,7 +47,7 @@ from turns.rules import Speech
 from turns.run import Turns
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
-from turns.shown import Redaction, well_formed
+from turns.shown import Redaction, finite, well_formed
 from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
@@ -90,7 +90,7 @@ class ChainWithHistory(DeclaredChain):
         history_messages_key: str | None = None,
         input_type: Any = None,
         output_type: Any = None,
-        memory: bool = True,
+        memory: bool | Literal["summary"] = True,
         limit_s: float | None = None,
         recall: Recall | None = None,
         notes: bool = False,
@@ -140,7 +140,7 @@ class ChainWithHistory(DeclaredChain):
         call, showing = Call(None, config, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
-        return self.turns.start(
+        run_of_turn = self.turns.start(
             *place,
             new,
             speech,
@@ -151,6 +151,9 @@ class ChainWithHistory(DeclaredChain):
             if_last=configurable.get("if_last"),
             window_tokens=showing.fit.window if showing is not None else None,
         )
+        if showing is not None and self.memory == "summary":
+            run_of_turn.task.add_done_callback(lambda _: showing.sum_up(self.turns.fits.model_of(self.bound)))
+        return run_of_turn
 
     def _speech(
         self,
@@ -195,7 +198,11 @@ class ChainWithHistory(DeclaredChain):
         if session_id is None:
             return None
         recall = self.turns.rules.recall if self.recall is None else self.recall
-        return Showing(self.turns.store, user_id, session_id, fit, new.input, recall=recall, notes=self.notes)
+        summaries = self.turns.summaries if self.memory == "summary" else None
+        return Showing(
+            self.turns.store, user_id, session_id, fit, new.input,
+            recall=recall, notes=self.notes, summaries=summaries,
+        )  # fmt: skip
 
     def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
         """The output with what it counts in a window, and with what was recalled; the model's own count is heeded."""
@@ -242,7 +249,7 @@ class ChainWithHistory(DeclaredChain):
         if not self.memory:
             call.value = well_formed(input)
             return
-        shown = [well_formed(with_id(message)) for message in past]
+        shown = [well_formed(message) for message in named(past)]
         said = [well_formed(message) for message in new]
         call.given = Given(shown, said)
         call.value = self._with_past(fields_of(input), shown, said)
@@ -295,13 +302,13 @@ class ChainWithHistory(DeclaredChain):
         try:
             async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
                 async for chunk in chunks:
-                    yield chunk
+                    yield chunk if redaction is None else finite(chunk)
             return
         except TurnRunning:
             await self._joined(config)
         async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
             async for chunk in chunks:
-                yield chunk
+                yield chunk if redaction is None else finite(chunk)
 
     def start(self, input: Any, config: RunnableConfig | None = None, *, streaming: bool) -> TurnRun:
         """Starts a turn, and gives it to who wants to listen to it, or not."""

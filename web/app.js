@@ -5,7 +5,6 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { Inputs } from "./inputs.js";
 import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
-import { Links } from "./links.js";
 import { banner, copy, prompt, said, say } from "./notes.js";
 import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
@@ -25,7 +24,7 @@ const composer = new Composer({ send: (content) => run(send(content)), say });
 const inputs = new Inputs(api, () => formChanged());
 const view = new View(api, (what, turn, value) => run(actions[what](turn, value)));
 const sidebar = new Sidebar(api, { left: () => (location.hash = place(null)), changed: changedHere });
-const links = new Links(api, run, (id) => sidebar.title(id));
+let [links, memory] = [null, null]; // dialogs that few open are fetched when they are
 let kept = null; // what this browser keeps for who is signed in
 let open = null;
 let poll = 0;
@@ -61,7 +60,7 @@ async function openFromAddress() {
 
 async function openConversation(id) {
   open?.leave();
-  const opened = (open = id === null ? conversation(newId()) : running.get(id) ?? conversation(id));
+  const opened = (open = id === null ? conversation(newId()) : (running.get(id) ?? conversation(id)));
   opened.joins = true;
   banner(null);
   drawer(false);
@@ -98,7 +97,7 @@ async function name(conversation) {
 }
 
 function title() {
-  const name = sidebar.title(open.id) ?? (open.known ? open.title ?? "Conversation" : "New conversation");
+  const name = sidebar.title(open.id) ?? (open.known ? (open.title ?? "Conversation") : "New conversation");
   if ($("title").textContent !== name) $("title").textContent = name;
   document.title = open.known ? `\u2068${name}\u2069 · Recollect` : "Recollect";
 }
@@ -106,7 +105,15 @@ function title() {
 /** The form is another chain's now. */
 function formChanged() {
   composer.attachments.offered = inputs.takesMessages;
-  const starters = inputs.starters.map((text) => Object.assign(document.createElement("button"), { type: "button", className: "quiet", dir: "auto", textContent: text, onclick: () => run(send(text)) }));
+  const starters = inputs.starters.map((text) =>
+    Object.assign(document.createElement("button"), {
+      type: "button",
+      className: "quiet",
+      dir: "auto",
+      textContent: text,
+      onclick: () => run(send(text)),
+    }),
+  );
   $("starters").replaceChildren(...starters);
 }
 
@@ -170,7 +177,10 @@ const actions = {
     ask(
       turn.chain,
       content,
-      (here, input) => (turn.status === "complete" ? here.askAgain(turn.turn_id, turn.chain, input, content) : here.ask(turn.chain, input, content, turn.turn_id)),
+      (here, input) =>
+        turn.status === "complete"
+          ? here.askAgain(turn.turn_id, turn.chain, input, content)
+          : here.ask(turn.chain, input, content, turn.turn_id),
       turn.asked,
     ),
   edit: (turn, content) =>
@@ -262,6 +272,16 @@ async function print() {
   window.print();
 }
 
+async function openLinks(id) {
+  links ??= new (await import("./links.js")).Links(api, run, (one) => sidebar.title(one));
+  await links.open(id);
+}
+
+async function openMemory() {
+  memory ??= new (await import("./memory.js")).Memory(api, run);
+  await memory.open();
+}
+
 const known = () => open?.known;
 const commands = [
   { name: "New conversation", keys: "mod+shift+o", run: () => (location.hash = place(null)) },
@@ -269,14 +289,23 @@ const commands = [
   { name: "Write a message", keys: "mod+shift+m", run: () => $("text").focus() },
   { name: "Go to the latest", keys: "mod+shift+l", run: () => view.follow() },
   { name: "Stop the reply", keys: "mod+.", run: () => $("stop").click(), when: () => !$("stop").hidden },
-  { name: "Copy the last reply", keys: "mod+shift+c", run: () => run(actions.copy(null, answered(open.turns.at(-1)))), when: () => open?.turns.length },
+  {
+    name: "Copy the last reply",
+    keys: "mod+shift+c",
+    run: () => run(actions.copy(null, answered(open.turns.at(-1)))),
+    when: () => open?.turns.length,
+  },
   { name: "Next conversation", keys: "mod+shift+arrowdown", run: () => step(1) },
   { name: "Previous conversation", keys: "mod+shift+arrowup", run: () => step(-1) },
   { name: "Rename this conversation", run: () => run(sidebar.renameOpen()), when: known },
   { name: "Delete this conversation", run: () => sidebar.deleteOpen(), when: known },
-  { name: "Share this conversation", run: () => run(links.open(open.id)), when: known },
+  { name: "Share this conversation", run: () => run(openLinks(open.id)), when: known },
+  { name: "Notes about you", run: () => run(openMemory()) },
   { name: "Print this conversation", keys: "mod+p", run: () => run(print()), when: known },
-  ...["auto", "light", "dark"].map((one) => ({ name: `Theme: ${one === "auto" ? "as the system" : one}`, run: () => theme(one) })),
+  ...["auto", "light", "dark"].map((one) => ({
+    name: `Theme: ${one === "auto" ? "as the system" : one}`,
+    run: () => theme(one),
+  })),
   { name: "Show all commands", keys: "?", run: () => palette.show() },
   { name: "Commands", keys: "mod+k", run: () => palette.show(), when: () => !$("palette").open },
 ];
@@ -315,17 +344,23 @@ addEventListener("keydown", (event) => {
 });
 $("no").addEventListener("click", () => $("ask").close());
 $("older").addEventListener("click", () => run(open.loadOlder()));
-new IntersectionObserver(([seen]) => seen.isIntersecting && run(open.loadOlder()), { root: $("log"), rootMargin: "400px" }).observe($("older"));
+new IntersectionObserver(([seen]) => seen.isIntersecting && run(open.loadOlder()), {
+  root: $("log"),
+  rootMargin: "400px",
+}).observe($("older"));
 $("import").addEventListener("change", async () => {
   const files = [...$("import").files];
   $("import").value = "";
-  run(takeIn(api, files, async (id) => {
-    await changedHere(id);
-    if (id) location.hash = place(id);
-  }));
+  run(
+    takeIn(api, files, async (id) => {
+      await changedHere(id);
+      if (id) location.hash = place(id);
+    }),
+  );
 });
-$("share").addEventListener("click", () => run(links.open(open.id)));
-$("shared").addEventListener("click", () => run(links.open()));
+$("share").addEventListener("click", () => run(openLinks(open.id)));
+$("shared").addEventListener("click", () => run(openLinks()));
+$("memory").addEventListener("click", () => run(openMemory()));
 $("forget").addEventListener("click", () => run(sidebar.deleteAll()));
 $("theme").value = document.documentElement.dataset.theme;
 $("theme").addEventListener("change", () => theme($("theme").value));
@@ -340,7 +375,13 @@ async function start() {
   kept = composer.kept = inputs.kept = sidebar.kept = new Kept(user);
   takePlace(user);
   $("who").textContent = user;
-  $("playgrounds").append("Playgrounds: ", ...chains.flatMap(({ name, playground }) => [Object.assign(document.createElement("a"), { href: playground.slice(1), textContent: name }), " "]));
+  $("playgrounds").append(
+    "Playgrounds: ",
+    ...chains.flatMap(({ name, playground }) => [
+      Object.assign(document.createElement("a"), { href: playground.slice(1), textContent: name }),
+      " ",
+    ]),
+  );
   await Promise.all([openFromAddress(), sidebar.refresh()]);
   title();
 }

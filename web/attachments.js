@@ -19,7 +19,11 @@ export class Attachments {
     });
     $("text").addEventListener("paste", (event) => this.#offered(event, event.clipboardData));
     for (const kind of ["dragover", "drop"]) {
-      document.querySelector("main").addEventListener(kind, (event) => kind === "drop" ? this.#offered(event, event.dataTransfer) : this.#over(event));
+      document
+        .querySelector("main")
+        .addEventListener(kind, (event) =>
+          kind === "drop" ? this.#offered(event, event.dataTransfer) : this.#over(event),
+        );
     }
   }
 
@@ -72,7 +76,11 @@ export class Attachments {
   #item(one) {
     const item = document.createElement("li");
     if (one.block.image_url) item.append(Object.assign(new Image(), { src: one.block.image_url.url, alt: "" }));
-    const remove = Object.assign(document.createElement("button"), { type: "button", className: "icon", textContent: "✕" });
+    const remove = Object.assign(document.createElement("button"), {
+      type: "button",
+      className: "icon",
+      textContent: "✕",
+    });
     remove.setAttribute("aria-label", `Remove ${one.name}`);
     remove.onclick = () => {
       this.#blocks = this.#blocks.filter((other) => other !== one);

@@ -52,8 +52,8 @@ export class Recollect {
    * `url`: where the server is. `key`: an API key or JWT, if there is no cookie. `fetch`: another one than the platform's.
    * A stream that is lost is taken up again so many times in a row (`tries`), and one that is silent for `silentMs` is lost.
    */
-  constructor({ url = new URL("../", import.meta.url).href, key = null, fetch = null, tries = TRIES, silentMs = SILENT_MS } = {}) {
-    Object.assign(this, { tries, silentMs });
+  constructor({ url = new URL("../", import.meta.url).href, key = null, fetch = null, ...patience } = {}) {
+    Object.assign(this, { tries: TRIES, silentMs: SILENT_MS }, patience);
     this.url = url.endsWith("/") ? url : `${url}/`;
     this.headers = key === null ? {} : { Authorization: `Bearer ${key}` };
     this.fetch = fetch ?? ((...args) => globalThis.fetch(...args));
@@ -68,7 +68,8 @@ export class Recollect {
    */
   async invoke(chain, input, { session, turn, versionOf, last, background = false, config, signal } = {}) {
     const body = { input, config: withSession(config, { session, turn, versionOf }) };
-    const answer = await this.json("POST", `${path(chain)}/invoke`, { body, signal, ifMatch: last, prefer: background && "respond-async" });
+    const how = { body, signal, ifMatch: last, prefer: background && "respond-async" };
+    const answer = await this.json("POST", `${path(chain)}/invoke`, how);
     return background ? answer : answer.output;
   }
 
@@ -134,7 +135,8 @@ export class Recollect {
   /** One request; the response, if it is a good one. */
   async request(method, where, { body, query, signal, keepalive, ifMatch, prefer } = {}) {
     const url = new URL(where, this.url);
-    for (const [name, value] of Object.entries(query ?? {})) if (value != null && value !== "") url.searchParams.set(name, value);
+    const asked = Object.entries(query ?? {}).filter(([, value]) => value != null && value !== "");
+    for (const [name, value] of asked) url.searchParams.set(name, value);
     const headers = { Accept: "application/json, text/event-stream", ...this.headers };
     if (body !== undefined) headers["Content-Type"] = "application/json";
     if (prefer) headers.Prefer = prefer;
@@ -146,7 +148,7 @@ export class Recollect {
       throw lost(error, signal);
     }
     if (response.ok) return response;
-    const detail = await response.json().then((problem) => problem.detail, () => null);
+    const { detail = null } = await response.json().catch(() => ({}));
     throw new RecollectError(response.status, detail, Number(response.headers.get("Retry-After")) || null);
   }
 }
@@ -162,14 +164,18 @@ class Sessions {
     return this.client.json("GET", "sessions", { query: { limit, cursor, q }, signal });
   }
 
-  get(session) { return this.#one("GET", session); }
+  get(session) {
+    return this.#one("GET", session);
+  }
 
   /** `{turns: [{turn_id, status, chain, started_at, ended_at, input, output, usage}], next}`: the newest page. */
   turns(session, { limit, before, signal } = {}) {
     return this.#one("GET", session, "/turns", { query: { limit, before }, signal });
   }
 
-  rename(session, title) { return this.#one("PATCH", session, "", { body: { title } }); }
+  rename(session, title) {
+    return this.#one("PATCH", session, "", { body: { title } });
+  }
 
   /** Forgets one session. `keepalive`: even if the page is closed meanwhile. */
   delete(session, { keepalive } = {}) {
@@ -206,7 +212,9 @@ class Sessions {
   }
 
   /** Stops the running turn, wherever it was started: `{stopped}`. Its stream then ends as if all had been said. */
-  stop(session) { return this.#one("POST", session, "/stop"); }
+  stop(session) {
+    return this.#one("POST", session, "/stop");
+  }
 
   /** Where a file of the whole session is: `format` is `json` or `markdown`. */
   exportUrl(session, format = "json") {
@@ -214,20 +222,13 @@ class Sessions {
   }
 
   /** The whole session as `import` takes it. */
-  export(session) { return this.#one("GET", session, "/export"); }
+  export(session) {
+    return this.#one("GET", session, "/export");
+  }
 
-  import(conversation) { return this.client.json("POST", "sessions/import", { body: conversation }); }
-
-  /** A conversation of another program, as `import` takes it: `{conversation, left_out}`. */
-  convert(foreign) { return this.client.json("POST", "sessions/import/convert", { body: foreign }); }
-
-  /** A link by which anybody may read the session as it is now: `{share_id, path}`, the path told this once. */
-  share(session) { return this.#one("POST", session, "/shares"); }
-
-  /** All links of the caller: `{shares: [{share_id, session_id, created_at}]}`, newest first. */
-  shares() { return this.client.json("GET", "shares"); }
-
-  revokeShare(share) { return this.client.json("DELETE", `shares/${path(share)}`); }
+  import(conversation) {
+    return this.client.json("POST", "sessions/import", { body: conversation });
+  }
 
   #one(method, session, rest = "", options = {}) {
     return this.client.json(method, `sessions/${path(session)}${rest}`, options);
@@ -262,7 +263,8 @@ const PASSING = [429, 502, 503, 504];
 async function* heard(client, { session, turn, ask, after = -1, signal, lost = () => {}, restarted = null }) {
   let [last, startedAt, failures, missing] = [after, undefined, 0, false];
   let resumable = false; // once the server has answered, and as long as it numbers what it says
-  const again = (signal) => client.request("GET", `${placeOf(session, turn)}/stream`, { query: { after: last, started_at: startedAt }, signal });
+  const place = `${placeOf(session, turn)}/stream`;
+  const again = (signal) => client.request("GET", place, { query: { after: last, started_at: startedAt }, signal });
   for (;;) {
     const line = new Line(client.silentMs, signal);
     try {
@@ -277,7 +279,8 @@ async function* heard(client, { session, turn, ask, after = -1, signal, lost = (
         const value = data && JSON.parse(data);
         if (event === "metadata") {
           startedAt = value.started_at ?? startedAt;
-          if (value.restart && !restarted) throw new RecollectError(409, "What was said before can't be gone on with: ask for the turn again.");
+          if (value.restart && !restarted)
+            throw new RecollectError(409, "What was said before can't be gone on with: ask for the turn again.");
           if (value.restart) restarted();
         } else failures = 0;
         if (event === "data" && !(id <= last)) {
@@ -306,7 +309,9 @@ async function isPassing(client, session, turn, error) {
   if (error instanceof ConnectionLost) return true;
   if (!(error instanceof RecollectError) || !PASSING.includes(error.status)) return false;
   if (!error.midway) return true;
-  return error.status === 503 && client.turn(session, turn).then(({ status }) => status === "running", (problem) => problem instanceof ConnectionLost);
+  if (error.status !== 503) return false;
+  const runs = ({ status }) => status === "running";
+  return client.turn(session, turn).then(runs, (problem) => problem instanceof ConnectionLost);
 }
 
 function told(data) {

@@ -69,7 +69,8 @@ export class Composer {
 
   #keep() {
     clearTimeout(this.#timer);
-    if (this.kept && this.#session !== undefined) this.kept.set("drafts", this.#session, this.text.slice(0, DRAFT) || null);
+    if (this.kept && this.#session !== undefined)
+      this.kept.set("drafts", this.#session, this.text.slice(0, DRAFT) || null);
   }
 
   #grow() {

@@ -150,7 +150,18 @@ export class Conversation {
   /** Puts a question. The same `turnId` again replaces a turn that failed, and never asks twice what was answered. */
   async ask(chain, input, content, turnId = newId(), versionOf = undefined) {
     if (this.busy) return;
-    const turn = { turn_id: turnId, status: "running", chain, input: [human(content)], output: [], live: new Parts(), usage: null, asked: input, versionOf, last: this.#last };
+    const turn = {
+      turn_id: turnId,
+      status: "running",
+      chain,
+      input: [human(content)],
+      output: [],
+      live: new Parts(),
+      usage: null,
+      asked: input,
+      versionOf,
+      last: this.#last,
+    };
     this.live = turn;
     this.troubles.delete(turnId);
     if (!versionOf) this.#keep(turn);
@@ -178,7 +189,14 @@ export class Conversation {
   }
 
   #keep({ turn_id: turnId, chain, asked, input }, why) {
-    this.kept.set("unsent", this.id, { turn_id: turnId, chain, asked, content: input[0].data.content, why, at: Date.now() });
+    this.kept.set("unsent", this.id, {
+      turn_id: turnId,
+      chain,
+      asked,
+      content: input[0].data.content,
+      why,
+      at: Date.now(),
+    });
   }
 
   /** Takes a question back that was not sent; gives what it said. */
@@ -265,7 +283,13 @@ export class Conversation {
 
   async #hear(turn, input) {
     turn.live = new Parts();
-    const how = { session: this.id, turn: turn.turn_id, versionOf: turn.versionOf, last: turn.last, ...this.#over(turn) };
+    const how = {
+      session: this.id,
+      turn: turn.turn_id,
+      versionOf: turn.versionOf,
+      last: turn.last,
+      ...this.#over(turn),
+    };
     await this.#follow(turn, this.api.stream(turn.chain, input, how));
   }
 

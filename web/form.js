@@ -1,7 +1,14 @@
 // A form from a JSON schema: what a chain wants to know besides the message.
 
 const LONG = 200; // characters that no longer fit on one line
-const INPUTS = { date: "date", time: "time", "date-time": "datetime-local", email: "email", uri: "url", password: "password" };
+const INPUTS = {
+  date: "date",
+  time: "time",
+  "date-time": "datetime-local",
+  email: "email",
+  uri: "url",
+  password: "password",
+};
 let fields = 0;
 
 /** The fields of an object's schema. */
@@ -33,7 +40,9 @@ export class Form {
   complain(problems) {
     for (const field of flat(this.#fields)) field.fail("");
     const others = problems.filter(({ loc, msg }) => !this.#at(loc ?? [])?.fail(msg));
-    flat(this.#fields).find(({ failed }) => failed)?.control?.focus();
+    flat(this.#fields)
+      .find(({ failed }) => failed)
+      ?.control?.focus();
     return others;
   }
 
@@ -61,9 +70,16 @@ export class Form {
   #field(given, at) {
     const { schema, nullable } = this.#plain(given);
     const required = at.required && !nullable;
-    const place = { ...at, required, value: at.value ?? schema.default, label: schema.title ?? at.name, help: schema.description };
+    const place = {
+      ...at,
+      required,
+      value: at.value ?? schema.default,
+      label: schema.title ?? at.name,
+      help: schema.description,
+    };
     if (schema.enum) return choice(schema.enum, place);
-    if (schema.type === "boolean") return required || schema.default !== undefined ? tick(place) : choice([true, false], place, ["Yes", "No"]);
+    if (schema.type === "boolean")
+      return required || schema.default !== undefined ? tick(place) : choice([true, false], place, ["Yes", "No"]);
     if (schema.type === "integer" || schema.type === "number") return number(schema, place);
     if (schema.type === "string") return schema.widget?.type === "base64file" ? file(place) : text(schema, place);
     if (schema.type === "object" && schema.properties) return this.#group(schema, place);
@@ -75,18 +91,19 @@ export class Form {
   #plain(schema) {
     const seen = { ...schema };
     while (seen.$ref || seen.allOf?.length === 1) {
-      const inner = seen.$ref ? this.#defs[seen.$ref.split("/").at(-1)] ?? {} : seen.allOf[0];
+      const inner = seen.$ref ? (this.#defs[seen.$ref.split("/").at(-1)] ?? {}) : seen.allOf[0];
       delete seen[seen.$ref ? "$ref" : "allOf"];
       for (const [key, value] of Object.entries(inner)) seen[key] ??= value;
     }
     if ("const" in seen) seen.enum = [seen.const];
     const kinds = seen.anyOf ?? seen.oneOf;
     if (!kinds) return { schema: seen, nullable: false };
-    const { anyOf, oneOf, ...own } = seen;
+    const { anyOf: _any, oneOf: _one, ...own } = seen;
     const others = kinds.filter(({ type }) => type !== "null").map((kind) => this.#plain(kind).schema);
     const nullable = others.length < kinds.length;
-    if (others.every((kind) => kind.enum)) return { schema: { ...own, enum: others.flatMap((kind) => kind.enum) }, nullable };
-    const simple = others.length === 1 ? others[0] : others.find(({ type }) => type === "string") ?? {};
+    if (others.every((kind) => kind.enum))
+      return { schema: { ...own, enum: others.flatMap((kind) => kind.enum) }, nullable };
+    const simple = others.length === 1 ? others[0] : (others.find(({ type }) => type === "string") ?? {});
     return { schema: { ...simple, ...own }, nullable };
   }
 
@@ -108,7 +125,10 @@ export class Form {
     const inner = [];
     const row = (value, focus = false) => {
       const name = `${place.label} ${inner.length + 1}`;
-      const field = this.#field({ ...schema.items, title: name }, { name, path: [...place.path, inner.length], required: true, value });
+      const field = this.#field(
+        { ...schema.items, title: name },
+        { name, path: [...place.path, inner.length], required: true, value },
+      );
       const remove = Object.assign(make("button", "icon"), { type: "button", textContent: "✕" });
       remove.setAttribute("aria-label", `Remove ${name}`);
       remove.onclick = () => {
@@ -123,9 +143,13 @@ export class Form {
       if (focus) field.control?.focus();
     };
     add.onclick = () => inner.length < (schema.maxItems ?? Infinity) && row(undefined, true);
-    for (const value of Array.isArray(place.value) ? place.value : Array(schema.minItems ?? 0).fill(undefined)) row(value);
+    for (const value of Array.isArray(place.value) ? place.value : Array(schema.minItems ?? 0).fill(undefined))
+      row(value);
     element.append(rows, add);
-    const value = () => (place.required || inner.length ? inner.map((field) => field.value()).filter((one) => one !== undefined) : undefined);
+    const value = () =>
+      place.required || inner.length
+        ? inner.map((field) => field.value()).filter((one) => one !== undefined)
+        : undefined;
     return finish({ element, inner, value, control: add }, place);
   }
 }
@@ -137,7 +161,12 @@ function text(schema, place) {
   const box = long ? Object.assign(make("textarea"), { rows: 3 }) : make("input");
   if (!long) box.type = INPUTS[schema.format] ?? "text";
   const bounds = { placeholder: schema.examples?.[0] ?? "", dir: "auto", value: place.value ?? "" };
-  Object.assign(box, bounds, schema.minLength && { minLength: schema.minLength }, schema.maxLength && { maxLength: schema.maxLength });
+  Object.assign(
+    box,
+    bounds,
+    schema.minLength && { minLength: schema.minLength },
+    schema.maxLength && { maxLength: schema.maxLength },
+  );
   if (schema.pattern && !long) box.pattern = `.*(?:${schema.pattern}).*`;
   const zoned = () => (box.type === "datetime-local" && box.value ? new Date(box.value).toISOString() : box.value);
   return labelled(box, place, () => zoned() || undefined);
@@ -149,7 +178,10 @@ function number(schema, place) {
   const above = schema.exclusiveMinimum !== undefined && whole ? schema.exclusiveMinimum + 1 : schema.exclusiveMinimum;
   const below = schema.exclusiveMaximum !== undefined && whole ? schema.exclusiveMaximum - 1 : schema.exclusiveMaximum;
   const bounds = { type: "number", step, min: schema.minimum ?? above ?? "", max: schema.maximum ?? below ?? "" };
-  const box = Object.assign(make("input"), bounds, { value: place.value ?? "", placeholder: schema.examples?.[0] ?? "" });
+  const box = Object.assign(make("input"), bounds, {
+    value: place.value ?? "",
+    placeholder: schema.examples?.[0] ?? "",
+  });
   return labelled(box, place, () => (box.value === "" ? undefined : Number(box.value)));
 }
 

@@ -97,5 +97,7 @@ export class Inputs {
 
 /** Values that a browser has room for: no files. */
 function light(values) {
-  return JSON.parse(JSON.stringify(values, (_, value) => (typeof value === "string" && value.length > 20_000 ? undefined : value)));
+  return JSON.parse(
+    JSON.stringify(values, (_, value) => (typeof value === "string" && value.length > 20_000 ? undefined : value)),
+  );
 }

@@ -61,7 +61,8 @@ export const idOf = (name) => name.slice(1);
 
 /** Who signs out leaves nothing behind, in no tab. The theme is the machine's. */
 export function clearKept() {
-  for (const name of Object.keys(localStorage)) if (name.startsWith(PREFIX) && name.includes(":", PREFIX.length)) localStorage.removeItem(name);
+  for (const name of Object.keys(localStorage))
+    if (name.startsWith(PREFIX) && name.includes(":", PREFIX.length)) localStorage.removeItem(name);
   sessionStorage.removeItem(PLACE);
 }
 

@@ -24,7 +24,7 @@ export class Links {
   }
 
   async #make() {
-    const { path } = await this.api.sessions.share(this.#session);
+    const { path } = await this.api.json("POST", `sessions/${encodeURIComponent(this.#session)}/shares`);
     $("link").value = new URL(path, location.href).href;
     $("link-made").hidden = false;
     await this.#list();
@@ -38,7 +38,7 @@ export class Links {
   }
 
   async #list() {
-    const { shares } = await this.api.sessions.shares();
+    const { shares } = await this.api.json("GET", "shares");
     shares.sort((a, b) => (b.session_id === this.#session) - (a.session_id === this.#session));
     $("link-none").hidden = shares.length > 0;
     $("link-list").replaceChildren(...shares.map((share) => this.#item(share)));
@@ -47,9 +47,21 @@ export class Links {
   #item({ share_id: id, session_id: session, created_at: at }) {
     const item = document.createElement("li");
     const name = this.title(session) ?? "A conversation";
-    const link = Object.assign(document.createElement("a"), { href: `#/${encodeURIComponent(session)}`, textContent: name, dir: "auto", onclick: () => $("links").close() });
-    const when = Object.assign(document.createElement("span"), { className: "soft", textContent: new Date(at).toLocaleDateString([], { dateStyle: "medium" }) });
-    const revoke = Object.assign(document.createElement("button"), { type: "button", className: "quiet", textContent: "Revoke" });
+    const link = Object.assign(document.createElement("a"), {
+      href: `#/${encodeURIComponent(session)}`,
+      textContent: name,
+      dir: "auto",
+      onclick: () => $("links").close(),
+    });
+    const when = Object.assign(document.createElement("span"), {
+      className: "soft",
+      textContent: new Date(at).toLocaleDateString([], { dateStyle: "medium" }),
+    });
+    const revoke = Object.assign(document.createElement("button"), {
+      type: "button",
+      className: "quiet",
+      textContent: "Revoke",
+    });
     revoke.setAttribute("aria-label", `Revoke the link to ${name}`);
     revoke.onclick = () => this.run(this.#revoke(id));
     item.append(link, when, revoke);
@@ -57,7 +69,7 @@ export class Links {
   }
 
   async #revoke(id) {
-    await this.api.sessions.revokeShare(id);
+    await this.api.json("DELETE", `shares/${id}`);
     $("link-made").hidden = true;
     await this.#list();
     say("The link opens nothing any more.");

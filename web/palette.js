@@ -28,10 +28,14 @@ export class Palette {
 
   #shortcut(event) {
     if (document.querySelector("dialog[open]") || event.isComposing) return;
-    const pressed = [(MAC ? event.metaKey : event.ctrlKey) && "mod", event.shiftKey && "shift", event.key.toLowerCase()].filter(Boolean).join("+");
+    const pressed = [(MAC ? event.metaKey : event.ctrlKey) && "mod", event.shiftKey && "shift", event.key.toLowerCase()]
+      .filter(Boolean)
+      .join("+");
     const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
     if (plain && event.key.length === 1 && event.target.closest("input, textarea, select")) return;
-    const command = this.commands.find(({ keys, when }) => keys === (plain && event.key.length === 1 ? event.key : pressed) && (when?.() ?? true));
+    const command = this.commands.find(
+      ({ keys, when }) => keys === (plain && event.key.length === 1 ? event.key : pressed) && (when?.() ?? true),
+    );
     if (!command) return;
     event.preventDefault();
     command.run();
@@ -49,7 +53,9 @@ export class Palette {
     const search = ++this.#searches;
     const found = await this.find(text).catch(() => []);
     if (search !== this.#searches || $("wanted").value.trim().toLowerCase() !== text) return;
-    const conversations = found.slice(0, FOUND).map(({ session_id: id, title }) => ({ name: title, run: () => this.open(id) }));
+    const conversations = found
+      .slice(0, FOUND)
+      .map(({ session_id: id, title }) => ({ name: title, run: () => this.open(id) }));
     this.#draw([...this.#shown.filter((one) => this.commands.includes(one)), ...conversations], this.#at);
   }
 
@@ -95,5 +101,8 @@ export class Palette {
 /** `mod+shift+o` as a person reads it. */
 export function spelled(keys) {
   const names = { mod: MAC ? "⌘" : "Ctrl", shift: MAC ? "⇧" : "Shift" };
-  return keys.split("+").map((one) => names[one] ?? one[0].toUpperCase() + one.slice(1)).join(MAC ? "" : "+");
+  return keys
+    .split("+")
+    .map((one) => names[one] ?? one[0].toUpperCase() + one.slice(1))
+    .join(MAC ? "" : "+");
 }

@@ -30,7 +30,10 @@ export class Parts {
   }
 
   get text() {
-    return this.list.filter(({ kind }) => kind === "words").map(({ text }) => text).join("\n\n");
+    return this.list
+      .filter(({ kind }) => kind === "words")
+      .map(({ text }) => text)
+      .join("\n\n");
   }
 
   get empty() {
@@ -38,8 +41,9 @@ export class Parts {
   }
 
   #message({ type = "ai", content, tool_calls: calls, tool_call_chunks: pieces, additional_kwargs: extra, ...rest }) {
-    this.#of = type === "AIMessageChunk" || type === "chunk" ? rest.id ?? "" : {};
-    if (type === "tool" || type === "ToolMessageChunk" || type === "function") return this.#result({ content, ...rest });
+    this.#of = type === "AIMessageChunk" || type === "chunk" ? (rest.id ?? "") : {};
+    if (type === "tool" || type === "ToolMessageChunk" || type === "function")
+      return this.#result({ content, ...rest });
     const reasoning = extra?.reasoning_content ?? extra?.reasoning;
     if (typeof reasoning === "string") this.#grow("reasoning", reasoning);
     for (const block of Array.isArray(content) ? content : [content]) this.#block(block);
@@ -85,7 +89,9 @@ export class Parts {
   }
 
   #result({ content, tool_call_id: id, name, status }) {
-    const part = this.list.find((one) => one.kind === "tool" && one.id === id) ?? this.#tool(id, { name: name ?? "tool", args: {} });
+    const part =
+      this.list.find((one) => one.kind === "tool" && one.id === id) ??
+      this.#tool(id, { name: name ?? "tool", args: {} });
     part.result = (part.result ?? "") + (typeof content === "string" ? content : JSON.stringify(content));
     part.failed = status === "error";
   }
@@ -107,7 +113,7 @@ function summary({ summary: parts }) {
 
 /** The element of a part; `was` is the one that showed it before, if there is one. */
 export function draw(part, was, { words, ended }) {
-  const element = was?.dataset.kind === part.kind ? was : MAKE[part.kind]?.() ?? make("div", "words");
+  const element = was?.dataset.kind === part.kind ? was : (MAKE[part.kind]?.() ?? make("div", "words"));
   element.dataset.kind = part.kind;
   if (part.kind === "words") words.show(element, part.text, ended);
   else FILL[part.kind](element, part, ended);
@@ -125,7 +131,10 @@ const FILL = {
     const state = failed ? "failed" : result !== null ? "done" : ended ? "called" : "running…";
     title(element, name || "Tool", state);
     element.classList.toggle("failed", !!failed);
-    body(element, [["Asked", typeof args === "string" ? args : JSON.stringify(args, null, 2)], ["Answered", result]]);
+    body(element, [
+      ["Asked", typeof args === "string" ? args : JSON.stringify(args, null, 2)],
+      ["Answered", result],
+    ]);
   },
   sources(element, { sources }) {
     element.replaceChildren(...sources.map(source));
@@ -169,7 +178,16 @@ function source({ metadata = {}, text, title: name, url, ...rest }) {
   const where = url ?? metadata.url ?? metadata.source ?? rest.source ?? "";
   const item = make("li");
   const label = String(name ?? metadata.title ?? (where || "Source"));
-  item.append(/^https?:/.test(where) ? Object.assign(make("a"), { href: where, target: "_blank", rel: "noopener noreferrer nofollow", textContent: label }) : label);
+  item.append(
+    /^https?:/.test(where)
+      ? Object.assign(make("a"), {
+          href: where,
+          target: "_blank",
+          rel: "noopener noreferrer nofollow",
+          textContent: label,
+        })
+      : label,
+  );
   if (text) {
     const more = step();
     title(more, "What it says");
@@ -188,7 +206,10 @@ export function shown(block) {
 
 function pictureOf(block) {
   const data = block.base64 ?? block.data;
-  const url = block.image_url?.url ?? block.image_url ?? (data && block.type === "image" ? `data:${block.mime_type};base64,${data}` : null);
+  const url =
+    block.image_url?.url ??
+    block.image_url ??
+    (data && block.type === "image" ? `data:${block.mime_type};base64,${data}` : null);
   return typeof url === "string" && /^data:image\/(png|jpeg|gif|webp)[;,]/.test(url) ? url : null;
 }
 

@@ -31,7 +31,15 @@ list.setAttribute("aria-label", "What was said");
 const count = make("summary");
 const past = make("details", { hidden: true }, count, list);
 const there = make("a", { textContent: "Open it in Recollect" });
-const bar = make("header", { id: "recollect-bar" }, make("span", {}, "Session ", name), make("a", { href: `${root}${chain}/playground/?new`, textContent: "New conversation" }), there, trouble, past);
+const bar = make(
+  "header",
+  { id: "recollect-bar" },
+  make("span", {}, "Session ", name),
+  make("a", { href: `${root}${chain}/playground/?new`, textContent: "New conversation" }),
+  there,
+  trouble,
+  past,
+);
 document.head.append(make("style", { textContent: STYLE }));
 document.body.prepend(bar);
 
@@ -55,7 +63,9 @@ async function isThere() {
 async function show() {
   name.textContent = session;
   there.href = `${root}#/${encodeURIComponent(session)}`;
-  const { turns, next } = (await isThere()) ? await read(`sessions/${encodeURIComponent(session)}/turns?limit=50`) : { turns: [], next: null };
+  const { turns, next } = (await isThere())
+    ? await read(`sessions/${encodeURIComponent(session)}/turns?limit=50`)
+    : { turns: [], next: null };
   past.hidden = turns.length === 0;
   count.textContent = `What was said in it (${turns.length}${next === null ? "" : ", and more before"})`;
   list.replaceChildren(...turns.flatMap(said));
@@ -63,13 +73,19 @@ async function show() {
 }
 
 function said({ input, output, error }) {
-  const lines = [...input, ...output].filter(({ type }) => type !== "tool").map(({ type, data }) => [type === "human" ? "You" : "Reply", textOf(data.content)]);
+  const lines = [...input, ...output]
+    .filter(({ type }) => type !== "tool")
+    .map(({ type, data }) => [type === "human" ? "You" : "Reply", textOf(data.content)]);
   if (error) lines.push(["No reply", error.message]);
-  return lines.filter(([, text]) => text).map(([who, text]) => make("li", {}, make("strong", { textContent: `${who}: ` }), text));
+  return lines
+    .filter(([, text]) => text)
+    .map(([who, text]) => make("li", {}, make("strong", { textContent: `${who}: ` }), text));
 }
 
 function textOf(content) {
-  return typeof content === "string" ? content : content.map((block) => (typeof block === "string" ? block : block.text ?? "")).join("");
+  return typeof content === "string"
+    ? content
+    : content.map((block) => (typeof block === "string" ? block : (block.text ?? ""))).join("");
 }
 
 /** LangServe's pages say nothing of an error: their requests are listened to, and the record tells. */

@@ -6,10 +6,17 @@ let before = null; // the cursor of the turns before those that are shown
 
 async function read() {
   const token = location.hash.slice(1);
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token, before }), credentials: "omit", cache: "no-store" };
+  const options = {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ token, before }),
+    credentials: "omit",
+    cache: "no-store",
+  };
   const response = await fetch("shared", options);
   const answer = await response.json();
-  if (!response.ok) throw new Error(typeof answer.detail === "string" ? answer.detail : "This is no link to a conversation.");
+  if (!response.ok)
+    throw new Error(typeof answer.detail === "string" ? answer.detail : "This is no link to a conversation.");
   return answer;
 }
 
@@ -25,7 +32,8 @@ async function show() {
     before = next;
     $("older").hidden = before === null;
   } catch (error) {
-    $("about").textContent = error instanceof TypeError ? "The server can't be reached. Reload the page to try again." : error.message;
+    $("about").textContent =
+      error instanceof TypeError ? "The server can't be reached. Reload the page to try again." : error.message;
   }
 }
 
@@ -60,7 +68,15 @@ function listed(sources) {
   const list = Object.assign(document.createElement("ol"), { className: "sources" });
   for (const { name, url } of sources) {
     const entry = document.createElement("li");
-    entry.append(/^https?:/.test(url) ? Object.assign(document.createElement("a"), { href: url, rel: "noopener noreferrer nofollow", textContent: name }) : name);
+    entry.append(
+      /^https?:/.test(url)
+        ? Object.assign(document.createElement("a"), {
+            href: url,
+            rel: "noopener noreferrer nofollow",
+            textContent: name,
+          })
+        : name,
+    );
     list.append(entry);
   }
   return [list];

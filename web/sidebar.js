@@ -73,7 +73,8 @@ export class Sidebar {
   /** Hides all, and deletes them when the way back is closed. */
   async deleteAll() {
     const seconds = UNDO_ALL_MS / 1000;
-    if ((await prompt(`Delete all of your conversations? There is a way back for ${seconds} seconds.`)) === null) return;
+    if ((await prompt(`Delete all of your conversations? There is a way back for ${seconds} seconds.`)) === null)
+      return;
     this.#leavingAll = async (leaving = false) => {
       if (!this.#leavingAll) return;
       this.#leavingAll = null;
@@ -124,7 +125,9 @@ export class Sidebar {
     const shown = this.#leavingAll ? [] : this.#sessions.filter(({ session_id: id }) => !this.#leaving.has(id));
     const focused = document.activeElement?.closest("#list li");
     const [name, which] = [focused?.dataset.session, document.activeElement?.className];
-    const groups = searched() ? [["", shown]] : [...this.#unsent(), ...this.#pinned(shown), ...byDate(shown, this.kept.all("pins"))];
+    const groups = searched()
+      ? [["", shown]]
+      : [...this.#unsent(), ...this.#pinned(shown), ...byDate(shown, this.kept.all("pins"))];
     $("list").replaceChildren(...groups.flatMap(([title, sessions]) => this.#group(title, sessions)));
     const again = name && this.#items().find((item) => item.dataset.session === name);
     if (again) [...again.querySelectorAll("a, button")].find((one) => one.className === which)?.focus();
@@ -138,7 +141,9 @@ export class Sidebar {
   #unsent() {
     if (this.#leavingAll) return [];
     const known = new Set(this.#sessions.map(({ session_id: id }) => id));
-    const waiting = Object.entries(this.kept.all("unsent")).filter(([name, { why, at }]) => !known.has(idOf(name)) && (why || Date.now() - at > SENDING_MS));
+    const waiting = Object.entries(this.kept.all("unsent")).filter(
+      ([name, { why, at }]) => !known.has(idOf(name)) && (why || Date.now() - at > SENDING_MS),
+    );
     const sessions = waiting.map(([name, { chain, content, at }]) => {
       const title = typeof content === "string" ? content.slice(0, 60) : "A question";
       return { session_id: idOf(name), title, chain, updated_at: at, unsent: true };
@@ -156,7 +161,9 @@ export class Sidebar {
     if (!sessions.length) return [];
     const list = document.createElement("ul");
     list.append(...sessions.map((session) => this.#item(session)));
-    return title ? [Object.assign(document.createElement("h2"), { className: "soft", textContent: title }), list] : [list];
+    return title
+      ? [Object.assign(document.createElement("h2"), { className: "soft", textContent: title }), list]
+      : [list];
   }
 
   #item(session) {
@@ -167,7 +174,8 @@ export class Sidebar {
     const hit = searched() ? hits?.[0] : null;
     part("a").href = `#/${encodeURIComponent(id)}${hit ? `/${encodeURIComponent(hit.turn_id)}` : ""}`;
     part(".name").textContent = title;
-    part(".when").textContent = hit?.snippet || `${chain} · ${new Date(at).toLocaleDateString([], { day: "numeric", month: "short" })}`;
+    part(".when").textContent =
+      hit?.snippet || `${chain} · ${new Date(at).toLocaleDateString([], { day: "numeric", month: "short" })}`;
     const pinned = this.kept.get("pins", id) !== undefined;
     const acts = {
       pin: [pinned ? "Unpin" : "Pin", () => this.#pin(session, !pinned)],
@@ -214,7 +222,10 @@ export class Sidebar {
       undo: () => {
         this.#leaving.delete(id);
         this.#draw();
-        this.#items().find((item) => item.dataset.session === id)?.querySelector("a").focus();
+        this.#items()
+          .find((item) => item.dataset.session === id)
+          ?.querySelector("a")
+          .focus();
       },
       done: () => this.#run(now()),
     });
@@ -240,7 +251,14 @@ function byDate(sessions, pins) {
     if (`#${session.session_id}` in pins) continue;
     const at = new Date(session.updated_at);
     const days = Math.ceil((today - at) / DAY_MS);
-    const title = days <= 0 ? "Today" : days === 1 ? "Yesterday" : days <= 7 ? "Last seven days" : at.toLocaleDateString([], { month: "long", year: "numeric" });
+    const title =
+      days <= 0
+        ? "Today"
+        : days === 1
+          ? "Yesterday"
+          : days <= 7
+            ? "Last seven days"
+            : at.toLocaleDateString([], { month: "long", year: "numeric" });
     if (!groups.has(title)) groups.set(title, []);
     groups.get(title).push(session);
   }

@@ -28,7 +28,7 @@ export async function takeIn(api, files, done) {
 async function one(api, given, report) {
   let conversation = given;
   if (given.version === undefined) {
-    const { conversation: own, left_out: leftOut } = await api.sessions.convert(given);
+    const { conversation: own, left_out: leftOut } = await api.json("POST", "sessions/import/convert", { body: given });
     report.leftOut += leftOut;
     conversation = own;
   }

@@ -1,6 +1,6 @@
 // The turns of a conversation on the screen, and where it is scrolled to.
 
-import { fill } from "./turn.js";
+import { fill, grow } from "./turn.js";
 import { Words } from "./words.js";
 
 const NEAR_PX = 80;
@@ -121,11 +121,13 @@ export class View {
     }
     const { busy, troubles } = this.#conversation;
     const trouble = troubles.get(turn.turn_id) ?? "";
-    const state = [turn, turn.status, turn.live?.size, trouble, busy, last];
-    const was = this.#drawn.get(item);
-    if (was?.every((one, place) => one === state[place])) return item;
-    this.#drawn.set(item, state);
-    fill(item, turn, { busy, last, trouble, words: this.words, act: this.act });
+    const state = [turn, turn.status, trouble, busy, last, turn.live];
+    const [was, size] = this.#drawn.get(item) ?? [];
+    const same = was?.every((one, place) => one === state[place]);
+    if (same && size === turn.live?.size) return item;
+    this.#drawn.set(item, [state, turn.live?.size]);
+    if (same) grow(item, turn, this.words);
+    else fill(item, turn, { busy, last, trouble, words: this.words, act: this.act });
     return item;
   }
 }

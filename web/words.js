@@ -137,10 +137,17 @@ export class Words {
 
   #frame(code) {
     code.tabIndex = 0; // it may be wider than the page, and is scrolled with the keyboard too
-    const button = Object.assign(document.createElement("button"), { textContent: "Copy code", className: "quiet", type: "button" });
+    const button = Object.assign(document.createElement("button"), {
+      textContent: "Copy code",
+      className: "quiet",
+      type: "button",
+    });
     button.onclick = () => this.copy(code.textContent);
     const head = Object.assign(document.createElement("div"), { className: "head" });
-    head.append(Object.assign(document.createElement("span"), { className: "soft", textContent: code.dataset.language ?? "" }), button);
+    head.append(
+      Object.assign(document.createElement("span"), { className: "soft", textContent: code.dataset.language ?? "" }),
+      button,
+    );
     const box = Object.assign(document.createElement("div"), { className: "code" });
     code.replaceWith(box);
     box.append(head, code);

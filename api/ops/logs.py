@@ -5,17 +5,21 @@ Whoever has something to say uses `logging` as ever; `event` adds named fields. 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+import orjson
 from typing_extensions import override
 
 from turns import failures
@@ -30,6 +34,8 @@ _SECRET = re.compile(
     r"\b(?:rk_|sk-)[\w*-]{6,}|(?<=[Bb]earer )[\w.~+/=-]+|(?<=token=)[\w-]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
 _SHINGLE: Final = 8
+_BATCH_S: Final = 0.05
+"""How much later a line is written than it was said, at most."""
 
 
 class Names:
@@ -48,8 +54,11 @@ class Names:
 def event(logger: logging.Logger, level: int, name: str, error: BaseException | None = None, /, **fields: Any) -> None:
     """Logs an event with its fields; those that are None are left out."""
     if logger.isEnabledFor(level):
-        told = {key: value for key, value in fields.items() if value is not None}
-        logger.log(level, "%s", name, exc_info=error, extra={"fields": told})
+        # As `logger.log` does, without a walk up the stack for a place that no line shows.
+        cause = None if error is None else (type(error), error, error.__traceback__)
+        record = logging.LogRecord(logger.name, level, "", 0, name, None, cause)
+        record.fields = {key: value for key, value in fields.items() if value is not None}
+        logger.handle(record)
 
 
 def without_secrets(text: str) -> str:
@@ -100,11 +109,55 @@ def in_words(error: BaseException, words: Iterable[str], *, content: bool) -> Er
 
 def configure(form: str, level: str, stream: TextIO | None = None) -> None:
     """Sets the log of this process up: all of it, that of libraries too, on standard error."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Batches(sys.stderr) if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(_Json() if form == "json" else _Console())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("recollect").setLevel(level.upper())
     logging.captureWarnings(True)
+    # No line shows these.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+class _Batches(logging.StreamHandler[TextIO]):
+    """Writes what is worth less than a warning a moment later, together: to write each line by itself, while other
+    threads work, keeps the event loop waiting for the interpreter twice a turn."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines = list[str]()
+        self._news = threading.Event()
+        threading.Thread(target=self._write, name="recollect-log", daemon=True).start()
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+        except Exception:  # noqa: BLE001 - as logging's own handlers do
+            self.handleError(record)
+        if record.levelno >= logging.WARNING:
+            self.flush()
+        elif not self._news.is_set():
+            self._news.set()
+
+    @override
+    def flush(self) -> None:
+        with self.lock or contextlib.nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
+
+    def _write(self) -> None:
+        while self._news.wait():
+            time.sleep(_BATCH_S)
+            self._news.clear()
+            with contextlib.suppress(OSError, ValueError):  # standard error was closed
+                self.flush()
+
+
+def _said(record: logging.LogRecord) -> str:
+    """The line's text; the name of an event is our own, and holds no secret."""
+    return str(record.msg) if hasattr(record, "fields") and not record.args else without_secrets(record.getMessage())
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -131,20 +184,24 @@ class _Json(logging.Formatter):
             "time": _time_of(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": without_secrets(record.getMessage()),
+            "event": _said(record),
             **_fields_of(record),
         }
         error = _error_of(record)
         if error is not None:
             line["error"] = error
-        return json.dumps(line, default=str)
+        try:
+            text = orjson.dumps(line, default=str)
+        except TypeError:  # half of a surrogate pair, a number of more than 64 bits
+            return json.dumps(line, default=str)
+        return text.decode("ascii") if text.isascii() else json.dumps(line, default=str)  # whatever the stream takes
 
 
 class _Console(logging.Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         told = " ".join(f"{name}={_quoted(value)}" for name, value in _fields_of(record).items())
-        message = _one_line(without_secrets(record.getMessage()))
+        message = _one_line(_said(record))
         line = f"{_time_of(record)} {record.levelname.lower():7} {message} {told}".rstrip()
         error = _error_of(record)
         return line if error is None else f"{line}\n{error.rstrip()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -22,6 +22,7 @@ class Metrics:
 
     def __init__(self, *, shared: bool = False) -> None:
         self._shared, self._registry = shared, CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[Any, ...]], Any] = {}
         to = self._registry
         self.turns = Counter("recollect_turns", "Turns that ended.", ["chain", "outcome"], registry=to)
         self.turn_errors = Counter(
@@ -58,6 +59,22 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
+
+    def of(self, metric: Any, *labels: Any) -> Any:
+        """A metric's child of these labels. It is kept: to look one up takes as long as to count."""
+        found = self._children.get((metric, labels))
+        if found is None:
+            found = self._children[metric, labels] = metric.labels(*labels)
+        return found
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts a request."""
+        self.of(self.requests, method, route, status).inc()
+        self.of(self.request_seconds, route).observe(seconds)
+
+    def stored(self, operation: str, seconds: float) -> None:
+        """Counts a call of the store."""
+        self.of(self.store_seconds, operation).observe(seconds)
 
     def counted(self, what: str, how: str) -> None:
         """Counts a `sign_in` or a `refusal`: what `Auth` tells."""
@@ -108,16 +125,16 @@ class TurnMetrics:
 
     def spoke(self, turn: WatchedTurn) -> None:
         if turn.outcome != "replayed" and turn.began_at is not None and turn.spoke_at is not None:
-            self._metrics.first_token_seconds.labels(turn.chain).observe(turn.spoke_at - turn.began_at)
+            self._metrics.of(self._metrics.first_token_seconds, turn.chain).observe(turn.spoke_at - turn.began_at)
 
     def ended(self, turn: WatchedTurn) -> None:
         (self._metrics.waiting if turn.began_at is None else self._metrics.running).dec()
-        self._metrics.turns.labels(turn.chain, turn.outcome).inc()
+        self._metrics.of(self._metrics.turns, turn.chain, turn.outcome).inc()
         if turn.error is not None:
-            self._metrics.turn_errors.labels(turn.chain, reason_of(turn.error)).inc()
+            self._metrics.of(self._metrics.turn_errors, turn.chain, reason_of(turn.error)).inc()
         if turn.ended_at is not None and turn.outcome not in ("refused", "replayed"):
-            self._metrics.turn_seconds.labels(turn.chain).observe(turn.ended_at - turn.asked_at)
+            self._metrics.of(self._metrics.turn_seconds, turn.chain).observe(turn.ended_at - turn.asked_at)
         usage = turn.usage
         if usage is not None:
-            self._metrics.tokens.labels(turn.chain, "input").inc(usage["input_tokens"])
-            self._metrics.tokens.labels(turn.chain, "output").inc(usage["output_tokens"])
+            self._metrics.of(self._metrics.tokens, turn.chain, "input").inc(usage["input_tokens"])
+            self._metrics.of(self._metrics.tokens, turn.chain, "output").inc(usage["output_tokens"])

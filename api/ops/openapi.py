@@ -25,6 +25,7 @@ _REFUSED: Final = {
     403: "The credential is not for that, or a page of another site asked by a browser's cookie.",
     422: "Malformed: the detail says how.",
     429: "Too much at once, or in too short a time. `Retry-After` says when to go on.",
+    431: "The address and the headers together are too large.",
     503: "The store or the model can't be reached. `Retry-After` says when to try again.",
 }
 _TURN_REFUSED: Final = {
@@ -44,13 +45,21 @@ EVENT: Final = {
     "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
 }
 """One event of a stream, as FastAPI describes them."""
+_CONTENT: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}]}
 _MESSAGE: Final = {
-    "type": "object",
-    "required": ["type", "content"],
-    "properties": {
-        "type": {"type": "string", "enum": ["human"]},
-        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}]},
-    },
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "required": ["type", "content"],
+            "properties": {"type": {"type": "string", "enum": ["human"]}, "content": _CONTENT},
+        },
+        {
+            "type": "object",
+            "required": ["role", "content"],
+            "properties": {"role": {"type": "string", "enum": ["user"]}, "content": _CONTENT},
+        },
+    ]
 }
 """What is taken of the messages that LangChain's type allows: the others come from the server's record."""
 _EVENTS: Final = {
@@ -100,10 +109,11 @@ class _Document:
                 responses[status] = _refusal(_REFUSED[422])
         if "text/event-stream" in str(responses.get("200")):
             responses["200"]["content"] = {"text/event-stream": {"itemSchema": EVENT}}
+        responses.setdefault("431", _refusal(_REFUSED[431]))
         if path == "/healthz":
             return
-        for status in (401, 403, 429, 503):
-            responses.setdefault(str(status), _refusal(_REFUSED[status]))
+        for refused in (401, 403, 429, 503):
+            responses.setdefault(str(refused), _refusal(_REFUSED[refused]))
         if path == "/metrics":
             responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
 

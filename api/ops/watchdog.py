@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from api.loop_watch import stack_of
@@ -102,7 +102,7 @@ def _place(wait: Wait) -> str:
 
 
 def _stack_of_task(task: asyncio.Task[Any]) -> str:
-    lines, inner = list[str](), task.get_coro()
+    lines, inner = list[str](), cast(Any, task.get_coro())
     while inner is not None:
         frame = _part(inner, "frame")
         if frame is not None:

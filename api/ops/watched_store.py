@@ -48,7 +48,7 @@ class _Watched:
                     self._metrics.store_errors.labels(name, kind).inc()
                 raise
             finally:
-                self._metrics.store_seconds.labels(name).observe(time.perf_counter() - start)
+                self._metrics.stored(name, time.perf_counter() - start)
             return _Watched(result, self._metrics, _OF_TURN) if isinstance(result, OpenTurn) else result
 
         return timed

@@ -78,6 +78,12 @@ class Rename(Body):
     title: Title = Field(examples=["Physics homework"])
 
 
+class NewSummary(Body):
+    """A summary in the user's own words. The one there is replaced, and goes as far as it did."""
+
+    text: str = Field(min_length=1, max_length=8_000, pattern=TITLE_PATTERN, examples=["The dogs are Rex and Lou."])
+
+
 class Fork(Body):
     """Where to branch off, and what the new session is called."""
 
@@ -137,6 +143,15 @@ class SessionInfo(TypedDict):
     turns: Annotated[int, Field(ge=0, examples=[1])]
     hits: NotRequired[Annotated[list[HitInfo], Field(description="Of a search: where its words stand.")]]
     running: NotRequired[Annotated[str | None, Field(description="The turn_id of the turn that runs, if one does.")]]
+
+
+class SummaryInfo(TypedDict):
+    """What was said in a session up to and with the turn `up_to`, in few words."""
+
+    text: Annotated[str, Field(examples=["The dogs are Rex and Lou."])]
+    up_to: Annotated[str, Field(examples=[_TURN_ID])]
+    made_at: Time
+    made_by: Annotated[str, Field(description='The name of a model, or "user".', examples=["user"])]
 
 
 class SessionList(TypedDict):

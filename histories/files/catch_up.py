@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zlib import crc32
 
@@ -44,11 +44,12 @@ _LOOKED_THROUGH: Final = 256 * 1024
 _COMPLETE_S: Final = 30.0
 """How long a recall takes the index for complete, without a look at all files: only an operator adds some unseen."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 PLACE_LENGTH: Final = 24
 """A time is a text of so many digits, so that its order is that of time, before 1970, too."""
 
 File = tuple[str, str]
-"""The time of a file's last change, as lists are in the order of it, and its mark."""
+"""The time of a file's last change, which places it in lists if its records don't tell, and its mark."""
 
 
 def look(folder: int, names: Sequence[str] | None = None) -> dict[str, File]:
@@ -57,8 +58,12 @@ def look(folder: int, names: Sequence[str] | None = None) -> dict[str, File]:
     for name in log_names(folder) if names is None else names:
         file = _file(folder, name)
         if file is not None:
-            found[name] = (f"{file.st_mtime_ns + 10**22:0{PLACE_LENGTH}d}", _mark(file))
+            found[name] = (_place(file.st_mtime_ns), _mark(file))
     return found
+
+
+def _place(at_ns: int) -> str:
+    return f"{at_ns + 10**22:0{PLACE_LENGTH}d}"
 
 
 def _file(folder: int, name: str) -> os.stat_result | None:
@@ -165,6 +170,8 @@ def _entry_of(index: Index, disk: Disk, folder: int, name: str, place: str, mark
         if log is None:
             return None
         session, sound = any_entry(log)
+        if session is not None and sound:  # a backup may have been restored without the times of its files
+            place = _place((session.updated_at - _EPOCH) // timedelta(microseconds=1) * 1000)
         entry, end = None if session is None else _to_json(session), _end(log, log.size())
     read = "" if before is None else before.read
     if before is not None and _size(before.mark) == _size(mark) and before.mark != mark:

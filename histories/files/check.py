@@ -12,7 +12,7 @@ from typing import Final, Protocol, TextIO
 
 from histories.base import now
 from histories.files.disk import Disk
-from histories.files.index import INDEX
+from histories.files.index_file import INDEX
 from histories.files.locks import FileLock, is_held
 from histories.files.log import Log
 from histories.files.notes import NOTES
@@ -135,7 +135,7 @@ class _Check:
     def _file(self, folder: int, user: str, name: str) -> None:
         session, _, kind = name.partition(".")
         where = f"{user}/{name}"
-        if name == NOTES or name.startswith(INDEX):
+        if name == NOTES or name.startswith(INDEX) or kind.endswith(".json"):
             return
         if kind == "jsonl":
             self._session(folder, user, session)

@@ -35,6 +35,7 @@ from histories.base import (
     now,
 )
 from histories.files.begin import begin_turn
+from histories.files.documents import read_document, write_document
 from histories.files.follow import follow
 from histories.files.idle import present, remove_session, while_idle
 from histories.files.listing import session_entry
@@ -102,6 +103,7 @@ class FileHistory(SessionHistory):
         """The session's log, for as long as nobody else writes to it."""
         with self._log(os.O_RDWR | os.O_APPEND) as (_, log), self._store.disk.alone(log.descriptor):
             log.cut_torn_tail()
+            log.check_version()
             yield log
 
     def _append(self, log: Log, line: bytes, at: datetime) -> None:
@@ -259,7 +261,7 @@ class FileHistory(SessionHistory):
         await self._store.write(self.key, write)
 
     @override
-    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+    async def _rewind(self, turn_id: str, *, keep: bool, if_last: str | None) -> None:
         def change(folder: int, log: Log) -> None:
             entry, after = entry_and_after(log, turn_id)
             expect_last(log, if_last)
@@ -269,7 +271,7 @@ class FileHistory(SessionHistory):
         await self._change(change)
 
     @override
-    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _choose(self, turn_id: str, *, if_last: str | None) -> None:
         def change(folder: int, log: Log) -> None:
             with self._tree(log) as tree:
                 node = tree.find(turn_id)
@@ -286,7 +288,7 @@ class FileHistory(SessionHistory):
         await self._change(change)
 
     @override
-    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _delete_turn(self, turn_id: str, *, if_last: str | None) -> None:
         def change(folder: int, log: Log) -> None:
             tree = self._store.trees.of(log)
             node = tree.find(turn_id)
@@ -308,7 +310,7 @@ class FileHistory(SessionHistory):
         await self._store.forgot(self._place)
 
     @override
-    async def fork(self, session_id: str, turn_id: str) -> None:
+    async def _fork(self, session_id: str, turn_id: str) -> None:
         def look(folder: int, log: Log) -> tuple[list[Turn], str]:
             _, after = entry_and_after(log, turn_id)
             past = [one for number, one in enumerate(log.entries()) if number >= after]
@@ -318,7 +320,25 @@ class FileHistory(SessionHistory):
             return turns, log.sums().title
 
         turns, title = await self._read(look)
-        await FileHistory(self._store, self.user_id, session_id).restore(turns, title=title, created_at=now())
+        await self._sibling(session_id).restore(turns, title=title, created_at=now())
+
+    @override
+    def _sibling(self, session_id: str) -> FileHistory:
+        return FileHistory(self._store, self.user_id, session_id)
+
+    @override
+    async def _document(self, name: str) -> str | None:
+        with suppress(SessionNotFound):
+            return await self._store.call(partial(read_document, self._store, self._place, name))
+        return None
+
+    @override
+    async def _set_document(self, name: str, text: str | None) -> None:
+        def write() -> None:
+            with self._writing() as log:
+                write_document(self._store, self._place, log, name, text)
+
+        await self._store.write(self.key, write)
 
     @override
     async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:

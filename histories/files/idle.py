@@ -80,7 +80,7 @@ def remove_leftovers(store: Services, folder: int, place: Place | None = None) -
     for name in os.listdir(folder):
         session, _, rest = name.partition(".")
         if (place is None or session == place.session) and (
-            rest.startswith("damaged-") or rest.endswith("tmp") or rest == "journal"
+            rest.startswith("damaged-") or rest.endswith(("tmp", ".json")) or rest == "journal"
         ):
             with suppress(FileNotFoundError):
                 store.disk.unlink(folder, name)

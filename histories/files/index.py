@@ -8,22 +8,14 @@ behind. Nobody opens that file but SQLite: to close any other descriptor of it w
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from secrets import token_hex
 from typing import Final
-from urllib.parse import quote
 
 from histories.search import terms, words
 
-INDEX: Final = "index.sqlite3"
-_VERSION: Final = 1
-_BUSY_S: Final = 1.0
-"""How long another process is waited for: whoever writes has read its logs before, and is soon done."""
 _MOST: Final = 500
 """A word that stands in more turns than this tells little about any of them, and costs most."""
 _FORMS: Final = 100
@@ -32,8 +24,8 @@ _FORMS: Final = 100
 _QUERY_WORDS: Final = 24
 """Of how many words of a question, the rarest ones, turns are ranked by."""
 
-#: The words come cut up and folded, so this tokenizer has only to part them at spaces. The row of a title starts at -1.
-_SCHEMA: Final = """
+#: The row of a title starts at -1.
+TABLES: Final = """
 CREATE TABLE sessions (
   id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, place TEXT NOT NULL, mark TEXT NOT NULL, settled INTEGER NOT NULL,
   entry TEXT, log TEXT NOT NULL, read TEXT NOT NULL DEFAULT '');
@@ -42,8 +34,6 @@ CREATE TABLE turns (
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
   complete INTEGER NOT NULL, turn TEXT NOT NULL);
 CREATE UNIQUE INDEX turns_by_start ON turns (session, start);
-CREATE VIRTUAL TABLE said USING fts5 (words, tokenize = 'ascii');
-CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 
@@ -92,44 +82,51 @@ class Found:
 class Index:
     """An open index, for one thread at a time. Every method may raise `sqlite3.Error`."""
 
+    version = 2
+    # The words come cut up and folded, so this tokenizer has only to part them at spaces.
+    schema = f"""{TABLES}
+CREATE VIRTUAL TABLE said USING fts5 (words, tokenize = 'ascii');
+CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
+"""
+
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+        self.db = connection
         self.inode = 0
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
-            self._db.close()
+            self.db.close()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """All that is written meanwhile comes into the index, or none of it."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self.db.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self._db.execute("COMMIT")
+            self.db.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+                self.db.execute("ROLLBACK")
             raise
 
     # Sessions.
 
     def marks(self) -> dict[str, tuple[str, bool]]:
         """The mark of each file in the index, and whether it is settled."""
-        rows = self._db.execute("SELECT name, mark, settled FROM sessions")
+        rows = self.db.execute("SELECT name, mark, settled FROM sessions")
         return {name: (mark, bool(settled)) for name, mark, settled in rows}
 
     def row(self, name: str) -> Row | None:
-        found = self._db.execute("SELECT * FROM sessions WHERE name = ?", [name]).fetchone()
+        found = self.db.execute("SELECT * FROM sessions WHERE name = ?", [name]).fetchone()
         return None if found is None else _row(found)
 
     def behind(self) -> list[str]:
         """The names of the sessions whose words were not read up to the end of their logs."""
-        return [name for (name,) in self._db.execute("SELECT name FROM sessions WHERE read <> log")]
+        return [name for (name,) in self.db.execute("SELECT name FROM sessions WHERE read <> log")]
 
     def put(self, row: Row) -> None:
         """Puts a session in the place of what was known of it; its words stay, as far as they were read."""
-        self._db.execute(
+        self.db.execute(
             "INSERT INTO sessions (name, place, mark, settled, entry, log, read) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (name) DO UPDATE SET place = excluded.place, mark = excluded.mark, "
             "settled = excluded.settled, entry = excluded.entry, log = excluded.log, read = excluded.read",
@@ -142,12 +139,12 @@ class Index:
             row = self.row(name)
             if row is not None:
                 self.forget_from(row, -1)
-                self._db.execute("DELETE FROM sessions WHERE id = ?", [row.key])
+                self.db.execute("DELETE FROM sessions WHERE id = ?", [row.key])
 
     def newest(self, before: tuple[str, str] | None, limit: int, keys: Sequence[int] | None = None) -> list[Row]:
         """The sessions that were used last, before that place and name; among those of these keys, if there are any."""
         among = None if keys is None else json.dumps(keys)
-        rows = self._db.execute(
+        rows = self.db.execute(
             "SELECT * FROM sessions WHERE entry IS NOT NULL AND (place, name) < (?, ?) "
             "AND (? IS NULL OR id IN (SELECT value FROM json_each(?))) ORDER BY place DESC, name DESC LIMIT ?",
             [*(before or ("~", "")), among, among, limit],
@@ -158,49 +155,49 @@ class Index:
 
     def has(self, row: Row, start: int, stop: int) -> bool:
         """Whether the words of the turn that goes from here to there are in the index."""
-        found = self._db.execute("SELECT stop FROM turns WHERE session = ? AND start = ?", [row.key, start])
+        found = self.db.execute("SELECT stop FROM turns WHERE session = ? AND start = ?", [row.key, start])
         return bool(found.fetchone() == (stop,))
 
     def forget_from(self, row: Row, start: int, but: Iterable[int] = ()) -> None:
         """Forgets the words of turns from this byte on (of the title, too, with -1), but those that begin at these."""
         rows = [
-            *self._db.execute(
+            *self.db.execute(
                 "SELECT id FROM turns WHERE session = ? AND start >= ? "
                 "AND start NOT IN (SELECT value FROM json_each(?))",
                 [row.key, start, json.dumps([*but])],
             )
         ]
-        self._db.executemany("DELETE FROM said WHERE rowid = ?", rows)
-        self._db.executemany("DELETE FROM turns WHERE id = ?", rows)
+        self.db.executemany("DELETE FROM said WHERE rowid = ?", rows)
+        self.db.executemany("DELETE FROM turns WHERE id = ?", rows)
         if rows:
             self.note("purge", self.fact("purge") + 1)
 
     def put_words(self, row: Row, some: Iterable[Said], read: str) -> None:
         """Puts in the words of turns, up to where the log was `read`."""
         for said in some:
-            self._db.execute(
+            self.db.execute(
                 "DELETE FROM said WHERE rowid = (SELECT id FROM turns WHERE session = ? AND start = ?)",
                 [row.key, said.start],
             )
-            self._db.execute("DELETE FROM turns WHERE session = ? AND start = ?", [row.key, said.start])
+            self.db.execute("DELETE FROM turns WHERE session = ? AND start = ?", [row.key, said.start])
             place = [row.key, said.start, said.stop, said.complete, json.dumps(said.turn_id)]
-            made = self._db.execute(
+            made = self.db.execute(
                 "INSERT INTO turns (session, start, stop, complete, turn) VALUES (?, ?, ?, ?, ?)", place
             )
-            self._db.execute(
+            self.db.execute(
                 "INSERT INTO said (rowid, words) VALUES (?, ?)", [made.lastrowid, " ".join(words(said.text))]
             )
-        self._db.execute("UPDATE sessions SET read = ? WHERE id = ?", [read, row.key])
+        self.db.execute("UPDATE sessions SET read = ? WHERE id = ?", [read, row.key])
 
     def with_word(self, word: str) -> set[int]:
         """The keys of the sessions in which a word begins like this."""
         query = "SELECT DISTINCT session FROM turns WHERE id IN (SELECT rowid FROM said WHERE said MATCH ?)"
-        return {key for (key,) in self._db.execute(query, [f"{_quoted(word)} *"])}
+        return {key for (key,) in self.db.execute(query, [f"{_quoted(word)} *"])}
 
     def hits(self, some: Iterable[str], keys: Sequence[int], each: int) -> list[Found]:
         """The newest turns of each of these sessions in which one of the words begins a word."""
         match = " OR ".join(f"{_quoted(word)} *" for word in some)
-        rows = self._db.execute(
+        rows = self.db.execute(
             "SELECT name, turn, start, stop FROM (SELECT session, turn, start, stop, "
             "row_number() OVER (PARTITION BY session ORDER BY start DESC) AS number FROM turns WHERE start >= 0 "
             "AND id IN (SELECT rowid FROM said WHERE said MATCH ?) AND session IN (SELECT value FROM json_each(?))) "
@@ -215,7 +212,7 @@ class Index:
         if not wanted:
             return []
         row = None if name is None else self.row(name)
-        rows = self._db.execute(
+        rows = self.db.execute(
             "SELECT name, turn, start, stop, -bm25(said) AS score FROM said JOIN turns ON turns.id = said.rowid "
             "JOIN sessions ON sessions.id = turns.session WHERE said MATCH ? AND complete "
             "AND (? IS NULL OR turns.session = ?) ORDER BY score DESC LIMIT ?",
@@ -232,18 +229,18 @@ class Index:
     def _forms(self, stem: str) -> tuple[int, list[str]]:
         """The words that are there of one stem, and in how many turns they are."""
         counts = "SELECT term, doc FROM vocabulary WHERE term >= ? AND term < ? LIMIT ?"
-        rows = self._db.execute(counts, [stem, stem + "\U0010ffff", _FORMS])
+        rows = self.db.execute(counts, [stem, stem + "\U0010ffff", _FORMS])
         found = [(word, turns) for word, turns in rows if word == stem or terms(word) == [stem]]
         return sum(turns for _, turns in found), [word for word, _ in found]
 
     # What has to be known of the index itself.
 
     def note(self, fact: str, value: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [fact, value])
+        self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [fact, value])
 
     def fact(self, name: str) -> int:
         """What was noted; 0 if nothing was."""
-        found = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
+        found = self.db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return int(found[0]) if found else 0
 
     def purge(self) -> None:
@@ -252,11 +249,14 @@ class Index:
         if not forgotten:
             return
         with self.writing():
-            self._db.execute("INSERT INTO said (said) VALUES ('optimize')")
-        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._merge()
+        busy, _, _ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         with self.writing():
             if not busy and self.fact("purge") == forgotten:
                 self.note("purge", 0)
+
+    def _merge(self) -> None:
+        self.db.execute("INSERT INTO said (said) VALUES ('optimize')")
 
 
 def _quoted(word: str) -> str:
@@ -267,84 +267,3 @@ def _quoted(word: str) -> str:
 def _row(found: Sequence[object]) -> Row:
     key, name, place, mark, settled, entry, log, read = found
     return Row(str(name), str(place), str(mark), bool(settled), entry, str(log), str(read), key)  # type: ignore[arg-type]
-
-
-def memory_index() -> Index:
-    """An index that nobody shares, and that is gone when it is closed."""
-    index = Index(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
-    index._db.executescript(_SCHEMA)
-    return index
-
-
-def open_index(folder: int, path: str, *, durable: bool) -> Index:
-    """The index in a user's folder, which is made if there is none. `path` is that of the folder.
-
-    Raises `sqlite3.Error`, `OSError`.
-    """
-    inode = index_inode(folder) or _create(folder)
-    uri = f"file:{quote(os.path.join(path, INDEX))}?mode=rw"
-    index = Index(sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False))
-    try:
-        index.inode = inode
-        _prepare(index, durable=durable)
-        _give_schema(index)
-    except BaseException:
-        index.close()
-        raise
-    return index
-
-
-def _prepare(index: Index, *, durable: bool) -> None:
-    for name, value in (
-        ("secure_delete", "ON"),
-        ("temp_store", "MEMORY"),
-        ("cache_size", "-512"),
-        ("synchronous", "NORMAL" if durable else "OFF"),
-    ):
-        index._db.execute(f"PRAGMA {name} = {value}")
-
-
-def _give_schema(index: Index) -> None:
-    db = index._db
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        db.execute("PRAGMA journal_mode = WAL")
-        with index.writing():
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-                version = _VERSION
-    if version != _VERSION:
-        raise sqlite3.DatabaseError("an index of another version")
-
-
-def index_inode(folder: int) -> int:
-    """The inode of the index in a folder; 0 if there is none."""
-    try:
-        file = os.stat(INDEX, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return 0
-    if not stat.S_ISREG(file.st_mode):
-        raise OSError("not a regular file")
-    return file.st_ino
-
-
-def _create(folder: int) -> int:
-    """Puts an empty file there that nobody else may read: SQLite's other files have the mode of this one."""
-    name = f"index.{token_hex(4)}.tmp"
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
-    try:
-        with suppress(FileExistsError):
-            os.link(name, INDEX, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-    finally:
-        os.unlink(name, dir_fd=folder)
-    return index_inode(folder)
-
-
-def remove_index(folder: int) -> None:
-    """Removes an index, the file itself first: SQLite leaves the other two alone then, whoever still has it open."""
-    for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)

@@ -17,12 +17,15 @@ from typing import Final, TypeVar
 
 from histories.files.catch_up import catch_up, catch_up_some
 from histories.files.disk import Disk
-from histories.files.index import INDEX, Index, index_inode, memory_index, open_index, remove_index
+from histories.files.index import Index
+from histories.files.index_file import INDEX, index_inode, memory_index, open_index, remove_index
 
 T = TypeVar("T")
 
 _OPEN: Final = 32
 _IDLE_S: Final = 20.0
+_GATHER_S: Final = 2.0
+"""How long changes gather before they are brought in: a session of many quick turns is looked at once, not for each."""
 _NOT_ITS_FAULT: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -45,6 +48,7 @@ class Indices:
         self._guard = threading.Lock()  # held for moments: nobody asks the disk meanwhile
         self._open: OrderedDict[str, tuple[Index, float]] = OrderedDict()
         self._changed: dict[str, set[str]] = {}
+        self._changed_at = 0.0
 
     def ask(self, disk: Disk, user: str, folder: int, question: Callable[[Index], T]) -> T:
         """What the index of an open folder answers; that of one in memory, if it can't be had now."""
@@ -63,6 +67,8 @@ class Indices:
     def changed(self, user: str, name: str) -> None:
         """Notes that a session's log has changed."""
         with self._guard:
+            if not self._changed:
+                self._changed_at = time.monotonic()
             self._changed.setdefault(user, set()).add(name)
 
     def is_there(self, user: str) -> bool:
@@ -71,7 +77,8 @@ class Indices:
 
     @property
     def has_changes(self) -> bool:
-        return bool(self._changed)
+        """Whether there are changes that have waited long enough."""
+        return bool(self._changed) and time.monotonic() - self._changed_at >= _GATHER_S
 
     def take_changes(self) -> dict[str, set[str]]:
         """The logs that have changed since this was asked last, by their users' folders."""

@@ -18,7 +18,7 @@ from histories.base import HistoryDamaged
 from histories.files import flock
 from histories.files.disk import Disk
 from histories.files.flock import Replaced
-from histories.files.records import START, Entry, Sums, damaged, decode, is_whole
+from histories.files.records import START, Entry, Sums, damaged, decode, is_newer, is_whole
 
 _BLOCK: Final = 32 * 1024
 _SECTOR: Final = 512
@@ -73,6 +73,15 @@ class Log:
         if record["r"] != "session":
             raise damaged()
         return record
+
+    def check_version(self) -> None:
+        """Raises `HistoryDamaged` if a newer version has begun the log, or written its last turn.
+
+        For who is to add to a log that was not open until now.
+        """
+        if is_newer(self.disk.read(self.descriptor, len(START), 0)):
+            self.head()  # raises
+        next(self.entries(), None)
 
     def sums(self) -> Sums:
         """The sums after the last record."""
@@ -136,10 +145,10 @@ class Log:
         self.disk.truncate(self.descriptor, end)
 
     def _check_torn(self, size: int, end: int) -> None:
-        """Raises `HistoryDamaged` unless what follows `end` is the start of a record, or zeros."""
+        """Raises `HistoryDamaged` unless what follows `end` is the start of a record, or zeros, or both in turn."""
         tail = self.disk.read(self.descriptor, size - end, end)
-        start = tail[: len(START)]
-        if not START.startswith(start) and not start.startswith(b"\0"):
+        start = tail[: len(START)].partition(b"\0")[0]  # the length of a file may be on the disk before its content
+        if not START.startswith(start):
             decode(start)  # raises: it is not even whole
         if is_whole(tail[:-1]):  # just the end of its line has gone bad
             raise damaged()

@@ -60,11 +60,18 @@ def _copy(message: BaseMessage) -> BaseMessage:
     Made by hand: each turn copies all messages of its window, and pydantic's copy of one takes several times as long.
     """
     copy, put = object.__new__(type(message)), object.__setattr__
-    put(copy, "__dict__", {name: _copied(value) for name, value in message.__dict__.items()})
+    put(
+        copy,
+        "__dict__",
+        {name: _copied(value) if type(value) in _CHANGEABLE else value for name, value in message.__dict__.items()},
+    )
     put(copy, "__pydantic_extra__", _copied(message.__pydantic_extra__))
     put(copy, "__pydantic_fields_set__", set(message.__pydantic_fields_set__))
     put(copy, "__pydantic_private__", None)
     return copy
+
+
+_CHANGEABLE: Final = frozenset({dict, list})
 
 
 def _copied(value: Any) -> Any:

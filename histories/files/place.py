@@ -37,3 +37,6 @@ class Place:
     @property
     def journal(self) -> str:
         return f"{self.session}.journal"
+
+    def document(self, name: str) -> str:
+        return f"{self.session}.{name}.json"

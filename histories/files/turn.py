@@ -204,6 +204,7 @@ class FileTurn(OpenTurn):
 
     def _write_begin(self, folder: int, log: Log) -> Turn | None:
         at = now()
+        log.check_version()
         settle(self.store, self.place, folder, log)
         earlier = self._earlier(log) if self._new.given else None
         if earlier is not None and (complete := self._complete(log, earlier)) is not None:

@@ -148,15 +148,15 @@ class PostgresHistory(SessionHistory):
             raise TurnNotFound if found else SessionNotFound
 
     @override
-    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+    async def _rewind(self, turn_id: str, *, keep: bool, if_last: str | None) -> None:
         await self._while_idle(statements.REWIND, turn=pack(turn_id), if_last=_packed(if_last), keep=keep)
 
     @override
-    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _choose(self, turn_id: str, *, if_last: str | None) -> None:
         await self._while_idle(statements.CHOOSE, turn=pack(turn_id), if_last=_packed(if_last))
 
     @override
-    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _delete_turn(self, turn_id: str, *, if_last: str | None) -> None:
         await self._while_idle(statements.DELETE_TURN, turn=pack(turn_id), if_last=_packed(if_last))
 
     @override
@@ -174,8 +174,22 @@ class PostgresHistory(SessionHistory):
                 raise REFUSALS.get(word, SessionBusy)
 
     @override
-    async def fork(self, session_id: str, turn_id: str) -> None:
+    async def _fork(self, session_id: str, turn_id: str) -> None:
         await self._change(statements.FORK, "", turn=pack(turn_id), new=pack(session_id))
+
+    @override
+    def _sibling(self, session_id: str) -> PostgresHistory:
+        return PostgresHistory(self._shared, self.user_id, session_id)
+
+    @override
+    async def _document(self, name: str) -> str | None:
+        rows = await self._fetch(statements.DOCUMENT, name=name)
+        return rows[0][0] if rows else None
+
+    @override
+    async def _set_document(self, name: str, text: str | None) -> None:
+        if not await self._fetch(statements.SET_DOCUMENT, name=name, text=text):
+            raise SessionNotFound
 
     async def _while_idle(self, statement: str, **params: object) -> None:
         """Changes the session while no turn of it can begin."""

@@ -43,6 +43,7 @@ from histories.redis.scripts import (
     CHOOSE,
     DELETE,
     DELETE_TURN,
+    DOCUMENT,
     EVENTS,
     FEEDBACK,
     INFO,
@@ -203,19 +204,19 @@ class RedisHistory(SessionHistory):
         return await record.change(script, *args, *more)
 
     @override
-    async def rewind(self, turn_id: str, *, keep: bool = False, if_last: str | None = None) -> None:
+    async def _rewind(self, turn_id: str, *, keep: bool, if_last: str | None) -> None:
         await self._change(REWIND, turn_id, if_last, int(keep))
         await self._record.index()
 
     @override
-    async def choose(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _choose(self, turn_id: str, *, if_last: str | None) -> None:
         answer: list[object] = ["further", 0]
         while answer[0] == "further":
             answer = await self._change(CHOOSE, turn_id, if_last, answer[1])
         await self._record.index()
 
     @override
-    async def delete_turn(self, turn_id: str, *, if_last: str | None = None) -> None:
+    async def _delete_turn(self, turn_id: str, *, if_last: str | None) -> None:
         await self._change(DELETE_TURN, turn_id, if_last)
         await self._record.index()
 
@@ -226,7 +227,7 @@ class RedisHistory(SessionHistory):
         await self._record.ask(DELETE, self.session_id, since, keys=keys)
 
     @override
-    async def fork(self, session_id: str, turn_id: str) -> None:
+    async def _fork(self, session_id: str, turn_id: str) -> None:
         title = (await self.info()).title
         number = await self._peers().link.command("HGET", self._keys.session, f"i{json.dumps(turn_id)}")
         if number is None:
@@ -239,10 +240,22 @@ class RedisHistory(SessionHistory):
                 raise TurnNotFound
         if turns[-1].status is TurnStatus.RUNNING:
             raise SessionBusy
-        target = RedisHistory(
+        await self._sibling(session_id).restore(turns, title=title, created_at=now())
+
+    @override
+    def _sibling(self, session_id: str) -> RedisHistory:
+        return RedisHistory(
             self._peers, self.gate, self._namespace, self.user_id, session_id, save_limit_s=self._save_limit_s
         )
-        await target.restore(turns, title=title, created_at=now())
+
+    @override
+    async def _document(self, name: str) -> str | None:
+        found: str | None = await self._peers().link.command("HGET", self._keys.session, f"doc:{name}")
+        return found
+
+    @override
+    async def _set_document(self, name: str, text: str | None) -> None:
+        await self._record.ask(DOCUMENT, f"doc:{name}", text or "", keys=[self._keys.session])
 
     @override
     async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:

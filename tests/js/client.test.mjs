@@ -15,13 +15,17 @@ async function all(stream) {
 
 test("invoke answers, and remembers", async () => {
   const session = newId();
-  assert.equal(await alice.invoke("chat", { input: "one" }, { session }), "You said: one. I have seen 1 user messages: one");
+  assert.equal(
+    await alice.invoke("chat", { input: "one" }, { session }),
+    "You said: one. I have seen 1 user messages: one",
+  );
   assert.match(textOf(await alice.invoke("tutor", { ability: "sums", input: "two" }, { session })), /one \| two$/);
 });
 
 test("a stream comes in chunks", async () => {
   const chunks = [];
-  for await (const chunk of alice.stream("tutor", { ability: "sums", input: "héllo 🙂" }, { session: newId() })) chunks.push(textOf(chunk));
+  for await (const chunk of alice.stream("tutor", { ability: "sums", input: "héllo 🙂" }, { session: newId() }))
+    chunks.push(textOf(chunk));
   assert.ok(chunks.length > 3);
   assert.match(chunks.join(""), /^You said: héllo 🙂\./);
 });
@@ -36,17 +40,29 @@ test("the same turn again is answered from the record", async () => {
 test("a signal aborts a stream, and what was said is kept", async () => {
   const session = newId();
   const leaving = new AbortController();
-  const stream = alice.stream("chat", { input: "[[slow 0.05]] a long story" }, { session, onDisconnect: "stop", signal: leaving.signal });
-  await assert.rejects(async () => {
-    for await (const _ of stream) leaving.abort();
-  }, { name: "AbortError" });
+  const stream = alice.stream(
+    "chat",
+    { input: "[[slow 0.05]] a long story" },
+    { session, onDisconnect: "stop", signal: leaving.signal },
+  );
+  await assert.rejects(
+    async () => {
+      for await (const _ of stream) leaving.abort();
+    },
+    { name: "AbortError" },
+  );
   await until(async () => (await alice.sessions.turns(session)).turns[0].status === "interrupted");
   assert.ok(textOf((await alice.sessions.turns(session)).turns[0].output));
 });
 
 test("to leave the loop is to leave the conversation", async () => {
   const session = newId();
-  for await (const _ of alice.stream("chat", { input: "[[slow 0.05]] a long story" }, { session, onDisconnect: "stop" })) break;
+  for await (const _ of alice.stream(
+    "chat",
+    { input: "[[slow 0.05]] a long story" },
+    { session, onDisconnect: "stop" },
+  ))
+    break;
   await until(async () => (await alice.sessions.turns(session)).turns[0].status === "interrupted");
 });
 
@@ -62,7 +78,8 @@ test("stop ends a stream as if all had been said", async () => {
 
 test("what goes wrong has its status and a sentence", async () => {
   const session = newId();
-  const refused = (status) => (error) => error instanceof RecollectError && error.status === status && error.message.length > 10;
+  const refused = (status) => (error) =>
+    error instanceof RecollectError && error.status === status && error.message.length > 10;
   await assert.rejects(all(alice.stream("chat", { input: "x" }, { session: "a/b" })), refused(422));
   await assert.rejects(all(alice.stream("chat", { input: "[[fail 400]]" }, { session })), refused(502));
   await assert.rejects(all(alice.stream("chat", { input: "[[error 3]]" }, { session })), refused(502));
@@ -81,7 +98,9 @@ test("a server that is not there is a lost connection", async () => {
 function over(connection, how = {}) {
   const asked = [];
   const fetching = async (url, options) => {
-    asked.push(`${options.method} ${decodeURIComponent(url.pathname + url.search).replace(/started_at=.*/, "started_at")}`);
+    asked.push(
+      `${options.method} ${decodeURIComponent(url.pathname + url.search).replace(/started_at=.*/, "started_at")}`,
+    );
     return connection(await fetch(url, options), asked.length);
   };
   return Object.assign(new Recollect({ url, key: ALICE, fetch: fetching, ...how }), { asked });
@@ -91,7 +110,11 @@ function over(connection, how = {}) {
 function cut(response, parts, silent = false) {
   const reader = response.body.getReader();
   const pull = async (out) => {
-    const { value, done } = await (parts-- > 0 ? reader.read() : silent ? new Promise(() => {}) : reader.cancel().then(() => out.error(new TypeError("cut"))));
+    const { value, done } = await (parts-- > 0
+      ? reader.read()
+      : silent
+        ? new Promise(() => {})
+        : reader.cancel().then(() => out.error(new TypeError("cut"))));
     if (done) out.close();
     else if (value) out.enqueue(value);
   };
@@ -105,9 +128,15 @@ test("a stream that breaks off is taken up again where it was, as often as it ta
   const session = newId();
   const told = [];
   const client = over((response, number) => (number < 4 ? cut(response, 2) : response));
-  assert.equal(await all(client.stream("chat", STORY, { session, turn: "t", lost: (error) => told.push(error?.name) })), TOLD);
+  assert.equal(
+    await all(client.stream("chat", STORY, { session, turn: "t", lost: (error) => told.push(error?.name) })),
+    TOLD,
+  );
   assert.equal(client.asked[0], "POST /chat/stream");
-  assert.ok(client.asked.slice(1).every((one) => one.startsWith(`GET /sessions/${session}/turns/t/stream?after=`)), client.asked.join());
+  assert.ok(
+    client.asked.slice(1).every((one) => one.startsWith(`GET /sessions/${session}/turns/t/stream?after=`)),
+    client.asked.join(),
+  );
   assert.ok(client.asked.length > 2);
   assert.deepEqual(told.slice(0, 2), ["ConnectionLost", undefined]);
   assert.equal((await alice.turn(session, "t")).status, "complete");
@@ -137,17 +166,22 @@ test("a server that is away for a moment is waited for, and one that stays away 
 });
 
 test("what can't be gone on with comes whole, and is announced", async () => {
-  const again = 'event: metadata\r\ndata: {"restart": true}\r\n\r\nid: 9\r\nevent: data\r\ndata: "whole"\r\n\r\nevent: end\r\n\r\n';
+  const again =
+    'event: metadata\r\ndata: {"restart": true}\r\n\r\nid: 9\r\nevent: data\r\ndata: "whole"\r\n\r\nevent: end\r\n\r\n';
   const broken = () => over((response, number) => (number === 1 ? cut(response, 2) : new Response(again)));
   let heard = "";
-  for await (const chunk of broken().stream("chat", STORY, { session: newId(), restarted: () => (heard = "") })) heard += chunk;
+  for await (const chunk of broken().stream("chat", STORY, { session: newId(), restarted: () => (heard = "") }))
+    heard += chunk;
   assert.equal(heard, "whole");
   await assert.rejects(all(broken().stream("chat", STORY, { session: newId() })), { status: 409 });
 });
 
 test("a turn in the background is watched by whoever comes, waited for, and told again", async () => {
   const session = newId();
-  assert.deepEqual(await alice.invoke("chat", STORY, { session, turn: "t", background: true }), { session_id: session, turn_id: "t" });
+  assert.deepEqual(await alice.invoke("chat", STORY, { session, turn: "t", background: true }), {
+    session_id: session,
+    turn_id: "t",
+  });
   assert.equal((await alice.sessions.get(session)).running, "t");
   const [watched, later] = [all(alice.watch(session, "t")), all(alice.watch(session, "t", { after: 1, live: true }))];
   const turn = await alice.turn(session, "t", { wait: 30 });
@@ -172,8 +206,15 @@ test("sessions: list, rename, fork, rewind, export, import, delete", async () =>
   const { sessions } = new Recollect({ url: `${url}/`, key: BOB });
   const bob = sessions.client;
   const session = "Übung 1?&#%";
-  for (const [turn, input] of [["t1", "one"], ["t2", "two"]]) await bob.invoke("chat", { input }, { session, turn });
-  assert.deepEqual((await sessions.list({ q: "two" })).sessions.map((one) => one.session_id), [session]);
+  for (const [turn, input] of [
+    ["t1", "one"],
+    ["t2", "two"],
+  ])
+    await bob.invoke("chat", { input }, { session, turn });
+  assert.deepEqual(
+    (await sessions.list({ q: "two" })).sessions.map((one) => one.session_id),
+    [session],
+  );
   assert.equal((await sessions.turns(session, { limit: 1 })).turns[0].turn_id, "t2");
   assert.equal((await sessions.rename(session, "Title")).title, "Title");
   assert.equal((await sessions.fork(session, "t1", "fork")).turns, 1);
@@ -198,11 +239,17 @@ test("who am I, which chains are there, and how they are asked", async () => {
 test("textOf finds the text in whatever a chain gives", () => {
   assert.equal(textOf("x"), "x");
   assert.equal(textOf(null), "");
-  assert.equal(textOf({ content: [{ type: "text", text: "a" }, { type: "image_url", image_url: "x" }, "b"], type: "AIMessageChunk" }), "ab");
+  assert.equal(
+    textOf({
+      content: [{ type: "text", text: "a" }, { type: "image_url", image_url: "x" }, "b"],
+      type: "AIMessageChunk",
+    }),
+    "ab",
+  );
   assert.equal(textOf({ type: "ai", data: { content: "x" } }), "x");
   assert.equal(textOf({ output: [{ content: "x" }] }), "x");
 });
 
 async function until(condition) {
-  for (const end = Date.now() + 10_000; !(await condition()); ) assert.ok(Date.now() < end, "waited 10 s");
+  for (const end = Date.now() + 10_000; !(await condition());) assert.ok(Date.now() < end, "waited 10 s");
 }

@@ -50,7 +50,8 @@ test("a batch keeps sessions apart", async () => {
 test("events and the log can be streamed", async () => {
   const config = session();
   const kinds = new Set();
-  for await (const event of remote("chat").streamEvents(ask("one"), { ...config, version: "v2" })) kinds.add(event.event);
+  for await (const event of remote("chat").streamEvents(ask("one"), { ...config, version: "v2" }))
+    kinds.add(event.event);
   assert.ok(kinds.has("on_chat_model_stream") && kinds.has("on_chain_end"), [...kinds].join());
   let patches = 0;
   for await (const patch of remote("chat").streamLog(ask("two"), config)) patches += patch.ops.length;

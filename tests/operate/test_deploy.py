@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import subprocess
+import sys
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from settings import Settings, load_settings, variable
 from tests.live_server import ROOT
-from tests.project.test_frame import instructions
+from tests.project.test_frame import instructions, pinned
 
 yaml: Any = import_module("yaml")  # it comes with langchain-core, and brings no types along
 DEPLOY = ROOT / "deploy"
@@ -46,7 +51,8 @@ def container() -> dict[str, Any]:
 
 def settings_of(environment: dict[str, str]) -> Settings:
     """What a server would make of it, where the shell that runs compose has set nothing."""
-    given = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in environment.items()}
+    asked = {name: re.sub(r"\$\{\w+:\?[^}]*\}", "made-up", value) for name, value in environment.items()}
+    given = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in asked.items()}
     assert given.keys() <= {variable(field) for field in Settings.model_fields}
     return load_settings(given)
 
@@ -57,7 +63,8 @@ def test_what_is_deployed_is_set_up_with_settings_that_exist_and_with_a_store_th
     kubernetes = settings_of({**manifests()["ConfigMap"]["data"], **manifests()["Secret"]["stringData"]})
     for settings in (composed, kubernetes):
         assert settings.history_url.startswith("redis://")
-    assert composed.history_url.partition("//")[2].partition(":")[0] in services
+        assert urlsplit(settings.history_url).password
+    assert urlsplit(composed.history_url).hostname in services
     assert services["recollect"]["deploy"]["replicas"] == manifests()["Deployment"]["spec"]["replicas"] == 3
 
 
@@ -119,3 +126,51 @@ def test_the_proxy_holds_no_stream_back_and_passes_on_what_the_origin_check_need
     waits = int(re.findall(r"proxy_read_timeout (\d+)s;", nginx)[0])
     defaults = Settings()
     assert waits > defaults.turn_wait_s + defaults.model_timeout_s
+
+
+MAY = {"proxy": {"CHOWN", "SETGID", "SETUID"}, "postgres": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}}
+"""Whose first process is root, and becomes another user."""
+
+
+def test_what_is_deployed_has_no_more_rights_than_it_needs() -> None:
+    for name, service in compose()["services"].items():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+        assert set(service.get("cap_add", [])) == MAY.get(name, set()), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"] > 0, name
+        assert service["mem_limit"], name
+    only = container()["securityContext"]
+    assert (only["allowPrivilegeEscalation"], only["readOnlyRootFilesystem"]) == (False, True)
+    assert only["capabilities"] == {"drop": ["ALL"]}
+    assert container()["resources"]["limits"].keys() == {"cpu", "memory"}
+    assert pod()["securityContext"]["runAsNonRoot"]
+
+
+def test_redis_takes_its_password_from_no_command_line(tmp_path: Path) -> None:
+    """The command is run, with a program in the place of redis-server that says what it was told."""
+    program = tmp_path / "redis-server"
+    program.write_text('#!/bin/sh\necho "$@"\nexec cat\n')
+    program.chmod(0o755)
+    *shell, script = compose()["services"]["redis"]["command"]
+    environment = {"REDIS_PASSWORD": "a%s b", "PATH": f"{tmp_path}:/bin:/usr/bin"}
+    done = subprocess.run(
+        [*shell, script.replace("$$", "$")], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = ["-", "requirepass a%s b", "appendonly yes", "appendfsync always", "maxmemory-policy noeviction"]
+    assert done.stdout.splitlines() == lines
+    assert "redis-cli ping" in compose()["services"]["redis"]["healthcheck"]["test"][1]
+
+
+def test_the_bill_of_materials_names_every_pin_with_its_hashes() -> None:
+    command = [sys.executable, str(DEPLOY / "sbom.py"), str(ROOT / "requirements.lock")]
+    bills = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2)]
+    assert bills[0] == bills[1]
+    assert (bills[0]["bomFormat"], bills[0]["specVersion"]) == ("CycloneDX", "1.6")
+    assert {one["name"]: one["version"] for one in bills[0]["components"]} == pinned("requirements.lock")
+    assert all(one["externalReferences"][0]["hashes"] for one in bills[0]["components"])
+    assert set(bills[0]["dependencies"][0]["dependsOn"]) == {one["purl"] for one in bills[0]["components"]}
+
+
+def test_the_image_is_built_by_a_script_that_bash_can_read() -> None:
+    subprocess.run(["bash", "-n", DEPLOY / "image.sh"], check=True)
+    assert (DEPLOY / "image.sh").stat().st_mode & 0o111

@@ -344,7 +344,8 @@ def test_a_machine_without_a_fitting_python_is_told_so_in_one_line(tmp_path: Pat
     assert end.startswith("make: ***")
 
 
-COMMANDS = ["serve", "install", "test", "check", "bench", "torture", "abuse", "simulate", "lock", "clean"]
+COMMANDS = ["serve", "install", "test", "check", "bench", "torture", "abuse", "simulate", "contract", "image", "sbom"]
+COMMANDS += ["lock", "clean"]
 
 
 @pytest.mark.parametrize("target", COMMANDS)

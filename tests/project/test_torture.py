@@ -12,14 +12,14 @@ from tests.live_server import ROOT
 from tests.proofs import proves
 
 _NOTHING = re.compile(
-    r"(\d+) acknowledged turns in \d+ sessions: 0 lost, 0 torn, 0 out of order, 0 crossed, 0 misheard"
+    r"(\d+) acknowledged turns in \d+ sessions: 0 lost, 0 torn, 0 out of order, 0 crossed, 0 misheard, 0 hung"
 )
 
 
 @proves("G1", "G6", "G12")
 @pytest.mark.parametrize("store", ["file:", "redis", "postgres"])
 def test_what_clients_were_told_is_on_the_record_whatever_is_killed_meanwhile(store: str) -> None:
-    words = "--minutes 0.06 --servers 2 --workers 1 --clients 4 --watchers 4 --sessions 3 --every 1.5"
+    words = "--minutes 0.06 --servers 2 --workers 1 --clients 4 --watchers 4 --changers 3 --sessions 3 --every 1.5"
     command = [sys.executable, "-m", "tests.torture", "--store", store, *words.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     found = _NOTHING.search(done.stdout)

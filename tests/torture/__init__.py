@@ -8,5 +8,9 @@ session.
 
     world.py     the servers and the model, and what is done to them
     clients.py   who talks, and what they were told
+    changers.py  who renames, forks, searches, rewinds and deletes meanwhile
     checker.py   what was told, held against the record
+
+    coincidences.py   instead, all that may be done to a session, two and three things at once (`--coincidences 1000`)
+    bystander.py      instead, how long others' turns take while one user does all it can (`--bystander 60`)
 """

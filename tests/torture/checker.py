@@ -41,7 +41,7 @@ class Verdict:
             self.notes.append(f"{kind}: {note}")
 
     def __str__(self) -> str:
-        kinds = ("lost", "torn", "out of order", "crossed", "misheard")
+        kinds = ("lost", "torn", "out of order", "crossed", "misheard", "hung")
         counts = ", ".join(f"{self.found[kind]} {kind}" for kind in kinds)
         watched = f"{self.watched} watched to their end, {self.gone_on_with} of them over several connections"
         return f"{self.acknowledged} acknowledged turns in {self.sessions} sessions: {counts}; {watched}"
@@ -57,6 +57,17 @@ async def check(store: HistoryStore, told: Iterable[Told], watched: Sequence[Wat
         _check_heard(verdict, mine, record)
         _check_watched(verdict, [one for one in watched if (one.user, one.session) == (user, session)], record)
     return verdict
+
+
+async def check_loose(verdict: Verdict, store: HistoryStore, told: Iterable[Told]) -> None:
+    """Of sessions from which turns were taken: nothing of them is torn, or somebody else's, or runs for ever."""
+    deadline = time.monotonic() + _LEASES_END_S
+    for user, session in _by_session(told):
+        record = await _record(store, user, session, deadline)
+        if len({turn.turn_id for turn in record}) < len(record):
+            verdict.blame("torn", f"{user}.{session}: a turn_id stands twice on the record")
+        for turn in record:
+            _check_turn(verdict, f"{user}.{session}.", turn)
 
 
 def _check_heard(verdict: Verdict, told: list[Told], record: list[Turn]) -> None:

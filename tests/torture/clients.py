@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass, field
@@ -104,6 +105,29 @@ class Client:
             await response.aclose()
         told.outcomes.append("left")
         return None
+
+
+async def hung_sessions(urls: list[str], keys: dict[str, str], sessions: int) -> list[str]:
+    """The sessions in which nobody can take a turn within a minute, when nothing is killed any more."""
+
+    async def is_hung(http: httpx.AsyncClient, number: int, user: str) -> str | None:
+        word = f"{user}.s{number}.last-0"
+        body = {"input": {"input": word}, "config": {"configurable": {"session_id": f"s{number}"}}}
+        headers = {"Authorization": f"Bearer {keys[user]}"}
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                answer = await http.post(f"{urls[number % len(urls)]}/chat/invoke", json=body, headers=headers)
+            except httpx.HTTPError:
+                continue
+            if answer.status_code == 200:
+                return None
+            await asyncio.sleep(0.2)
+        return f"{user}.s{number}"
+
+    async with httpx.AsyncClient(timeout=httpx.Timeout(60, connect=5)) as http:
+        tried = (is_hung(http, number, user) for number in range(sessions) for user in sorted(keys))
+        return [hung for hung in await asyncio.gather(*tried) if hung is not None]
 
 
 def _outcome(response: httpx.Response) -> str:

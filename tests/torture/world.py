@@ -77,7 +77,7 @@ class Server:
         self.process.wait()
 
     async def ready(self) -> None:
-        async with httpx.AsyncClient() as http, asyncio.timeout(60):
+        async with httpx.AsyncClient() as http, asyncio.timeout(150):
             while True:
                 try:
                     await http.get(f"{self.url}/healthz")

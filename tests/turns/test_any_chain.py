@@ -16,7 +16,6 @@ from langchain_core.messages import (
     AIMessageChunk,
     BaseMessage,
     HumanMessage,
-    RemoveMessage,
     SystemMessage,
     ToolMessage,
 )
@@ -25,7 +24,8 @@ from pydantic import BaseModel
 
 from histories.base import HistoryStore, Turn, TurnStatus
 from histories.memory import MemoryStore
-from tests.any_chains import CALL, DOCUMENT, OUTPUTS, STREAMS, City, Colour, Point
+from tests.any_chains import CALL, DOCUMENT, OUTPUTS, STREAMS, Colour
+from tests.fuzz.outputs import Speaker, said_by
 from tests.proofs import proves
 from tests.turns.test_with_history import config
 from turns.calls import fit_to_show
@@ -165,66 +165,11 @@ async def test_whatever_a_function_in_a_thread_raises_its_turn_ends(make: Callab
     assert (await kept(store)).status is TurnStatus.FAILED
 
 
-class Speaker(Runnable[Any, Any]):
-    """Says things without LangChain adding them up, which it can't do with all of them."""
-
-    def __init__(self, chunks: list[Any]) -> None:
-        self.chunks = chunks
-
-    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        raise NotImplementedError
-
-    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        async for chunk in self.astream(input):
-            return chunk
-        return None
-
-    async def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
-        for chunk in self.chunks:
-            if isinstance(chunk, BaseException):
-                raise chunk
-            yield chunk
-
-
-class Hostile:
-    """Raises at every touch."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("not compared")
-
-    __hash__ = object.__hash__
-
-
-def anything(dice: random.Random, depth: int = 0) -> Any:
-    """A value of any kind that a chain may say."""
-    loop: list[Any] = []
-    loop.append(loop)
-    leaves: list[Any] = [
-        "text", "", None, 3, float("nan"), True, b"\xff", 10**30, datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), {1, 2},
-        AIMessage("a"), AIMessageChunk(content="b", id="1"), AIMessageChunk(content=[{"type": "text", "text": "c"}]),
-        ToolMessage("t", tool_call_id="c1", artifact=object()), HumanMessage("h"), SystemMessage("s"),
-        RemoveMessage(id="1"), DOCUMENT, City(name="x"), Point(1), Colour.RED, "\ud800", loop, object(), Hostile(),
-        AIMessageChunk(content="", tool_call_chunks=[{"name": "w", "args": '{"ci', "id": "c", "index": 0}]),
-    ]  # fmt: skip
-    if depth > 3 or dice.random() < 0.5:
-        return dice.choice(leaves)
-    items = [anything(dice, depth + 1) for _ in range(dice.randrange(4))]
-    keys = dice.choices(["messages", "output", "answer", "a", "steps", 1, None, (1, 2)], k=len(items))
-    shapes: list[Any] = [items, tuple(items), dict(zip(keys, items, strict=True)), {"node": {"messages": items}}]
-    return dice.choice(shapes)
-
-
 @proves("G10")
 async def test_no_output_out_of_many_random_ones_keeps_a_session_or_is_lost() -> None:
     store, dice = MemoryStore(), random.Random(11)
-    failures = [ValueError("x"), KeyboardInterrupt(), GeneratorExit(), RecursionError()]
     for number in range(300):
-        chunks = [anything(dice) for _ in range(dice.randrange(1, 4))]
-        if dice.random() < 0.2:
-            chunks.append(dice.choice(failures))
+        chunks = said_by(dice)
         chain = ChainWithHistory(Speaker(chunks), Turns(store))
         async with asyncio.timeout(10):
             try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,10 +50,8 @@ def test_a_conversation_gets_its_title_when_it_has_its_first_answer(server: Here
 
 def test_a_title_that_its_user_gave_stays(server: Here, stub: OpenAIStub) -> None:
     with server.client() as client:
-        gate = None
 
-        def reply(messages: list[dict[str, object]]) -> str:
-            nonlocal gate
+        def reply(messages: Sequence[Mapping[str, Any]]) -> str:
             if "titles" in str(messages[0]["content"]):
                 client.patch("/sessions/s", json={"title": "Mine"})
             return "Tides"

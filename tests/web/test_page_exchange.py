@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 from pydantic import BaseModel
 
 from chains import Chain, load_chains
@@ -80,7 +80,8 @@ def server(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def alice(browser: Browser, server: Here, request: pytest.FixtureRequest) -> Iterator[Person]:
+def alice(browser: Browser, server: Here, stub: OpenAIStub, request: pytest.FixtureRequest) -> Iterator[Person]:
+    stub.reply = lambda messages: f"Reply to {messages[-1]['content']}"
     permissions = ["clipboard-read", "clipboard-write"]
     with person(browser, server, request.node.name[:60], quiet=False, permissions=permissions) as alice:
         yield alice
@@ -213,9 +214,8 @@ def test_files_that_are_too_large_too_many_or_of_another_kind_are_refused_with_a
     ):
         drop(page, name, kind, content)
         expect(page.locator("#what")).to_have_text(why)
-    page.locator("#attach").set_input_files(
-        [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x"} for n in range(6)]
-    )
+    six: list[FilePayload] = [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x"} for n in range(6)]
+    page.locator("#attach").set_input_files(six)
     expect(page.locator("#what")).to_have_text("At most 5 files go with one message.")
     expect(page.locator("#attached li")).to_have_count(5)
 
@@ -246,8 +246,7 @@ def test_what_is_exported_comes_back_whatever_its_size(page: Page, server: Here,
 # Nothing is sent on top of what was not seen.
 
 
-def test_a_stale_tab_sends_nothing_and_loses_nothing(page: Page, alice: Person, stub: OpenAIStub) -> None:
-    stub.reply = lambda messages: f"Reply to {messages[-1]['content']}"
+def test_a_stale_tab_sends_nothing_and_loses_nothing(page: Page, alice: Person) -> None:
     ask(page, "one")
     stale = alice.open(page.url)
     stale.locator(".rendered").wait_for()
@@ -306,3 +305,35 @@ def test_what_was_recalled_from_elsewhere_is_shown_and_led_to(page: Page) -> Non
     page.locator(".recalled a").click()
     expect(page.locator("#turns > li")).to_have_count(1)
     expect(page.locator(".you .words")).to_have_text("My parrot is called Zanzibar and it speaks Portuguese.")
+
+
+def test_notes_about_a_person_are_shown_added_and_deleted(page: Page, server: Here, alice: Person) -> None:
+    with server.client(alice.user) as client:
+        assert client.put("/memory", json={"notes": ["I am a <b>vegetarian</b>."]}).status_code == 200
+        page.locator("#account").evaluate("one => { one.open = true; }")
+        page.get_by_role("button", name="Notes about you").click()
+        expect(page.locator("#notes-list li span")).to_have_text(["I am a <b>vegetarian</b>."])
+        client.put("/memory", json={"notes": ["I am a <b>vegetarian</b>.", "noted meanwhile"]})
+        page.get_by_label("A new note").fill("Call me Ada.")
+        page.keyboard.press("Enter")
+        expect(page.locator("#notes-list li span")).to_have_text(
+            ["I am a <b>vegetarian</b>.", "noted meanwhile", "Call me Ada."]
+        )
+        accessible(page)
+        page.get_by_role("button", name="Delete the note: noted meanwhile").click()
+        expect(page.locator("#notes-list li")).to_have_count(2)
+        page.get_by_role("button", name="Delete all notes").click()
+        expect(page.get_by_text("Nothing is noted.")).to_be_visible()
+        assert client.get("/memory").json() == {"notes": []}
+
+
+def test_who_is_offline_keeps_what_was_typed_and_asked(page: Page, alice: Person) -> None:
+    ask(page, "one")
+    page.get_by_label("Message", exact=True).fill("asked in a tunnel")
+    alice.context.set_offline(True)
+    page.get_by_label("Message", exact=True).press("Enter")
+    expect(page.locator("#banner")).to_contain_text("The connection was lost.")
+    expect(page.locator(".you .words")).to_have_text(["one", "asked in a tunnel"])
+    alice.context.set_offline(False)
+    expect(page.locator("#turns > li").nth(1).locator(".rendered")).to_contain_text("asked in a tunnel")
+    expect(page.locator("#banner")).to_be_hidden()

@@ -111,7 +111,6 @@ def migrate(args: argparse.Namespace, settings: Settings) -> int:
 
 def _brought(settings: Settings, source: str, target: str) -> Migrated:
     import asyncio
-    import hashlib
     from contextlib import AsyncExitStack
 
     from histories import open_store
@@ -132,8 +131,7 @@ def _brought(settings: Settings, source: str, target: str) -> Migrated:
             for store in stores:
                 stack.push_async_callback(store.close)
                 await store.open()
-            way = hashlib.sha256(f"{source}\n{target}".encode()).hexdigest()[:32]
-            ledger = Ledger(settings.data_dir / "migrations" / f"{way}.jsonl")
+            ledger = Ledger.between(source, target, settings.data_dir / "migrations")
             return await bring(stores[0], stores[1], tell, progress, ledger)
 
     try:

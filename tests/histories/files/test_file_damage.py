@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 from langchain_core.messages import HumanMessage
 
 from histories.base import (
+    Feedback,
     HistoryDamaged,
     NewTurn,
     SessionHistory,
@@ -62,7 +64,8 @@ async def test_every_writer_cuts_off_a_torn_tail(
     store: FileStore, history: SessionHistory, tmp_path: Path, change: str
 ) -> None:
     content, start = await _file(history, tmp_path, "turn")
-    for tail in (content[start:-9], b"\0" * 5000, b"{", content[start:-40] + b"\0" * 600):
+    begins = content[start : start + 3] + b"\0" * 130  # before a sector that was not written
+    for tail in (content[start:-9], b"\0" * 5000, b"{", content[start:-40] + b"\0" * 600, begins):
         log_of(tmp_path).write_bytes(content[:start] + tail)
         ids = [t.turn_id for t in await all_turns(history)]
         if change == "retry":
@@ -177,4 +180,37 @@ async def test_a_long_first_record_is_read_whole(store: FileStore) -> None:
     history = store.history("alice" * 500, "s1")
     await talk(history, "hello")
     assert (await history.info()).turns == 1
+    await store.close()
+
+
+@pytest.mark.parametrize("place", ["last", "first", "last turn", "torn"])
+async def test_a_log_of_a_newer_version_is_refused_with_a_sentence_and_never_added_to(
+    store: FileStore, history: SessionHistory, tmp_path: Path, place: str
+) -> None:
+    ids = await talk(history, "one", "two")
+    await store.close()
+    lines = log_of(tmp_path).read_bytes().splitlines(keepends=True)
+    newer = b'{"v":2,"r":"new"}\n'
+    new_lines = {
+        "last": [*lines, newer],
+        "first": [lines[0].replace(b'"v":1', b'"v":2'), *lines[1:]],
+        "last turn": [*lines[:-2], lines[-2].replace(b'"v":1', b'"v":2'), lines[-1]],
+        "torn": [*lines, newer[:12]],
+    }
+    log_of(tmp_path).write_bytes(content := b"".join(new_lines[place]))
+    acts: list[Awaitable[object]] = [
+        history.begin(said("more")),
+        history.begin(said("more", turn_id="t-9")),
+        history.begin(said("more", version_of=ids[1])),
+        history.rename("title"),
+        history.feedback(ids[0], Feedback(score=1, comment="")),
+        history.rewind(ids[1]),
+        history.rewind(ids[1], keep=True),
+        history.choose(ids[0]),
+        history.delete_turn(ids[0]),
+    ]
+    for act in acts:
+        with pytest.raises(HistoryDamaged, match="newer version"):
+            await act
+    assert log_of(tmp_path).read_bytes() == content
     await store.close()

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,12 @@ import pytest
 from langchain_core.messages import HumanMessage
 from typing_extensions import override
 
-from histories import codec
+from histories import codec, model
 from histories.base import HistoryDamaged, NewTurn, Session, SessionHistory, Turn, now
+from histories.files import index_file
 from histories.files.disk import Disk
 from histories.files.find import find_sessions
-from histories.files.index import INDEX, memory_index
+from histories.files.index_file import INDEX, memory_index
 from histories.files.names import file_name
 from histories.files.store import FileStore
 from histories.search import Text, hits
@@ -321,7 +323,7 @@ async def test_an_index_that_is_lost_or_damaged_is_made_anew(
 async def test_an_index_that_others_write_to_for_long_holds_nobody_up(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histories.files.index._BUSY_S", 0.05)
+    monkeypatch.setattr("histories.files.index_file._BUSY_S", 0.05)
     history = store.history("alice", "s1")
     ids = await talk(history, "hello")
     assert await _found(store, "hello") == ["s1"]
@@ -403,3 +405,62 @@ async def test_many_who_ask_and_write_at_once_all_hear_what_is_there(store: File
     await asyncio.gather(*(talks(number) for number in range(6)))
     for one in stores:
         await one.close()
+
+
+async def test_an_sqlite_without_fts5_finds_the_same(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        await talk(store.history("alice", f"s{number}"), f"lanterns and stones {number}", "harbours")
+    await talk(store.history("alice", "s4"), "stone by stone 日本")
+
+    async def answers() -> object:
+        found = [
+            await all_sessions(store, "alice", query=query) for query in ("stone", "STONE lant", "日本", "nowhere")
+        ]
+        recalled = await store.recall("alice", "which stones?", limit=20)
+        of_one = await store.recall("alice", "harbour", session_id="s2")
+        return found, [sorted((one.session_id, one.turn.turn_id) for one in some) for some in (recalled, of_one)]
+
+    with_fts5 = await answers()
+    monkeypatch.setattr(index_file, "has_fts5", lambda: False)
+    store.indices.close()
+    assert await answers() == with_fts5
+    await store.history("alice", "s4").delete()
+    assert await all_sessions(store, "alice", query="日本") == []
+    monkeypatch.undo()
+    store.indices.close()
+    assert len(await _found(store, "stone")) == 4
+    store.indices.close()
+
+
+async def test_a_backup_without_the_times_of_its_files_is_listed_in_order(store: FileStore) -> None:
+    for name in ("s1", "s2", "s3", "s1"):
+        await talk(store.history("alice", name), "hello")
+    before = await all_sessions(store, "alice")
+    assert [session.session_id for session in before] == ["s1", "s3", "s2"]
+    folder = Path(store.path) / file_name("alice")
+    for log in sorted(folder.glob("*.jsonl")):
+        os.utime(log)
+    store.indices.close()
+    (folder / INDEX).unlink()
+    assert await all_sessions(store, "alice") == before
+    store.indices.close()
+
+
+async def test_a_clock_that_is_set_back_takes_no_session_down_the_list(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("s1", "s2"):
+        await talk(store.history("alice", name), "hello")
+
+    class SetBack(datetime):
+        @override
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr(model, "datetime", SetBack)
+    await talk(store.history("alice", "s1"), "used last")
+    assert [session.session_id for session in await all_sessions(store, "alice")] == ["s1", "s2"]
+    turns = await all_turns(store.history("alice", "s1"))
+    assert turns[0].started_at < turns[1].started_at
+    store.indices.close()
