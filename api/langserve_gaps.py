@@ -63,7 +63,9 @@ def _check_shape(body: dict[str, Any]) -> None:
         raise RequestValidationError(["'config' has to be an object."])
     if not isinstance(body.get("inputs", []), list):
         raise RequestValidationError(["'inputs' has to be a list."])
-    if not isinstance(body.get("kwargs", {}), dict):
+    kwargs = body.get("kwargs", {})
+    each = kwargs if isinstance(kwargs, list) and "inputs" in body else [kwargs]  # as LangChain.js sends
+    if not all(isinstance(one, dict) for one in each):
         raise RequestValidationError(["'kwargs' has to be an object. It is ignored."])
 
 

@@ -42,9 +42,11 @@ _TURN_REFUSED: Final = {
 }
 EVENT: Final = {
     "type": "object",
+    "description": "One event of the stream, of which there are many.",
     "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
 }
-"""One event of a stream, as FastAPI describes them."""
+STREAM: Final = {"schema": EVENT}
+"""A stream as documents before OpenAPI 3.2 tell it, by each event's schema. FastAPI's `itemSchema` is 3.2's word."""
 _CONTENT: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}]}
 _MESSAGE: Final = {
     "anyOf": [
@@ -65,7 +67,7 @@ _MESSAGE: Final = {
 _EVENTS: Final = {
     "description": "Events: `metadata` (with `run_id`, `session_id`, `turn_id`), `data` with `id`, then `end`, or one "
     "`error` with `status_code` and `message`.",
-    "content": {"text/event-stream": {"itemSchema": EVENT}},
+    "content": {"text/event-stream": STREAM},
 }
 _IF_MATCH: Final = {
     "name": "if-match",
@@ -108,7 +110,7 @@ class _Document:
             if "HTTPValidationError" in str(response):
                 responses[status] = _refusal(_REFUSED[422])
         if "text/event-stream" in str(responses.get("200")):
-            responses["200"]["content"] = {"text/event-stream": {"itemSchema": EVENT}}
+            responses["200"]["content"] = {"text/event-stream": STREAM}
         responses.setdefault("431", _refusal(_REFUSED[431]))
         if path == "/healthz":
             return
@@ -154,7 +156,9 @@ class _Document:
         config = self._config(name, needs_session=needs_session)
         many = "inputs" if taken == "inputs" else None
         schema["properties"][taken] = self._input(schema["properties"][taken])
-        schema["properties"]["config"] = {"anyOf": [config, {"type": "array", "items": config}]} if many else config
+        schema["properties"]["config"] = _or_list(config) if many else config
+        if many:
+            schema["properties"]["kwargs"] = _or_list(schema["properties"]["kwargs"])
         if needs_session:
             schema["required"] = [*schema["required"], "config"]
         title = schema_name if needs_session else f"{schema_name}InConfig"
@@ -204,6 +208,11 @@ class _Document:
 
 def _refusal(description: str) -> Json:
     return {"description": description, "content": {"application/json": _PROBLEM}}
+
+
+def _or_list(schema: Json) -> Json:
+    """One for all inputs of a batch, or one for each."""
+    return {"anyOf": [schema, {"type": "array", "items": schema}]}
 
 
 def _accepted() -> Json:
