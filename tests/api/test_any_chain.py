@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from api.chain_errors import retry_after
 from chains import Chain
 from tests.calls import error_of, events_of, said
-from tests.live_server import Here, langserve_warns, serve_here
+from tests.live_server import PLAIN, Here, langserve_warns, serve_here
 from tests.openai_stub import Behaviour, OpenAIStub
 from tests.proofs import proves
 from tests.stores import on_store
@@ -107,7 +107,7 @@ def alice(server: Here) -> Iterator[httpx.Client]:
 
 
 def remote(server: Here, chain: str) -> Any:
-    return RemoteRunnable(f"{server.url}/{chain}", headers=server.headers("alice"))
+    return RemoteRunnable(f"{server.url}/{chain}", headers=server.headers("alice"), verify=PLAIN)
 
 
 def config(session: str, **more: Any) -> Any:

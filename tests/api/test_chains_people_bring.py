@@ -39,7 +39,7 @@ from typing_extensions import TypedDict
 from chains import Chain
 from histories.base import jsonable
 from tests.any_chains import DOCUMENT, OUTPUTS, STREAMS, City
-from tests.live_server import Here, langserve_warns, serve_here, wait_for
+from tests.live_server import PLAIN, Here, langserve_warns, serve_here, wait_for
 from tests.openai_stub import OpenAIStub
 from tests.stores import on_store
 
@@ -342,7 +342,7 @@ def alice(server: Here) -> Iterator[httpx.Client]:
 
 
 def remote(server: Here, chain: str) -> Any:
-    return RemoteRunnable(f"{server.url}/{chain}", headers=server.headers("alice"))
+    return RemoteRunnable(f"{server.url}/{chain}", headers=server.headers("alice"), verify=PLAIN)
 
 
 def config(session: str, **configurable: Any) -> Any:

@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langserve import RemoteRunnable
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from tests.live_server import Here, langserve_warns, serve_here
+from tests.live_server import PLAIN, Here, langserve_warns, serve_here
 from tests.openai_stub import OpenAIStub
 
 pytestmark = langserve_warns
@@ -43,7 +43,7 @@ def tutor(server: Here) -> Iterator[Remote]:
 
 @contextmanager
 def remote(server: Here, chain: str, user: str = "alice") -> Iterator[Remote]:
-    client: Remote = RemoteRunnable(f"{server.url}/{chain}/", headers=server.headers(user), timeout=30)
+    client: Remote = RemoteRunnable(f"{server.url}/{chain}/", headers=server.headers(user), timeout=30, verify=PLAIN)
     yield client
     client.sync_client.close()
 
