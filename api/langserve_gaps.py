@@ -63,7 +63,8 @@ def _check_shape(body: dict[str, Any]) -> None:
         raise RequestValidationError(["'config' has to be an object."])
     if not isinstance(body.get("inputs", []), list):
         raise RequestValidationError(["'inputs' has to be a list."])
-    if not isinstance(body.get("kwargs", {}), dict):
+    # LangChain's client for JavaScript sends a list of them with a batch.
+    if not isinstance(body.get("kwargs", {}), (dict, list) if "inputs" in body else dict):
         raise RequestValidationError(["'kwargs' has to be an object. It is ignored."])
 
 

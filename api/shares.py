@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi import Path as InPath
+from fastapi.responses import HTMLResponse
 from langchain_core.messages import BaseMessage
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -108,7 +109,8 @@ def router(store: HistoryStore, shares: Shares, rates: Rates, audit: Audit) -> A
         "/shared.css": Asset(styles, "text/css; charset=utf-8", _HEADERS),
         "/shared.js": Asset((web / "shared.js").read_bytes(), "text/javascript; charset=utf-8", _HEADERS),
     }.items():
-        add(path, _serving(asset), methods=["GET"], include_in_schema=path == "/shared", summary="The page of a link")
+        seen: dict[str, Any] = {"include_in_schema": path == "/shared", "response_class": HTMLResponse}
+        add(path, _serving(asset), methods=["GET"], summary="The page of a link", **seen)
     return routes
 
 

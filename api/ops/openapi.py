@@ -45,6 +45,8 @@ EVENT: Final = {
     "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
 }
 """One event of a stream, as FastAPI describes them."""
+EVENT_STREAM: Final = {"text/event-stream": {"schema": EVENT}}
+"""Each event is such an object: OpenAPI 3.1 has no word of its own for what a stream is made of, as 3.2 has."""
 _CONTENT: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}]}
 _MESSAGE: Final = {
     "anyOf": [
@@ -65,7 +67,7 @@ _MESSAGE: Final = {
 _EVENTS: Final = {
     "description": "Events: `metadata` (with `run_id`, `session_id`, `turn_id`), `data` with `id`, then `end`, or one "
     "`error` with `status_code` and `message`.",
-    "content": {"text/event-stream": {"itemSchema": EVENT}},
+    "content": EVENT_STREAM,
 }
 _IF_MATCH: Final = {
     "name": "if-match",
@@ -108,7 +110,7 @@ class _Document:
             if "HTTPValidationError" in str(response):
                 responses[status] = _refusal(_REFUSED[422])
         if "text/event-stream" in str(responses.get("200")):
-            responses["200"]["content"] = {"text/event-stream": {"itemSchema": EVENT}}
+            responses["200"]["content"] = EVENT_STREAM
         responses.setdefault("431", _refusal(_REFUSED[431]))
         if path == "/healthz":
             return

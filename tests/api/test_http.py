@@ -159,7 +159,7 @@ def test_a_playground_and_its_assets_are_served_in_a_session_of_the_browsers_own
 
 
 METHODS = ["get", "post", "put", "delete", "options"]
-PUBLIC = {"/healthz", "/login", "/login.css", "/logout"}
+PUBLIC = {"/healthz", "/login", "/login.css", "/logout", "/shared"}  # the last opens nothing without a link's token
 UNKNOWN = ["/nothing", "/chat", "/chat/nothing", "/sessions/x/nothing", "/healthz/", "//healthz", "/login/x", "/docs"]
 UNKNOWN += [f"/{chain}/c/abc/{way}" for chain in CHAINS for way in WAYS]
 UNKNOWN += ["/tutor/playground/assets/x.js", "/openapi.json", "/redoc", "/metrics", "/chat/invoke/"]
