@@ -23,8 +23,9 @@ _MOST_DELIMITERS: Final = 2000
 """More `*`, `_` and `~` in one paragraph than these stay what they are."""
 
 _CALL_S: Final = 1.0
-_TEXT_S: Final = 0.3
-"""How much of a processor's time all texts of a call may take, and one of them. A long reply takes a twentieth."""
+_TEXT_S: Final = 0.5
+"""How much of a processor's time all texts of a call may take, and one of them. A page's longest piece takes a tenth
+of a second on a slow machine."""
 
 _BLOCKS = frozenset(
     f"{name}_open"

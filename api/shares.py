@@ -109,8 +109,8 @@ def router(store: HistoryStore, shares: Shares, rates: Rates, audit: Audit) -> A
         "/shared.css": Asset(styles, "text/css; charset=utf-8", _HEADERS),
         "/shared.js": Asset((web / "shared.js").read_bytes(), "text/javascript; charset=utf-8", _HEADERS),
     }.items():
-        shown: dict[str, Any] = {"include_in_schema": path == "/shared", "response_class": HTMLResponse}
-        add(path, _serving(asset), methods=["GET"], summary="The page of a link", **shown)
+        seen: dict[str, Any] = {"include_in_schema": path == "/shared", "response_class": HTMLResponse}
+        add(path, _serving(asset), methods=["GET"], summary="The page of a link", **seen)
     return routes
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from histories import codec
-from histories.errors import SessionNotFound, TurnNotFound
+from histories.errors import SessionNotFound, StoreUnavailable, TurnNotFound
 from histories.model import Summary, Turn
 
 _SUMMARY: Final = "summary"
@@ -62,10 +62,11 @@ class Changes(ABC):
 
         `SessionNotFound`, `TurnNotFound`, `SessionExists`, and `SessionBusy` when that turn still runs.
         """
-        await self._fork(session_id, turn_id)
         summary = await self.summary()
+        await self._fork(session_id, turn_id)
         if summary is not None:
-            with suppress(SessionNotFound, TurnNotFound):
+            # The session is there now, whatever becomes of its summary: another one can be made.
+            with suppress(SessionNotFound, TurnNotFound, StoreUnavailable):
                 other = self._sibling(session_id)
                 await other.turn(summary.up_to)
                 await other.set_summary(summary)

@@ -1,7 +1,7 @@
 // Markdown as it comes. The server renders each block once, when it has ended; it is put in place, and never moved.
 
-const AT_ONCE = 40_000; // characters of one text, and below what the server takes
-const TOGETHER = 200_000; // of all in one call
+const AT_ONCE = 24_000; // characters of one text, well below what the server renders within its bound of time
+const TOGETHER = 72_000; // of all in one call
 const PER_CALL = 100;
 const KEPT = 1000;
 const PAUSE_MS = 200; // between two looks at a text that grows

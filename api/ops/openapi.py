@@ -45,8 +45,9 @@ EVENT: Final = {
     "description": "One event of the stream, of which there are many.",
     "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
 }
-STREAM: Final = {"schema": EVENT}
-"""A stream as documents before OpenAPI 3.2 tell it, by each event's schema. FastAPI's `itemSchema` is 3.2's word."""
+"""One event of a stream, as FastAPI describes them."""
+EVENT_STREAM: Final = {"text/event-stream": {"schema": EVENT}}
+"""Each event is such an object: OpenAPI 3.1 has no word of its own for what a stream is made of, as 3.2 has."""
 _CONTENT: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}]}
 _MESSAGE: Final = {
     "anyOf": [
@@ -67,7 +68,7 @@ _MESSAGE: Final = {
 _EVENTS: Final = {
     "description": "Events: `metadata` (with `run_id`, `session_id`, `turn_id`), `data` with `id`, then `end`, or one "
     "`error` with `status_code` and `message`.",
-    "content": {"text/event-stream": STREAM},
+    "content": EVENT_STREAM,
 }
 _IF_MATCH: Final = {
     "name": "if-match",
@@ -110,7 +111,7 @@ class _Document:
             if "HTTPValidationError" in str(response):
                 responses[status] = _refusal(_REFUSED[422])
         if "text/event-stream" in str(responses.get("200")):
-            responses["200"]["content"] = {"text/event-stream": STREAM}
+            responses["200"]["content"] = EVENT_STREAM
         responses.setdefault("431", _refusal(_REFUSED[431]))
         if path == "/healthz":
             return

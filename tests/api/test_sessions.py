@@ -207,10 +207,10 @@ async def test_every_route_is_in_openapi_with_its_types_and_statuses(people: Peo
         "POST /{session_id}/rewind",
         "POST /{session_id}/stop",
         "GET /{session_id}/export",
-        "POST /{session_id}/shares",
         "GET /{session_id}/summary",
         "PUT /{session_id}/summary",
         "DELETE /{session_id}/summary",
+        "POST /{session_id}/shares",
     }
     for operation in routes.values():
         assert {"401", "422", "503"} <= operation["responses"].keys()

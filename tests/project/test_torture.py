@@ -19,7 +19,7 @@ _NOTHING = re.compile(
 @proves("G1", "G6", "G12")
 @pytest.mark.parametrize("store", ["file:", "redis", "postgres"])
 def test_what_clients_were_told_is_on_the_record_whatever_is_killed_meanwhile(store: str) -> None:
-    words = "--minutes 0.06 --servers 2 --workers 1 --clients 4 --watchers 4 --changers 3 --sessions 3 --every 1.5"
+    words = "--minutes 0.08 --servers 2 --workers 1 --clients 4 --watchers 3 --changers 2 --sessions 3 --every 2.2"
     command = [sys.executable, "-m", "tests.torture", "--store", store, *words.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     found = _NOTHING.search(done.stdout)
