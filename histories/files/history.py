@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import dropwhile
 from typing import Any, TypeVar
 
 from typing_extensions import override
@@ -30,6 +31,7 @@ from histories.base import (
     SessionHistory,
     SessionNotFound,
     Turn,
+    TurnNotFound,
     TurnStatus,
     TurnTree,
     now,
@@ -312,8 +314,10 @@ class FileHistory(SessionHistory):
     @override
     async def _fork(self, session_id: str, turn_id: str) -> None:
         def look(folder: int, log: Log) -> tuple[list[Turn], str]:
-            _, after = entry_and_after(log, turn_id)
-            past = [one for number, one in enumerate(log.entries()) if number >= after]
+            # In one look: counted from the tail in two, it is another line once a turn has begun between them.
+            past = [*dropwhile(lambda one: one.turn_id != turn_id, log.entries())]
+            if not past:
+                raise TurnNotFound
             turns = self._as_seen(folder, log, past)
             if turns[-1].status is TurnStatus.RUNNING:
                 raise SessionBusy

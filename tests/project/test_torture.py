@@ -19,10 +19,12 @@ _NOTHING = re.compile(
 @proves("G1", "G6", "G12")
 @pytest.mark.parametrize("store", ["file:", "redis", "postgres"])
 def test_what_clients_were_told_is_on_the_record_whatever_is_killed_meanwhile(store: str) -> None:
-    words = "--minutes 0.08 --servers 2 --workers 1 --clients 4 --watchers 3 --changers 2 --sessions 3 --every 2.2"
+    words = "--minutes 0.05 --turns 12 --every 2 --servers 2 --workers 1 --clients 4"
+    words += " --watchers 4 --changers 3 --sessions 2"
     command = [sys.executable, "-m", "tests.torture", "--store", store, *words.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     found = _NOTHING.search(done.stdout)
     assert found is not None, done.stdout + done.stderr[-2000:]
     assert done.returncode == 0
+    assert not re.search(r"^0 kills, 0 pauses, 0 faults", done.stdout, re.MULTILINE)
     assert int(found[1]) > 5

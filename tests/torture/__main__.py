@@ -60,6 +60,7 @@ async def torture(
         people: list[Client | Watcher | Changer] = [*clients, *watchers, *changers]
         await asyncio.gather(hand.run(until, args.every), *(one.run(urls, until) for one in people))
         await asyncio.gather(*(server.ready() for server in servers))
+        await _talk_on(clients, urls, args.turns)
         hung = [] if args.peer else await hung_sessions(urls, keys, args.sessions + loose)
     finally:
         for server in servers:
@@ -84,6 +85,15 @@ async def torture(
     return verdict, hand, Counter(outcome for told in all_told for outcome in told.outcomes)
 
 
+async def _talk_on(clients: list[Client], urls: list[str], turns: int) -> None:
+    """Until so many turns were acknowledged, for a minute at most: on a slow machine a short run has but a few."""
+    latest = time.monotonic() + 60
+    while sum(told.acknowledged is not None for one in clients for told in one.told) < turns:
+        if (now := time.monotonic()) > latest:
+            return
+        await asyncio.gather(*(one.run(urls, now + 0.5) for one in clients))
+
+
 async def _coincidences(store_url: str, times: int) -> int:
     """Hangs are raised."""
     with tempfile.TemporaryDirectory(prefix="recollect-torture-") as folder, store_server(store_url) as (url, _):
@@ -106,6 +116,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=None, help="replays the choices of a run")
     parser.add_argument("--servers", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=0, help="that are acknowledged at least, within a minute more")
     parser.add_argument("--workers", type=int, default=2, help="of each server")
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--watchers", type=int, default=24, help="who follow turns of others, from any server")

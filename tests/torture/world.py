@@ -115,8 +115,10 @@ class Hand:
     async def run(self, until: float, every_s: float) -> None:
         """Strikes about every `every_s` seconds until that monotonic time."""
         while (now := time.monotonic()) < until:
-            await asyncio.sleep(min(self._random.uniform(0.5, 1.5) * every_s, max(0.0, until - now)))
             server = self._random.choice(self._servers)
+            if server.is_alone:  # while it starts, there is nothing to take from it
+                await server.ready()
+            await asyncio.sleep(min(self._random.uniform(0.5, 1.5) * every_s, max(0.0, until - now)))
             if self._store is not None and self._random.random() < 0.25:
                 await self._strike_store(self._store)
             elif self._random.random() < 0.2 or server.is_alone:
