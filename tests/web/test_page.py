@@ -306,7 +306,7 @@ def test_all_conversations_go_out_in_one_file_and_come_in_again(page: Page, tmp_
         page.get_by_role("link", name="New").click()
     page.locator("#account").evaluate("one => { one.open = true; }")
     with page.expect_download() as exported:
-        page.get_by_role("button", name="Export all conversations").click()
+        page.get_by_role("link", name="Export all conversations").click()
     exported.value.save_as(tmp_path / "all.jsonl")
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2
     page.get_by_label("Import conversations").set_input_files(tmp_path / "all.jsonl")
@@ -364,7 +364,7 @@ def test_signing_out_leads_to_the_sign_in_page(page: Page) -> None:
 def test_the_playgrounds_and_the_documentation_are_linked(page: Page) -> None:
     page.get_by_text("alice", exact=True).click()
     hrefs = [link.get_attribute("href") for link in page.locator("#account a").all()]
-    assert hrefs == ["agent/playground/", "chat/playground/", "tutor/playground/", "docs"]
+    assert hrefs == ["agent/playground/", "chat/playground/", "tutor/playground/", "docs", "export"]
 
 
 def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:
