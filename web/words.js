@@ -1,7 +1,8 @@
 // Markdown as it comes. The server renders each block once, when it has ended; it is put in place, and never moved.
 
-const AT_ONCE = 24_000; // characters of one text, well below what the server renders within its bound of time
-const TOGETHER = 72_000; // of all in one call
+const AT_ONCE = 10_000; // characters of one text: far fewer than take a busy server too long, or they stay plain
+const AT_MOST = 40_000; // of one block, and below what the server takes
+const TOGETHER = 100_000; // of all in one call
 const PER_CALL = 100;
 const KEPT = 1000;
 const PAUSE_MS = 200; // between two looks at a text that grows
@@ -98,17 +99,24 @@ export class Words {
   /** The blocks that have ended, of a text that grows, or of a long one. */
   async #renderStart(element) {
     const state = this.#states.get(element);
-    const { at } = state;
-    const long = state.text.length - at > AT_ONCE;
-    const chunk = long ? upToALine(state.text.slice(at, at + AT_ONCE)) : state.text.slice(at);
-    let { html, lines } = await this.api.json("POST", "render", { body: { texts: [chunk], open: true } });
-    let done = afterLines(chunk, lines[0]);
-    if (long && done === 0) [html, done] = [await this.api.render([chunk]), chunk.length]; // one block, longer than is rendered at once
+    const { at, ended } = state;
+    const left = state.text.slice(at);
+    let [chunk, html, done] = await this.#ended(left, AT_ONCE);
+    if (done === 0 && left.length > AT_ONCE) [chunk, html, done] = await this.#ended(left, AT_MOST);
+    if (done === 0 && (left.length > AT_MOST || (ended && left.length > AT_ONCE)))
+      [html, done] = [await this.api.render([chunk]), chunk.length]; // one block, longer than is rendered at once
     this.#queue.delete(element);
     if (this.#states.get(element) !== state || state.at !== at || !state.text.startsWith(chunk, at)) return;
     if (done) this.#put(element, state, html[0], done);
     const rest = state.text.slice(state.at);
     if (state.ended ? rest : done && worthALook(rest)) this.#queue.add(element);
+  }
+
+  /** Of a text's beginning, so much as has ended. */
+  async #ended(text, most) {
+    const chunk = text.length > most ? upToALine(text.slice(0, most)) : text;
+    const { html, lines } = await this.api.json("POST", "render", { body: { texts: [chunk], open: true } });
+    return [chunk, html, afterLines(chunk, lines[0])];
   }
 
   #put(element, state, html, length) {
