@@ -168,7 +168,7 @@ class RedisHistory(SessionHistory):
         return int(older), parts[::-1]
 
     async def shape(self) -> str:
-        """What changes when turns in the midst of the history are taken away."""
+        """What changes when turns of the shown line are taken away, or are not shown any more."""
         return str(await self._peers().link.command("HGET", self._keys.session, "shape"))
 
     @override
@@ -229,6 +229,17 @@ class RedisHistory(SessionHistory):
     @override
     async def _fork(self, session_id: str, turn_id: str) -> None:
         title = (await self.info()).title
+        while True:  # what is read batch by batch is a line only if it was the same one all the time
+            shape = await self.shape()
+            turns = await self._line_to(turn_id)
+            if await self.shape() == shape:
+                break
+        if turns[-1].status is TurnStatus.RUNNING:
+            raise SessionBusy
+        await self._sibling(session_id).restore(turns, title=title, created_at=now())
+
+    async def _line_to(self, turn_id: str) -> list[Turn]:
+        """The shown line up to and with that turn. Raises `TurnNotFound` if it is not on it."""
         number = await self._peers().link.command("HGET", self._keys.session, f"i{json.dumps(turn_id)}")
         if number is None:
             raise TurnNotFound
@@ -238,9 +249,7 @@ class RedisHistory(SessionHistory):
             turns = [*(read_turn(each, running=running) for _, running, each in parts), *turns]
             if not turns or turns[-1].turn_id != turn_id:  # it is not on the shown line
                 raise TurnNotFound
-        if turns[-1].status is TurnStatus.RUNNING:
-            raise SessionBusy
-        await self._sibling(session_id).restore(turns, title=title, created_at=now())
+        return turns
 
     @override
     def _sibling(self, session_id: str) -> RedisHistory:

@@ -21,7 +21,7 @@ The session's hash holds title, chain, created, updated, turns, tokens, shown (J
     run        the token of the turn that runs, or ran when its holder died; `added`, the tokens of its input;
                `journaled`, its token once it has a journal; `back`, the end of the line that is shown again if it comes
                to nothing; `stop`, its token when it is to be stopped; `doubt`, see lua/holder.lua
-    shape      counts turns that were taken from the midst of the shown line
+    shape      counts how often turns were taken from the shown line, or its end was hidden
     tree       with `todo`, `sweep` and the fields of the turns: see lua/tree.lua
 Records of turns are a few lines of JSON, of which none holds a newline, so a script finds its way in them without
 parsing JSON that a stranger wrote.

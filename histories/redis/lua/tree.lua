@@ -160,6 +160,7 @@ local function show(number)
   end
   -- To forget two sorted sets takes no time, but to take many members from them does.
   local hidden, total = redis.call('ZCOUNT', PATH, '(' .. at, '+inf'), redis.call('ZCARD', PATH)
+  if hidden > 0 then redis.call('HINCRBY', SESSION, 'shape', 1) end
   if is_much or (hidden > 8 * SLICE and hidden > total / 2) then
     redis.call('HSET', SESSION, 'todo', 'path 0 ' .. number)
     redis.call('UNLINK', PATH, WINDOW)
