@@ -70,14 +70,19 @@ def _hits(index: Index, disk: Disk, folder: int, page: Sequence[Row], wanted: Co
 
 def recall_turns(
     index: Index, disk: Disk, folder: int, query: str, *,
-    only: str | None, exclude: Collection[tuple[str, str]], limit: int,
+    only: str | None, exclude: Collection[tuple[str, str]], limit: int, changed: Sequence[str] = (),
 ) -> list[Recalled]:  # fmt: skip
-    """The complete turns of shown lines that bear on the query, best first: of the session in that file, or of all."""
+    """The complete turns of shown lines that bear on the query, best first: of the session in that file, or of all.
+
+    The logs that are known to have `changed` are brought in first, where all are asked.
+    """
     if only is not None:
         if is_behind(index, disk, folder, only, {turn_id for _, turn_id in exclude}):
             catch_up_some(index, disk, folder, [only])
     elif not is_complete(index):
         catch_up(index, disk, folder, texts=True)
+    else:
+        catch_up_some(index, disk, folder, changed)
     ranked = index.ranked(query, only, limit + len(exclude))
     for _ in range(_TRIES):
         if only is not None or not catch_up_some(index, disk, folder, [*{one.name for one in ranked}]):

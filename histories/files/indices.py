@@ -71,6 +71,11 @@ class Indices:
                 self._changed_at = time.monotonic()
             self._changed.setdefault(user, set()).add(name)
 
+    def waiting(self, user: str) -> list[str]:
+        """The logs of a user whose changes have not been brought in."""
+        with self._guard:
+            return sorted(self._changed.get(user, ()))
+
     def is_there(self, user: str) -> bool:
         """Whether a user has an index."""
         return os.path.exists(os.path.join(self._path, user, INDEX))

@@ -128,7 +128,7 @@ class FileStore(Services, HistoryStore):
                 if only is not None and not look(folder, [only]):
                     return []
                 ask = partial(recall_turns, disk=self.disk, folder=folder, query=query)
-                ask = partial(ask, only=only, exclude=exclude, limit=limit)
+                ask = partial(ask, only=only, exclude=exclude, limit=limit, changed=self.indices.waiting(user))
                 return self.indices.ask(self.disk, user, folder, ask)
 
         try:
