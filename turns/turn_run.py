@@ -207,7 +207,7 @@ class TurnRun:
             self._asking = self._loop.create_task(self._give_up_unless_attended(self._history), name="recollect-grace")
 
     async def _give_up_unless_attended(self, history: SessionHistory) -> None:
-        attended = False
+        attended = True  # as long as it can't be asked: to look again costs nothing, and a reply is lost for good
         with suppress(StoreUnavailable):
             attended = await history.is_attended(self.turn_id)
         if self._listeners or self._phase is Phase.DONE:
