@@ -31,7 +31,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from api import memory, page
 from api import shares as share_routes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
-from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, BatchLimit, Serializer, readable
+from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, BatchLimit, Serializer, handler_of, readable
 from api.loop_watch import LoopWatch
 from api.ops import logs
 from api.ops.metrics import Metrics, bury
@@ -53,13 +53,24 @@ from auth.shares import Shares
 from chains import BadChain, Chain, described, load_chains
 from chains.checks import doubt_about
 from chat_models.context import context_of
-from chat_models.models import Endpoint, ModelUnavailable, connect
+from chat_models.embedded_model import ModelUnavailable
+from chat_models.endpoints import Endpoint
 from histories import open_store
 from histories.base import HistoryStore
 from histories.retention import Gone, keep_to
 from histories.retention import Rules as RetentionRules
 from playground_config import routes as playground_routes
-from serving import BAD_SETTINGS, allow_many_files, arguments, bind, door_rules, end_with_parent, run, supervise
+from serving import (
+    BAD_SETTINGS,
+    allow_many_files,
+    arguments,
+    bind,
+    door_rules,
+    end_with_parent,
+    no_collector,
+    run,
+    supervise,
+)
 from settings import VERSION, Settings, SettingsError, load_settings, parts_of, share_metrics
 from turns.run import Turns
 from turns.session_config import session_config
@@ -93,7 +104,8 @@ def create_app(
 
     Without `chains` those of the folder are served. Raises `BadChain`, and what `Auth` raises, for what can't be.
     """
-    return _Server(settings, model, store, load_chains(settings.chains) if chains is None else chains).app
+    with no_collector():
+        return _Server(settings, model, store, load_chains(settings.chains) if chains is None else chains).app
 
 
 class _Server:
@@ -172,6 +184,8 @@ class _Server:
     async def _open_chains(self, stack: AsyncExitStack) -> None:
         model = self.model
         if model is None:
+            from chat_models.models import connect  # here: its clients take half a second to import
+
             endpoint = stack.enter_context(endpoint_of(self.settings))
             fast, limit = self.settings.model_client == "fast", self.settings.model_timeout_s
             connecting = connect(endpoint, timeout_s=limit, fast=fast, **self.outfit.on_models(endpoint.base_url))
@@ -240,15 +254,13 @@ class _Server:
         return [*await self.rates.left(user_id), *await self.quotas.left(user_id)] or None
 
     def _add_chain(self, chain: Chain, runnable: ChainWithHistory) -> None:
-        """LangServe's routes of a chain, all of them behind the sign-in; before them those on which turns run."""
+        """LangServe's routes of a chain, all of them behind the sign-in, and before them those on which turns run."""
         doubt = doubt_about(chain, runnable.bound)
         if doubt is not None:
             log.warning("%s: %s", chain.place, doubt)
         allowed = frozenset(spec.id for spec in runnable.config_specs)
         modifier = session_config(allowed, playground_routes.session_of_playground, memory=bool(chain.memory))
         path, serializer = f"/{chain.name}", Serializer()
-        endpoints = TurnEndpoints(runnable, path=path, modifier=modifier, serializer=serializer)
-        self.app.router.routes[:0] = endpoints.routes()
         add_routes(
             self.app,
             runnable,
@@ -260,6 +272,9 @@ class _Server:
             disabled_endpoints=REFUSES_ALL,
             serializer=serializer,
         )
+        handler = handler_of(self.app, path)
+        endpoints = TurnEndpoints(runnable, handler, path=path, modifier=modifier, serializer=serializer)
+        self.app.router.routes[:0] = endpoints.routes()
 
     async def _keep_to_retention(self) -> None:
         """Deletes what is old, every hour, until it is cancelled."""
@@ -274,6 +289,8 @@ class _Server:
 
 async def look_at_chains(settings: Settings) -> list[str]:
     """Builds all chains on a model that is never asked, and gives a line for each. Raises `BadChain`."""
+    from chat_models.models import connect  # here: see above
+
     nowhere = Endpoint("http://127.0.0.1:9/v1", SecretStr("none"), "none")
     async with connect(nowhere, timeout_s=1) as model:
         return await described(load_chains(settings.chains), model, Turns(open_store("memory:"), rules_of(settings)))
@@ -340,7 +357,11 @@ def _run(settings: Settings, sock: socket, endpoint: Endpoint, started: Callable
         "model": endpoint.model,
         "turns": settings.turns or endpoint.at_once,
     }
-    app = create_app(settings.model_copy(update=shared))
+    with no_collector():
+        import chat_models.models  # noqa: F401 - by who serves alone: who supervises workers has no time for it
+
+        app = create_app(settings.model_copy(update=shared))
+    gc.freeze()
     logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.fault is None)  # its traceback tells no more
     door = door_rules(settings.max_connections, settings.max_connections_per_address)
     try:

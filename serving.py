@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -51,6 +52,18 @@ def arguments(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if unknown:
         parser.error(f"{unknown[0]} is not known here: settings are variables such as RECOLLECT_WORKERS=2 (README)")
     return {name: value for name, value in vars(said).items() if value is not None}
+
+
+@contextlib.contextmanager
+def no_collector() -> Iterator[None]:
+    """No garbage is looked for meanwhile: what is built here stays, and most of it is looked through for nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def bind(host: str, port: int) -> socket.socket:

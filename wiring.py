@@ -12,7 +12,7 @@ from api.rates import RateRules
 from auth.credentials import Counted
 from auth.files import kept_secret
 from auth.middleware import Auth
-from chat_models.models import Endpoint, model_endpoint
+from chat_models.endpoints import Endpoint, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore
 from settings import VERSION, Settings, parts_of

@@ -15,9 +15,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx2
-import openai
 from starlette.exceptions import HTTPException
 
+from api.model_errors import is_one
 from api.problems import Problem, with_retry
 from turns.errors import ChainFailed
 from turns.failures import innermost, is_too_long, said_by, summary
@@ -46,13 +46,13 @@ def problem_of_chain(error: ChainFailed, *, debug: bool = False) -> Problem:
 
 def is_lost_connection(cause: BaseException | None) -> bool:
     """Whether the model's server could not be heard, or not to its end."""
-    return isinstance(cause, (openai.APIConnectionError, httpx2.TransportError, ConnectionError))
+    return isinstance(cause, (httpx2.TransportError, ConnectionError)) or is_one(cause, "openai.APIConnectionError")
 
 
 def _problem(cause: BaseException | None, usual: str) -> Problem:
     if isinstance(cause, HTTPException):
         return Problem(cause.status_code, cause.detail, dict(cause.headers or {}))
-    if isinstance(cause, (openai.APITimeoutError, httpx2.ReadTimeout)):
+    if isinstance(cause, httpx2.ReadTimeout) or is_one(cause, "openai.APITimeoutError"):
         return with_retry(503, f"The model said nothing for {_silence(cause)}: try again.")
     if isinstance(cause, httpx2.RemoteProtocolError):
         return with_retry(503, "The model broke off before its reply was complete: try again.")
@@ -66,7 +66,7 @@ def _problem(cause: BaseException | None, usual: str) -> Problem:
     return _servers(cause, status, usual)
 
 
-def _silence(cause: openai.APITimeoutError | httpx2.ReadTimeout) -> str:
+def _silence(cause: Any) -> str:
     """How long it was waited for."""
     try:
         seconds = cause.request.extensions["timeout"]["read"]

@@ -22,7 +22,6 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from api.page import PAGE_HEADERS, Asset
-from api.page_markdown import render_all
 from api.rates import Rates
 from api.sessions.models import Body, SessionPath, Time, time_of
 from api.sessions.routes import json_of, problems
@@ -206,6 +205,8 @@ def _info(share: Share) -> ShareInfo:
 
 def _shown(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Turns as the page shows them: what was asked as it is, what was answered as HTML."""
+    from api.page_markdown import render_all  # here: see api/page.py
+
     replies = [[str(message.text) for message in turn.output if message.type == "ai"] for turn in turns]
     rendered = iter(render_all([text for texts in replies for text in texts]))
     return [

@@ -12,6 +12,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from copy import copy
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api.event_stream import EventStream
-from api.langserve_gaps import CONFIG_KEYS, BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
+from api.langserve_gaps import BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
 from api.reading import Reader
 from api.sessions.models import time_of
 from auth.middleware import current_user
@@ -35,18 +36,21 @@ from turns.with_history import ChainWithHistory
 
 
 class TurnEndpoints:
-    """The endpoints of one chain. Held against LangServe's own in a test."""
+    """The endpoints of one chain, whose requests LangServe's `handler` reads. Held against LangServe's in a test."""
 
-    def __init__(self, chain: ChainWithHistory, *, path: str, modifier: ConfigModifier, serializer: Serializer) -> None:
+    def __init__(
+        self,
+        chain: ChainWithHistory,
+        handler: APIHandler,
+        *,
+        path: str,
+        modifier: ConfigModifier,
+        serializer: Serializer,
+    ) -> None:
         self._chain, self._path, self._serializer = chain, path, serializer
         self._fitting = OutputFilter(chain.OutputType, chain.chain_name)
-        self._handler = APIHandler(
-            chain,
-            path=path,
-            per_req_config_modifier=modifier,
-            serializer=FilteringSerializer(self._fitting),
-            config_keys=CONFIG_KEYS,
-        )
+        self._handler = copy(handler)
+        self._handler._serializer = FilteringSerializer(self._fitting)
         self._handler._BatchResponse = BatchResponse  # LangServe's own is checked when all has been recorded
         self._reader = Reader(chain, self._handler, modifier)
 

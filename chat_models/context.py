@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 from langchain_core.language_models import BaseChatModel
-from langchain_openai import ChatOpenAI
 
 _SILENT: Final = frozenset({"api.openai.com"})
 """Servers that do not say: LangChain's profiles have their models."""
@@ -26,7 +25,11 @@ _WITHIN_S: Final = 5.0
 async def context_of(model: BaseChatModel) -> int | None:
     """What the server of the model says; None if it does not, or is not one that speaks OpenAI's protocol."""
     url, client = getattr(model, "openai_api_base", None), getattr(model, "http_async_client", None)
-    if not isinstance(model, ChatOpenAI) or not url or not isinstance(client, httpx2.AsyncClient):
+    if not url or not isinstance(client, httpx2.AsyncClient):
+        return None
+    from langchain_openai import ChatOpenAI  # here: a model that has such a client has imported it
+
+    if not isinstance(model, ChatOpenAI):
         return None
     if urlsplit(url).hostname in _SILENT:
         return None

@@ -8,96 +8,26 @@ for none.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import httpx2
 import openai
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models import ModelProfile
 from pydantic import SecretStr
 
-from chat_models import embedded_model
 from chat_models.chat_openai import ChatOpenAI
-from chat_models.embedded_model import ModelUnavailable
+from chat_models.endpoints import Endpoint, model_endpoint
 from chat_models.habits import as_a_stream
 from chat_models.http_transport import HttpTransport
 from chat_models.openai_client import ChatCompletions
 from chat_models.templates import use_templates
 
-__all__ = ["DEFAULT_MODEL", "Endpoint", "ModelUnavailable", "connect", "model_endpoint", "open_model"]
-
-OPENAI_URL = "https://api.openai.com/v1"
-
-DEFAULT_MODEL = "gpt-5.4-mini"
-"""OpenAI's model that is asked when none is named."""
-
 _KEEPALIVE_S = 4.0
 """Idle connections go before the five seconds after which uvicorn, Node and llama.cpp close them: a request on one that
 closes just then would fail."""
-
-_NO_KEY = "none"
-"""Sent where no key is needed: the client won't go without."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a model answers, and under what name. Worker processes can be given it."""
-
-    base_url: str = field(repr=False)  # it may hold a password
-    api_key: SecretStr
-    model: str
-
-    def __str__(self) -> str:
-        """Which model answers, for the operator: one line, without secrets."""
-        if self.is_embedded:
-            return f"{self.model}, embedded (a demonstration: set OPENAI_API_KEY for a better model)"
-        parts = urlsplit(self.base_url)
-        return f"{self.model} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-    @property
-    def profile(self) -> ModelProfile | None:
-        """What LangChain can't know of the embedded model: how much it reads at once, and its longest reply."""
-        if self.model != embedded_model.NAME or not self.is_loopback:
-            return None
-        return ModelProfile(
-            max_input_tokens=embedded_model.CONTEXT_TOKENS, max_output_tokens=embedded_model.MAX_REPLY_TOKENS
-        )
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether it is on this machine."""
-        return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
-
-    @property
-    def is_embedded(self) -> bool:
-        return self.model == embedded_model.NAME and self.is_loopback
-
-    @property
-    def at_once(self) -> int | None:
-        """How many replies it gives at one time, where that is known."""
-        return embedded_model.PARALLEL if self.is_embedded else None
-
-
-@contextmanager
-def model_endpoint(
-    *, openai_api_key: SecretStr | None = None, openai_base_url: str | None = None, model: str | None = None
-) -> Iterator[Endpoint]:
-    """Where the model of these settings answers. With neither a key nor a URL, that is the embedded one, run here.
-
-    Several processes share one embedded model when the first of them opens this, and gives the endpoint to the others.
-    Raises `ModelUnavailable`.
-    """
-    if openai_api_key or openai_base_url:
-        yield Endpoint(openai_base_url or OPENAI_URL, openai_api_key or SecretStr(_NO_KEY), model or DEFAULT_MODEL)
-        return
-    if model not in (None, "", embedded_model.NAME):
-        raise ModelUnavailable(f"Nothing serves the model {model}: set OPENAI_API_KEY or OPENAI_BASE_URL.")
-    with embedded_model.embedded_model() as (url, key):
-        yield Endpoint(url, SecretStr(key), embedded_model.NAME)
 
 
 @asynccontextmanager

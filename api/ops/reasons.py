@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import httpx2
-import openai
-
+from api.model_errors import names_of
 from histories.base import (
     HistoryDamaged,
     HistoryMoved,
@@ -36,17 +34,17 @@ _OF_TURNS: dict[type[BaseException], str] = {
     HistoryDamaged: "history_damaged",
     StoreUnavailable: "store_unavailable",
 }
-_OF_MODELS: dict[type[BaseException], str] = {
-    openai.APITimeoutError: "model_silent",
-    openai.RateLimitError: "model_quota",
-    openai.AuthenticationError: "model_credentials",
-    openai.PermissionDeniedError: "model_credentials",
-    openai.NotFoundError: "model_unknown",
-    openai.BadRequestError: "model_refused",
-    openai.APIConnectionError: "model_unreachable",
-    httpx2.TransportError: "model_unreachable",
-    ConnectionError: "model_unreachable",
-    openai.APIError: "model_failed",
+_OF_MODELS: dict[str, str] = {
+    "openai.APITimeoutError": "model_silent",
+    "openai.RateLimitError": "model_quota",
+    "openai.AuthenticationError": "model_credentials",
+    "openai.PermissionDeniedError": "model_credentials",
+    "openai.NotFoundError": "model_unknown",
+    "openai.BadRequestError": "model_refused",
+    "openai.APIConnectionError": "model_unreachable",
+    "httpx2.TransportError": "model_unreachable",
+    "builtins.ConnectionError": "model_unreachable",
+    "openai.APIError": "model_failed",
 }
 REASONS = frozenset(_OF_TURNS.values()) | frozenset(_OF_MODELS.values()) | {"chain", "server"}
 
@@ -55,9 +53,5 @@ def reason_of(error: BaseException) -> str:
     """The reason of an error with which a turn ended."""
     if isinstance(error, ChainFailed):
         cause = error.__cause__
-        return "chain" if cause is None else _first(_OF_MODELS, cause, "chain")
-    return _first(_OF_TURNS, error, "server")
-
-
-def _first(reasons: dict[type[BaseException], str], error: BaseException, otherwise: str) -> str:
-    return next((reasons[kind] for kind in type(error).__mro__ if kind in reasons), otherwise)
+        return next((_OF_MODELS[name] for name in names_of(cause) if name in _OF_MODELS), "chain")
+    return next((_OF_TURNS[kind] for kind in type(error).__mro__ if kind in _OF_TURNS), "server")

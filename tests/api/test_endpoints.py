@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api.errors import Edge, on_invalid_request
-from api.langserve_gaps import Serializer
+from api.langserve_gaps import CONFIG_KEYS, Serializer
 from api.turn_endpoints import TurnEndpoints
 from histories.memory import MemoryStore
 from tests.calls import config_hash
@@ -98,7 +98,9 @@ def mounted(chain: ChainWithHistory) -> httpx.AsyncClient:
     app = FastAPI(exception_handlers={RequestValidationError: on_invalid_request})
     app.add_middleware(Edge)
     modifier, serializer = session_config(frozenset()), Serializer()
-    app.router.routes += TurnEndpoints(chain, path="/ours", modifier=modifier, serializer=serializer).routes()
+    handler = APIHandler(chain, path="/ours", per_req_config_modifier=modifier, config_keys=CONFIG_KEYS)
+    ours = TurnEndpoints(chain, handler, path="/ours", modifier=modifier, serializer=serializer)
+    app.router.routes += ours.routes()
     add_routes(app, chain, path="/theirs", per_req_config_modifier=modifier, serializer=serializer)
 
     async def signed_in(scope: Scope, receive: Receive, send: Send) -> None:

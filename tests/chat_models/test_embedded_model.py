@@ -17,7 +17,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 
 from chat_models.embedded_model import MAX_REPLY_TOKENS, PARALLEL, ModelUnavailable, embedded_model, find_weights
-from chat_models.models import Endpoint, connect, model_endpoint
+from chat_models.endpoints import Endpoint, model_endpoint
+from chat_models.models import connect
 from tests.live_server import PLAIN
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +132,7 @@ def test_without_llama_cpp_it_says_what_to_do() -> None:
     ended = run("""
 import sys
 sys.modules["xllamacpp"] = None  # as if it were not installed
-from chat_models.models import ModelUnavailable, model_endpoint
+from chat_models.endpoints import ModelUnavailable, model_endpoint
 try:
     with model_endpoint():
         pass

@@ -13,7 +13,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from chat_models.models import DEFAULT_MODEL, Endpoint, ModelUnavailable, model_endpoint, open_model
+from chat_models.embedded_model import ModelUnavailable
+from chat_models.endpoints import DEFAULT_MODEL, Endpoint, model_endpoint
+from chat_models.models import open_model
 from tests.openai_stub import OpenAIStub
 
 
