@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Request, Response
@@ -24,7 +24,6 @@ from api.sessions.models import (
     Choose,
     Fork,
     Opinion,
-    Problem,
     Rename,
     Rewind,
     SessionInfo,
@@ -51,27 +50,26 @@ Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a 
 
 STOP_WAIT_S = 2.0
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "Nobody that this server knows."},
-    403: {"model": Problem, "description": "A page of another site asked, by a browser's cookie."},
-    404: {"model": Problem, "description": "The caller has no such session, or it has no such turn."},
-    409: {"model": Problem, "description": "A turn is running, or the name is taken."},
-    412: {"model": Problem, "description": "The session has moved on since the turn that If-Match names."},
-    413: {
-        "model": Problem,
-        "description": "The body is larger than RECOLLECT_MAX_BODY_BYTES, an import than RECOLLECT_MAX_IMPORT_BYTES.",
-    },
-    422: {"model": Problem, "description": "Malformed: the detail names the field."},
-    429: {
-        "model": Problem,
-        "description": "Too much at once, or in too short a time. `Retry-After` says when to go on.",
-    },
-    503: {"model": Problem, "description": "The store can't be reached. `Retry-After` says when to try again."},
+_PROBLEMS: Final = {
+    401: "Nobody that this server knows.",
+    403: "A page of another site asked, by a browser's cookie.",
+    404: "The caller has no such session, or it has no such turn.",
+    409: "A turn is running, or the name is taken.",
+    412: "The session has moved on since the turn that If-Match names.",
+    413: "The body is larger than RECOLLECT_MAX_BODY_BYTES, an import than RECOLLECT_MAX_IMPORT_BYTES.",
+    422: "Malformed: the detail names the field.",
+    429: "Too much at once, or in too short a time. `Retry-After` says when to go on.",
+    503: "The store can't be reached. `Retry-After` says when to try again.",
 }
+_PROBLEM: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
+"""By name, as `/export` brings it into the document: FastAPI would build a model for each status of each route."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: _PROBLEMS[status] for status in sorted({401, 422, 429, 503, *statuses})}
+    """What routes may refuse, for their documentation."""
+    content = {"application/json": _PROBLEM}
+    told = sorted({401, 422, 429, 503, *statuses})
+    return {status: {"description": _PROBLEMS[status], "content": content} for status in told}
 
 
 def _nobody(user: str, session_id: str | None) -> None:
