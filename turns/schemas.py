@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import typing
-from typing import Annotated, Any
+from collections.abc import Callable, Hashable
+from functools import lru_cache, wraps
+from typing import Annotated, Any, TypeVar
 
 from langchain_core.utils.pydantic import create_model_v2
 from pydantic import BaseModel, BeforeValidator, create_model, model_validator
@@ -16,25 +18,52 @@ from pydantic.json_schema import SkipJsonSchema
 
 from turns.inputs import as_typed
 
+T = TypeVar("T")
+
 _TAKEN: dict[str, str] = {}
 """The names given so far, and the schemas that have them."""
 
 
+def _once(function: Callable[..., T]) -> Callable[..., T]:
+    """Does it once for the same arguments, if these have hashes: servers of one process may share their chains' types.
+
+    To write down the schema of messages takes 10 ms.
+    """
+    kept = lru_cache(maxsize=256)(function)
+
+    @wraps(function)
+    def call(*arguments: Hashable) -> T:
+        try:
+            hash(arguments)
+        except TypeError:
+            return function(*arguments)
+        return kept(*arguments)
+
+    return call
+
+
+@_once
 def named_schema(kind: Any, chain: str, role: str) -> type[BaseModel]:
     """A model for a type: the class itself if it is one, under a name that no other schema has.
 
     `role` is "Input" or "Output".
     """
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        name, text = kind.__name__, json.dumps(kind.model_json_schema(), sort_keys=True)
+        name, text = kind.__name__, _text_of(kind)
         if _TAKEN.setdefault(name, text) == text:
             return kind
         return _free(f"{_camel(chain)}{name}", text, lambda free: create_model(free, __base__=kind))
     name = f"{_camel(chain)}{role}"
-    text = json.dumps(create_model_v2(name, root=kind).model_json_schema(), sort_keys=True)
+    text = _text_of(create_model_v2(name, root=kind))
     return _free(name, text, lambda free: create_model_v2(free, root=kind))
 
 
+@lru_cache(maxsize=256)
+def _text_of(model: type[BaseModel]) -> str:
+    return json.dumps(model.model_json_schema(), sort_keys=True)
+
+
+@_once
 def taking_messages(kind: Any, key: str | None) -> Any:
     """An input's type that takes messages in every form that LangChain documents, where it takes messages."""
 
