@@ -124,10 +124,10 @@ async def test_silence_ends_in_a_timeout_and_words_begin_it_anew() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         for _ in range(4):
             writer.write(b"x")
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.4)
         await asyncio.sleep(60)
 
-    async with client_of(answer, timeout=0.25) as client, client.stream("POST", "/", content=b"x") as response:
+    async with client_of(answer, timeout=1.0) as client, client.stream("POST", "/", content=b"x") as response:
         parts = response.aiter_raw()
         heard = b"".join([await anext(parts) for _ in range(4)])
         with pytest.raises(httpx2.ReadTimeout):

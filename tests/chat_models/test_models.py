@@ -105,7 +105,7 @@ async def test_what_goes_wrong_passes_through(model: ChatOpenAI, words: str, err
 
 @pytest.mark.parametrize("words", ["[[hang]]", "[[stall 3]]"])
 async def test_silence_ends_with_the_timeout(stub: OpenAIStub, words: str) -> None:
-    async with open_model(openai_base_url=stub.base_url, timeout_s=0.2) as model:
+    async with open_model(openai_base_url=stub.base_url, timeout_s=0.6) as model:
         for ask in (model.ainvoke, lambda text: whole(model, text)):
             with pytest.raises(openai.APITimeoutError):
                 await ask(words)
