@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class Heard(NamedTuple):
     data: Any
 
 
-def heard(lines: Iterable[str]) -> Iterator[Heard]:
+def heard(lines: Iterable[str]) -> Generator[Heard]:
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")
@@ -283,8 +283,11 @@ def test_a_client_that_was_cut_off_comes_back_for_the_rest(pair: tuple[Here, Her
 def begin_and_leave(client: httpx.Client, session: str, watcher: Callable[[], None] = lambda: None) -> None:
     """Asks for a stream, and hangs up when it has said something, after `watcher` was called."""
     body = {"input": {"input": WORDS}, "config": {"configurable": {"session_id": session, "turn_id": "t"}}}
-    with client.stream("POST", "/chat/stream", json=body) as response:
-        next(event for event in heard(response.iter_lines()) if event.name == "data")
+    with (
+        client.stream("POST", "/chat/stream", json=body) as response,
+        closing(heard(response.iter_lines())) as events,  # held: httpx hangs up when its iterator goes
+    ):
+        next(event for event in events if event.name == "data")
         watcher()
 
 
