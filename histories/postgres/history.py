@@ -27,6 +27,7 @@ from histories.base import (
     StoreUnavailable,
     Turn,
     TurnNotFound,
+    TurnStatus,
     TurnTree,
 )
 from histories.postgres import statements
@@ -112,10 +113,14 @@ class PostgresHistory(SessionHistory):
     @override
     async def tree(self) -> TurnTree:
         await self.info()
-        rows = list[Row]()
-        while some := await self._read(statements.TREE, after=rows[-1][0] if rows else 0, limit=_BATCH):
+        rows, turns = list[Row](), list[Turn]()
+        # What follows a turn that was read as running began later: the two would not go together.
+        while not turns or turns[-1].status is not TurnStatus.RUNNING:
+            some = await self._read(statements.TREE, after=rows[-1][0] if rows else 0, limit=_BATCH)
             rows += some
-        turns = [turn_from(row) for row in rows]
+            turns += [turn_from(row) for row in some]
+            if len(some) < _BATCH:
+                break
         ids = {row[0]: turn.turn_id for row, turn in zip(rows, turns, strict=True)}
         shown = [turn.turn_id for row, turn in zip(rows, turns, strict=True) if row[-1]]
         return TurnTree(turns, [ids.get(row[-2], "") for row in rows], shown[-1] if shown else "")

@@ -178,8 +178,9 @@ class RedisHistory(SessionHistory):
 
     @override
     async def tree(self) -> TurnTree:
-        last, upto, top, found = 0, 0, 1, dict[int, tuple[Turn, int]]()
-        while upto < top:
+        running, last, upto, top, found = -1, 0, 0, 1, dict[int, tuple[Turn, int]]()
+        # What follows a turn that was read as running began later: the two would not go together.
+        while upto < top and running not in found:
             _, running, last, upto, top, *flat = await self._record.read(ALL_TURNS, upto, _BATCH)
             for at in range(0, len(flat), 6):
                 number, *parts, parent = flat[at : at + 6]

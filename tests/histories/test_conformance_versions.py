@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from histories.base import (
@@ -14,6 +16,7 @@ from histories.base import (
     SessionNotFound,
     TurnNotFound,
     TurnStatus,
+    TurnTree,
 )
 from tests.proofs import proves
 from tests.stores import FAILED, Stores, all_turns, begun, replied, said, talk, texts
@@ -249,3 +252,24 @@ async def test_another_process_sees_the_line_that_was_chosen(stores: Stores, his
     assert texts(following.past)[::2] == ["one", "two"]
     await following.end(replied())
     assert await shown(elsewhere) == ["one", "two", "three"]
+
+
+async def test_a_tree_hangs_together_while_turns_come_and_end(
+    history: SessionHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for store in ("redis", "postgres"):  # which read it in batches
+        monkeypatch.setattr(f"histories.{store}.history._BATCH", 2)
+    await talk(history, "zero")
+    trees = list[TurnTree]()
+    async with asyncio.TaskGroup() as both:
+        talking = both.create_task(talk(history, *map(str, range(20))))
+        while not talking.done():
+            trees.append(await history.tree())
+            await asyncio.sleep(0)
+    for tree in trees:
+        running = {turn.turn_id for turn in tree.turns if turn.status is TurnStatus.RUNNING}
+        assert running <= {tree.turns[-1].turn_id}
+        assert running.isdisjoint(tree.after)
+    lengths = [len(tree.line) for tree in trees]
+    assert lengths == sorted(lengths)
+    assert len((await history.tree()).line) == 21
