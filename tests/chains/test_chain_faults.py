@@ -192,8 +192,7 @@ def test_without_a_memory_a_chain_needs_no_place_for_one(
 
 
 def serving(folder: Path, chain: Path, stub: OpenAIStub) -> AbstractContextManager[Process]:
-    environment = {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": stub.base_url, "RECOLLECT_CHAINS": str(chain)}
-    return launch(folder, **environment)
+    return launch(folder, OPENAI_API_KEY="none", OPENAI_BASE_URL=stub.base_url, RECOLLECT_CHAINS=str(chain))
 
 
 def test_the_server_says_the_same_and_ends(tmp_path: Path) -> None:
