@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -60,6 +60,11 @@ class BadChain(Exception):
     """A chain can't be served as it is. The message is one line that names its file and says why."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """The kind of an exception and what it says: pydantic's have several lines, some have none."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """A chain to be served under `/<name>`.
@@ -95,18 +100,8 @@ class Chain:
     @asynccontextmanager
     async def opened(self, model: BaseChatModel, turns: Turns, **options: Any) -> AsyncIterator[ChainWithHistory]:
         """The chain on this model, ready to be called; what it opened is closed in the end. Raises `BadChain`."""
-        built: Any = self._built(model)
-        if isinstance(built, Runnable):
-            yield self._wrapped(built, turns, options)
-        elif inspect.isawaitable(built):
-            yield self._wrapped(await self._awaited(built), turns, options)
-        elif isinstance(built, AbstractAsyncContextManager):
-            async with built as runnable:
-                yield self._wrapped(runnable, turns, options)
-        elif isinstance(built, AbstractContextManager):
-            with built as runnable:
-                yield self._wrapped(runnable, turns, options)
-        else:
+        async with AsyncExitStack() as stack:
+            built = await self._entered(self._built(model), stack)
             yield self._wrapped(built, turns, options)
 
     @property
@@ -126,14 +121,26 @@ class Chain:
     def _built(self, model: BaseChatModel) -> Any:
         try:
             return self.build(model)
-        except Exception as error:
-            raise BadChain(f"{self.place}: build fails: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise self._failed(error) from error
 
-    async def _awaited(self, built: Awaitable[Any]) -> Any:
+    async def _entered(self, built: Any, stack: AsyncExitStack) -> Any:
+        """What is in it, if it is a coroutine or a context manager, which the stack closes."""
+        if isinstance(built, Runnable):
+            return built
         try:
-            return await built
-        except Exception as error:
-            raise BadChain(f"{self.place}: build fails: {type(error).__name__}: {error}") from error
+            if inspect.isawaitable(built):
+                return await built
+            if isinstance(built, AbstractAsyncContextManager):
+                return await stack.enter_async_context(built)
+            if isinstance(built, AbstractContextManager):
+                return stack.enter_context(built)
+        except (Exception, SystemExit) as error:
+            raise self._failed(error) from error
+        return built
+
+    def _failed(self, error: BaseException) -> BadChain:
+        return BadChain(f"{self.place}: build fails: {in_one_line(error)}")
 
     def _wrapped(self, built: Any, turns: Turns, options: dict[str, Any]) -> ChainWithHistory:
         runnable = self._runnable(built)

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from langchain_core.language_models import BaseChatModel
 
-from chains.chain import BadChain, Chain
+from chains.chain import BadChain, Chain, in_one_line
 from chains.checks import doubt_about
 from turns.run import Turns
 
@@ -84,7 +84,7 @@ def _named(name: str) -> Iterator[tuple[str, ModuleType]]:
 def _imported(where: str, name: str) -> ModuleType:
     try:
         return import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _no_import(where, error) from error
 
 
@@ -98,13 +98,13 @@ def _loaded(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # pydantic looks the names of annotations up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _no_import(str(path), error) from error
     return module
 
 
-def _no_import(where: str, error: Exception) -> BadChain:
-    return BadChain(f"{where} can't be imported: {type(error).__name__}: {' '.join(str(error).split())}")
+def _no_import(where: str, error: BaseException) -> BadChain:
+    return BadChain(f"{where} can't be imported: {in_one_line(error)}")
 
 
 def _chain_of(where: str, module: ModuleType) -> Chain | None:

@@ -34,6 +34,8 @@ OUTPUTS: dict[str, tuple[Any, str]] = {
     "a list of texts": (["a", "b"], '["a", "b"]'),
     "a list of dictionaries": ([{"a": 1}], '[{"a": 1}]'),
     "texts under a key": ({"output": ["a"]}, '["a"]'),
+    "a text under a key": ({"output": "a"}, "a"),
+    "a text under a key of the chain's own": ({"headline": "a"}, "a"),
     "blocks of content": ({"output": [{"type": "text", "text": "hi", "index": 0}]}, "hi"),
     "two keys": ({"a": 1, "b": [2]}, '{"a": 1, "b": [2]}'),
     "an answer and more": ({"answer": "sunny", "score": 0.5}, "sunny"),

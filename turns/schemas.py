@@ -52,10 +52,20 @@ def named_schema(kind: Any, chain: str, role: str) -> type[BaseModel]:
         name, text = kind.__name__, _text_of(kind)
         if _TAKEN.setdefault(name, text) == text:
             return kind
-        return _free(f"{_camel(chain)}{name}", text, lambda free: create_model(free, __base__=kind))
+        return _free(f"{_camel(chain)}{name}", text, lambda free: _like(kind, free))
     name = f"{_camel(chain)}{role}"
     text = _text_of(create_model_v2(name, root=kind))
     return _free(name, text, lambda free: create_model_v2(free, root=kind))
+
+
+def _like(kind: type[BaseModel], name: str) -> type[BaseModel]:
+    """The same model under another name."""
+    if "model_json_schema" in vars(kind) and "root" in kind.model_fields:
+        # LangChain's own, as `get_input_schema` gives it: what it puts in `model_json_schema`'s place asks the class
+        # above the one that is called, which is itself for a class derived from it.
+        root = kind.model_fields["root"]
+        return create_model_v2(name, root=root.annotation if root.is_required() else (root.annotation, root.default))
+    return create_model(name, __base__=kind)
 
 
 @lru_cache(maxsize=256)

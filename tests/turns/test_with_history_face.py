@@ -18,6 +18,7 @@ from tests.turns.test_turns import Gate, chain_on
 from tests.turns.test_with_history import PROMPT, config, question, text_of, turns_of
 from turns.rules import Speech, Stop
 from turns.run import Turns
+from turns.schemas import named_schema
 from turns.shown import Redaction
 from turns.with_history import ChainWithHistory
 
@@ -110,3 +111,18 @@ def test_what_a_model_server_said_of_an_error_is_left_out() -> None:
             {"output": AIMessage("", response_metadata={"body": "secret", "headers": {}, "status_code": 401})}
         )
     )
+
+
+def test_chains_whose_types_are_langchains_own_schemas_have_each_its_own() -> None:
+    def of_int(value: int) -> str:
+        return str(value)
+
+    def of_text(value: str) -> int:
+        return len(value)
+
+    one, other = RunnableLambda(of_int, name="same"), RunnableLambda(of_text, name="same")
+    made = [one.get_input_schema(), other.get_input_schema(), one.get_output_schema(), other.get_output_schema()]
+    schemas = [named_schema(kind, f"own{number}", "Input") for number, kind in enumerate(made)]
+    assert [schema.model_json_schema()["type"] for schema in schemas] == ["integer", "string", "string", "integer"]
+    assert schemas[1].model_validate("x").model_dump() == "x"
+    assert schemas[1].__name__ != schemas[0].__name__
