@@ -11,6 +11,7 @@ import pytest
 
 from histories.base import HistoryStore, SessionHistory
 from tests import postgres_server, redis_server
+from tests.built_once import built_once
 from tests.stores import KINDS, Stores
 
 
@@ -24,6 +25,12 @@ def pytest_collection_finish() -> None:
     """What has been imported is there to stay: no garbage collection during the tests has to look through it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _apps_are_built_fast() -> Iterator[None]:
+    with built_once():
+        yield
 
 
 @pytest.fixture(scope="session")
