@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 
 from histories.base import HistoryStore, SessionHistory
 from tests import postgres_server, redis_server
-from tests.built_once import built_once
 from tests.stores import KINDS, Stores
 
 
@@ -29,6 +29,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _apps_are_built_fast() -> Iterator[None]:
+    if "langserve" not in sys.modules:  # none of the tests builds an app, or needs a second of imports
+        yield
+        return
+    from tests.built_once import built_once
+
     with built_once():
         yield
 
