@@ -44,18 +44,29 @@ class HttpTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method != "POST" or "content-length" not in request.headers:
             return await self._otherwise.handle_async_request(request)
-        limits = request.extensions.get("timeout") or {}
         head, body = _head_of(request), b"".join([part async for part in cast(AsyncIterator[bytes], request.stream)])
-        connection = await self._connection(request.url, limits.get("connect"))
-        try:
-            connection.send(head + body, limits.get("read"))
-            await connection.head()
-        except BaseException:
-            connection.close()
-            raise
+        connection = await self._answered(request, head + body)
         extensions = {"http_version": b"HTTP/1.1"}
         stream = _Body(connection, self._keep)
         return httpx2.Response(connection.status, headers=connection.headers, stream=stream, extensions=extensions)
+
+    async def _answered(self, request: httpx2.Request, text: bytes) -> _Connection:
+        """The connection on which the head of the answer came.
+
+        A server may end a connection that rests in the moment in which it is used again: then another one is taken.
+        """
+        limits = request.extensions.get("timeout") or {}
+        while True:
+            connection = await self._connection(request.url, limits.get("connect"))
+            try:
+                connection.send(text, limits.get("read"))
+                await connection.head()
+            except BaseException as error:
+                connection.close()
+                if not (isinstance(error, httpx2.HTTPError) and connection.ended_at_rest):
+                    raise
+            else:
+                return connection
 
     @override
     async def aclose(self) -> None:
@@ -115,13 +126,14 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._lost: Exception | None = None
+        self._was_used, self.ended_at_rest = False, False
         self._begin(None)
 
     def _begin(self, read_s: float | None) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._read_s, self._size = read_s, 0
         self._parts = list[bytes]()
-        self._has_head = self._complete = self._keep_alive = self._paused = False
+        self._heard = self._has_head = self._complete = self._keep_alive = self._paused = False
         self.status, self.headers = 0, list[tuple[bytes, bytes]]()
 
     # For the transport.
@@ -160,6 +172,7 @@ class _Connection(asyncio.Protocol):
 
     def reused(self) -> bool:
         """Ends its rest; whether it is still there."""
+        self._was_used = True
         self._set_timer(None, self.close)
         return self._lost is None
 
@@ -215,6 +228,7 @@ class _Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -227,6 +241,7 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        self.ended_at_rest = self._was_used and not self._heard and self._lost is None
         if self._has_head and not self._complete and self._ends_with_connection():
             self._complete = True
         elif exc is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -24,6 +25,17 @@ def pytest_collection_finish() -> None:
     """What has been imported is there to stay: no garbage collection during the tests has to look through it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _apps_are_built_fast() -> Iterator[None]:
+    if "langserve" not in sys.modules:  # none of the tests builds an app, or needs a second of imports
+        yield
+        return
+    from tests.built_once import built_once
+
+    with built_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -235,6 +235,7 @@ async function refresh() {
 
 tabs.onmessage = ({ data }) => {
   if (data.signedOut) return location.assign("login");
+  if (open === null) return; // this page is still opening: all that it shows is yet to be fetched
   run(Promise.all([sidebar.refresh().then(title), data.changed === open.id && !open.busy && open.load()]));
 };
 for (const event of ["focus", "online"]) addEventListener(event, () => open && run(refresh()));

@@ -172,12 +172,12 @@ def test_a_reply_without_words_is_a_reply(
 
 
 def test_a_model_that_is_not_there_is_503(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    url = "http://someone:secret@127.0.0.1:9/v1"
+    url = "http://someone:pa55word@127.0.0.1:9/v1"
     with serve_here(tmp_path, openai_base_url=url) as server, server.client() as client:
         for way in WAYS:
             answer = call(client, "one", way, way=way)
             assert error_of(answer)[0] == 503
-            assert "secret" not in answer.text + caplog.text
+            assert "pa55word" not in answer.text + caplog.text
             assert [turn["status"] for turn in turns_of(client, way)] == ["failed"]
 
 

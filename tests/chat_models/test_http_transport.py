@@ -176,6 +176,44 @@ async def test_a_connection_that_can_not_be_kept_is_not(response: bytes) -> None
     assert len(met) == 2
 
 
+@pytest.mark.parametrize("words", [b"", b"HTTP/1.1 2"], ids=["nothing", "a word"])
+async def test_a_connection_that_ends_as_it_is_used_again_is_replaced_if_it_said_nothing(words: bytes) -> None:
+    requests = list[bytes]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await request_of(reader))
+        writer.write(OK)
+        requests.append(await request_of(reader))  # on the same connection
+        writer.write(words)
+
+    async with client_of(answer) as client:
+        assert (await client.post("/", content=b"one")).text == "ok"
+        if words:
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await client.post("/", content=b"two")
+        else:
+            assert (await client.post("/", content=b"two")).text == "ok"
+    assert [request[-3:] for request in requests] == [b"one", b"two"] + [b"two"] * (not words)
+
+
+async def test_connections_that_ended_while_nobody_looked_are_all_replaced() -> None:
+    """As by a server that takes resting connections away while this process has no time for its event loop."""
+    both, ends = asyncio.Barrier(2), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        if not ends.is_set():
+            await both.wait()
+        writer.write(OK)
+        await writer.drain()
+        await reader.read(1)  # the next request begins, too late
+
+    async with client_of(answer) as client:
+        await asyncio.gather(*(client.post("/", content=b"x") for _ in range(2)))
+        ends.set()
+        assert (await client.post("/", content=b"x")).text == "ok"
+
+
 async def test_who_stops_reading_stops_the_server() -> None:
     sent = 0
     gone = asyncio.Event()

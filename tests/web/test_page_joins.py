@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser import ask, chromium, person, replies
 from tests.live_server import Here, langserve_warns, serve_here
@@ -63,6 +63,20 @@ def test_a_reload_another_tab_and_another_device_follow_a_reply_to_its_end(
         gate.release()
         for page in (alice.page, tab, other):
             has_all(page)
+
+
+def test_a_tab_that_is_still_opening_does_not_mind_what_another_one_tells_it(browser: Browser, server: Here) -> None:
+    with person(browser, server) as alice:
+        ask(alice.page, "one")
+        held, tab = list[Route](), alice.context.new_page()
+        tab.route("**/chains", lambda route: held.append(route))
+        with tab.expect_request("**/chains"):
+            tab.goto(alice.page.evaluate("location.pathname + location.hash"))
+        tab.evaluate("new BroadcastChannel('recollect').onmessage = () => document.body.classList.add('told')")
+        ask(alice.page, "two")
+        tab.wait_for_selector("body.told")
+        held[0].continue_()
+        expect(tab.locator(".reply .rendered")).to_have_count(2)
 
 
 def test_a_tab_that_is_open_follows_what_another_one_asks_and_may_stop_it(
