@@ -209,6 +209,35 @@ async def test_signing_out_and_revoking_say_whom_they_signed_out(tmp_path: Path,
     assert acts(tmp_path)[-1] == ("store.check", True)
 
 
+def test_the_vectors_of_recall_are_rebuilt_and_an_erased_users_go(tmp_path: Path, command: Command) -> None:
+    url, vectors = f"file:{tmp_path / 'histories'}", f"milvus:{tmp_path / 'vectors.db'}"
+
+    async def talks() -> None:
+        store = FileStore(tmp_path / "histories")
+        for user in ("alice", "bob"):
+            await talk(store.history(user, "s1"), "a dog named Rex", "a cat named Tom")
+        await store.close()
+
+    async def kept() -> list[int]:
+        there = Vectors(vectors, "m")
+        found = [len(await there.turns(user, "s1")) for user in ("alice", "bob") if await there.is_there()]
+        await there.close()
+        return found
+
+    with OpenAIStub() as stub, ThreadPoolExecutor(1) as thread:
+        places = {"RECOLLECT_HISTORY_URL": url, "RECOLLECT_RECALL_URL": vectors}
+        places["RECOLLECT_EMBEDDINGS"] = f"m@{stub.base_url}"
+        thread.submit(asyncio.run, talks()).result()
+        done = command(tmp_path, "recall", "rebuild", **places)
+        assert (done.returncode, done.stdout) == (0, "4 turns of 2 sessions\n"), done.stderr
+        assert thread.submit(asyncio.run, kept()).result() == [2, 2]
+        assert command(tmp_path, "erase", "--user", "alice", "--yes", **places).returncode == 0
+        assert thread.submit(asyncio.run, kept()).result() == [0, 2]
+        stub.embeddings_status = 500
+        failed = command(tmp_path, "recall", "rebuild", **places)
+        assert (failed.returncode, failed.stderr) == (2, "admin.py: the embeddings: status 500\n")
+
+
 def test_a_link_in_the_data_folder_is_never_followed(tmp_path: Path, command: Command) -> None:
     elsewhere, data = tmp_path / "of-somebody-else", tmp_path / "data"
     elsewhere.write_bytes(b"x" * 64)
