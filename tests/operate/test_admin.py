@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -19,9 +20,13 @@ import admin as admin_py
 from api.ops.commands.terminal import Progress
 from auth.keys import ApiKeys
 from auth.middleware import Auth
+from histories.files.store import FileStore
+from histories.meaning.vectors import Vectors
 from serving import arguments
 from settings import load_settings
+from tests.openai_stub import OpenAIStub
 from tests.sign_in import bearer, client_of, follow
+from tests.stores import talk
 
 ROOT = Path(__file__).parents[2]
 
