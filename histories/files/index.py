@@ -111,10 +111,9 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
 
     # Sessions.
 
-    def marks(self) -> dict[str, tuple[str, bool]]:
-        """The mark of each file in the index, and whether it is settled."""
-        rows = self.db.execute("SELECT name, mark, settled FROM sessions")
-        return {name: (mark, bool(settled)) for name, mark, settled in rows}
+    def marks(self) -> dict[str, str]:
+        """The mark of each file in the index; "" if it is not settled."""
+        return dict(self.db.execute("SELECT name, CASE settled WHEN 0 THEN '' ELSE mark END FROM sessions"))
 
     def row(self, name: str) -> Row | None:
         found = self.db.execute("SELECT * FROM sessions WHERE name = ?", [name]).fetchone()

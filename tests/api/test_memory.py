@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -291,6 +292,9 @@ def test_notes_are_written_read_shown_and_forgotten(stub: OpenAIStub, tmp_path: 
         changed = alice.put("/memory", json={"notes": [{**note, "text": "I am a vegan."}, "I live in Oslo."]}).json()
         assert changed["notes"][0] == {**note, "text": "I am a vegan."}
         assert alice.get("/memory").json() == changed
+        assert json.loads(alice.get("/export").text.splitlines()[-1]) == changed
+        assert bob.put("/memory", json=changed).json() == changed
+        bob.delete("/memory").raise_for_status()
         assert bob.get("/memory").json() == {"notes": []}
         question = {"type": "human", "content": "What shall I cook?"}
         body = {"input": [question], "config": {"configurable": {"session_id": "s"}}}
