@@ -32,6 +32,34 @@ def list_chains(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def rebuild_recall(args: argparse.Namespace, settings: Settings) -> int:
+    """Makes the vectors of recall by meaning anew, from the histories. Servers may run: they follow meanwhile.
+
+    It needs RECOLLECT_RECALL_URL and RECOLLECT_EMBEDDINGS. The status is 2 after one line if it can't be done.
+    """
+    from histories.base import HistoryStore
+    from histories.meaning.vectors import MeaningUnavailable
+    from wiring import meaning_of
+
+    if settings.recall_url is None:
+        return fail("RECOLLECT_RECALL_URL: there is no recall by meaning to rebuild")
+
+    async def rebuild(store: HistoryStore) -> tuple[int, int]:
+        meaning = meaning_of(settings, store)
+        assert meaning is not None  # noqa: S101 - there is a URL
+        try:
+            return await meaning.rebuild()
+        finally:
+            await meaning.close()
+
+    try:
+        sessions, turns = stores.with_store(settings, rebuild)
+    except MeaningUnavailable as error:
+        return fail(str(error))
+    print(f"{turns} turns of {sessions} sessions")
+    return 0
+
+
 def serve(args: argparse.Namespace, settings: Settings) -> int:
     """Serves until it is stopped, by settings alone."""
     import server  # here, so that the other commands start in a moment
@@ -59,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     for group in (credentials, people, stores):
         group.add_to(commands)
     add_command(commands, "chains", list_chains, "check and list the chains")
+    recall = commands.add_parser("recall", help="recall by meaning").add_subparsers(required=True, metavar="COMMAND")
+    add_command(recall, "rebuild", rebuild_recall, "make its vectors anew")
     add_command(commands, "serve", serve, "run the server")
     return parser
 

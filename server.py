@@ -77,7 +77,7 @@ from turns.session_config import session_config
 from turns.shares import FairThreads
 from turns.titles import Titles
 from turns.with_history import ChainWithHistory
-from wiring import auth_of, endpoint_of, outfit_of, quotas_of, rates_of, rules_of, store_of
+from wiring import auth_of, endpoint_of, meaning_of, outfit_of, quotas_of, rates_of, rules_of, store_of
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
 gc.enable()
@@ -119,7 +119,9 @@ class _Server:
         self.auth = auth_of(settings, self.metrics.counted)
         self.outfit = outfit_of(settings, self.metrics)
         self.opens_store = store is None
-        self.histories = watched(store or store_of(settings), self.metrics)
+        kept = store or store_of(settings)
+        self.meaning = meaning_of(settings, kept)
+        self.histories = watched(kept if self.meaning is None else self.meaning.store, self.metrics)
         self.rates = Rates(rates_of(settings), open_counters(settings.history_url, settings.data_dir, self.histories))
         self.quotas = Quotas(quotas_of(settings), self.histories)
         self.auth.failed = self.rates.failed_sign_in
@@ -171,6 +173,8 @@ class _Server:
             if self.opens_store:
                 await self.histories.open()
                 stack.push_async_callback(self.histories.close)
+            if self.meaning is not None:
+                await stack.enter_async_context(self.meaning.following())
             await self._open_chains(stack)
             await stack.enter_async_context(self.metrics.watching_the_loop())
             keeping = asyncio.create_task(self._keep_to_retention(), name="recollect-retention")

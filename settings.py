@@ -46,6 +46,21 @@ def _history_url(url: str) -> str:
     return url
 
 
+def _recall_url(url: str) -> str:
+    if url.startswith("milvus:") and url.removesuffix(".db") != url:
+        return url
+    with suppress(ValueError):
+        return _web_url(url)
+    raise ValueError("must be http://host:19530, https://… or milvus:/some/file.db")
+
+
+def _embeddings(said: str) -> str:
+    model, _, url = said.partition("@")
+    if not model or ("@" in said and _web_url(url) != url):
+        raise ValueError("must be a model's name, or model@http://host/v1")
+    return said
+
+
 def _hs256_key(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < _HS256_KEY_BYTES:
         raise ValueError(f"must be at least {_HS256_KEY_BYTES} bytes long")
@@ -122,6 +137,8 @@ class Settings(BaseSettings):
     grace_s: Seconds = 30.0
     window_tokens: Literal["auto"] | WindowTokens = "auto"
     recall: Literal["session", "user", "off"] = "session"
+    recall_url: Annotated[str, AfterValidator(_recall_url)] | None = Field(None, repr=False)
+    embeddings: Annotated[str, AfterValidator(_embeddings)] | None = Field(None, repr=False)
     turns: int | None = Field(None, ge=1)
     turns_per_user: int = Field(16, ge=1)
     turns_in_line: int = Field(512, ge=1)
@@ -175,6 +192,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 "RECOLLECT_HISTORY_URL memory: needs RECOLLECT_WORKERS=1: each worker would have a memory of its own"
             )
+        if (self.recall_url is None) != (self.embeddings is None):
+            raise ValueError("RECOLLECT_RECALL_URL and RECOLLECT_EMBEDDINGS need each other: set both of them")
+        has_server = self.openai_api_key is not None or self.openai_base_url is not None
+        if self.embeddings is not None and "@" not in self.embeddings and not has_server:
+            raise ValueError(
+                "RECOLLECT_EMBEDDINGS: the embedded model makes no embeddings: "
+                "set OPENAI_API_KEY or OPENAI_BASE_URL, or say model@http://host/v1"
+            )
+        if self.workers > 1 and (self.recall_url or "").startswith("milvus:"):
+            raise ValueError("RECOLLECT_RECALL_URL milvus: needs RECOLLECT_WORKERS=1: a file is one process's")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from api.ops import logs
@@ -12,9 +13,12 @@ from api.rates import RateRules
 from auth.credentials import Counted
 from auth.files import kept_secret
 from auth.middleware import Auth
-from chat_models.endpoints import Endpoint, model_endpoint
+from chat_models.embeddings import Embeddings, EmbeddingsUnavailable
+from chat_models.endpoints import OPENAI_URL, Endpoint, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore
+from histories.meaning.store import Meaning
+from histories.meaning.vectors import MeaningUnavailable, Vectors
 from settings import VERSION, Settings, parts_of
 from turns.rules import Rules
 from turns.shares import ShareRules
@@ -42,6 +46,24 @@ def store_of(settings: Settings) -> HistoryStore:
     """The store that the settings name. Opening it is its user's."""
     folder = str(settings.data_dir / "histories")
     return open_store(settings.history_url, default_dir=folder, fsync=settings.history_fsync)
+
+
+def meaning_of(settings: Settings, store: HistoryStore) -> Meaning | None:
+    """Recall by meaning over that store, where the settings ask for it."""
+    if settings.recall_url is None or settings.embeddings is None:
+        return None
+    name, _, url = settings.embeddings.partition("@")
+    # The key is for who answers the chat: it is sent nowhere else.
+    base_url, key = (url, None) if url else (settings.openai_base_url or OPENAI_URL, settings.openai_api_key)
+    embeddings = Embeddings(base_url, key, name)
+
+    async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        try:
+            return await embeddings(texts)
+        except EmbeddingsUnavailable as error:
+            raise MeaningUnavailable(str(error)) from None
+
+    return Meaning(store, Vectors(settings.recall_url, name), embed, embeddings.close)
 
 
 def outfit_of(settings: Settings, metrics: Metrics) -> Outfit:

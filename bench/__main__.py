@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import deployed, lengths, listing, many, servers, startup, stores, throughput, window
+from bench import deployed, lengths, listing, many, recall, servers, startup, stores, throughput, window
 from bench.check import check
 from bench.parts import Bench, Parts
 from bench.plots import plot
@@ -23,6 +23,7 @@ PARTS: Parts = {
     "lengths": lengths.measure,
     "listing": listing.measure,
     "many": many.measure,
+    "recall": recall.measure,
     "stores": stores.part,
     "servers": servers.measure,
     "window": window.measure,

@@ -32,7 +32,7 @@ def measure(bench: Bench) -> Result:
     folder, result = bench.place(), dict[str, dict[str, float]]()
     reply = "An answer of an ordinary length, which says what was asked, and then a few words more. " * 2
     past = turns(10, reply=reply)
-    fill(folder, ((f"s{place}", [*past[:9], *turns(1, words=f"needle{place}x")]) for place in range(count)))
+    fill(folder, ((f"s{place}", [*past[:9], *turns(1, words=f"needle{place}x", first=9)]) for place in range(count)))
     for name, query in _QUERIES.items():
         with serving("recollect", folder) as server:
             try:

@@ -17,10 +17,10 @@ from histories.base import Turn, TurnStatus, estimate_tokens
 _BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def turns(count: int, *, reply: str = "".join(TOKENS), words: str = "") -> list[Turn]:
-    """That many turns of an old conversation."""
+def turns(count: int, *, reply: str = "".join(TOKENS), words: str = "", first: int = 0) -> list[Turn]:
+    """That many turns of an old conversation, from the place `first` on."""
     made = []
-    for place in range(count):
+    for place in range(first, first + count):
         question, answer = HumanMessage(f"Question {place}: {words or 'what is cosine?'}"), AIMessage(reply)
         made.append(
             Turn(

@@ -19,8 +19,8 @@ class Changes(ABC):
     """How the record of a session is changed. What takes turns away is refused while a turn runs."""
 
     @abstractmethod
-    async def turn(self, turn_id: str) -> Turn:
-        """The turn of that id, shown or not. `TurnNotFound`; `SessionNotFound`."""
+    async def turn(self, turn_id: str, *, shown: bool = False) -> Turn:
+        """The turn of that id: with `shown`, only if it is on the shown line. `TurnNotFound`; `SessionNotFound`."""
 
     @abstractmethod
     async def rename(self, title: str) -> None:

@@ -221,9 +221,9 @@ class MemoryHistory(SessionHistory):
         return Page(found[::-1], str(start) if start else None)
 
     @override
-    async def turn(self, turn_id: str) -> Turn:
+    async def turn(self, turn_id: str, *, shown: bool = False) -> Turn:
         record = self._record
-        return record.seen(record.find(turn_id))
+        return record.seen(record.shown(turn_id) if shown else record.find(turn_id))
 
     @override
     async def tree(self) -> TurnTree:

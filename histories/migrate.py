@@ -196,6 +196,7 @@ class _Run:
         mark = mark_of(session, tree)
         if outcome != "there" and await _mark(there) != mark:
             raise HistoryError("what was read back from the target is not what was written there")
+        await _bring_summary(self._source.history(user, session.session_id), there, anew=outcome != "there")
         self._ledger.note(user, session.session_id, mark)
         self.migrated.turns += len(tree.turns)
         return ("running" if len(tree.turns) < len(whole.turns) else outcome), ""
@@ -265,6 +266,14 @@ class _Run:
         if self.migrated.written:
             told = f"{self.migrated.written} sessions of the source have changed meanwhile"
             self._tell(f"{told}: stop the servers that write to it, and run this again.")
+
+
+async def _bring_summary(source: SessionHistory, there: SessionHistory, *, anew: bool) -> None:
+    """Brings the summary of a session along, unless the target has a newer one."""
+    summary, have = await source.summary(), await there.summary()
+    if summary is None or summary == have or not (anew or have is None or have.made_at < summary.made_at):
+        return
+    await there.set_summary(summary)
 
 
 async def _state(history: SessionHistory) -> tuple[Session, TurnTree] | None:

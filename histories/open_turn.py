@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from langchain_core.messages import BaseMessage
@@ -24,6 +24,9 @@ class OpenTurn(ABC):
 
     has_older: bool = True
     """Whether turns that a model may be shown stand before the window, as far as is known."""
+
+    heard: Callable[[Reply], None] | None = None
+    """Hears of the reply once it is durable: for what is kept in step with a history. It must not raise."""
 
     gate: Gate
     key: str
@@ -66,6 +69,8 @@ class OpenTurn(ABC):
             await see_through(self._end(reply))
         finally:
             self.gate.close(self.key)
+        if self.heard is not None:
+            self.heard(reply)
 
     @abstractmethod
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:

@@ -32,6 +32,7 @@ import json
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
@@ -125,6 +126,18 @@ class Gate:
             await asyncio.shield(asyncio.wrap_future(self._released))
 
 
+_MEANS = {"puppy": "dog", "hound": "dog", "automobile": "car", "physician": "doctor", "residence": "house"}
+"""Words that mean the same to the stub's embeddings."""
+
+
+def hashed_words(text: str) -> list[float]:
+    """A vector in which each word, or what it means, has a place of its own, nearly: nothing is left to chance."""
+    vector = [0.0] * 256
+    for word in re.findall(r"\w+", text.lower()):
+        vector[zlib.crc32(_MEANS.get(word, word).encode()) % 256] += 1.0
+    return vector if any(vector) else [1.0] * 256
+
+
 class OpenAIStub(StubServer):
     """The server, as a context manager; see the module. All attributes may be changed while it runs."""
 
@@ -136,6 +149,12 @@ class OpenAIStub(StubServer):
 
         self.model: dict[str, Any] = {"id": "stub", "object": "model", "owned_by": "stub"}
         self.times_asked_for_models = 0
+        self.embeds: Callable[[str], list[float]] = hashed_words
+        """The vector of a text, for `/v1/embeddings`."""
+
+        self.embedded: list[str] = []
+        self.embeddings_status = 200
+        self.embeddings_delay_s = 0.0
         self.delay_s = 0.0
         self.gate: Gate | None = None
         self.cancelled_at: list[float] = []
@@ -183,6 +202,9 @@ class OpenAIStub(StubServer):
             self.times_asked_for_models += 1
             await wire.json(200, {"object": "list", "data": [self.model]})
             return
+        if wire.path == "/v1/embeddings":
+            await self._embed(wire)
+            return
         if wire.path != "/v1/chat/completions":
             await wire.json(404, {"error": {"message": f"no {wire.path}", "type": "invalid_request_error"}})
             return
@@ -196,6 +218,17 @@ class OpenAIStub(StubServer):
             with self._lock:
                 self.active -= 1
                 self._lock.notify_all()
+
+    async def _embed(self, wire: Wire) -> None:
+        body = json.loads(await wire.body())
+        await asyncio.sleep(self.embeddings_delay_s)
+        if self.embeddings_status != 200:
+            await wire.json(self.embeddings_status, {"error": {"message": "the stub was told to fail"}})
+            return
+        self.embedded += body["input"]
+        vectors = [self.embeds(text) for text in body["input"]]
+        data = [{"object": "embedding", "index": place, "embedding": one} for place, one in enumerate(vectors)]
+        await wire.json(200, {"object": "list", "model": body["model"], "data": data})
 
     def _begin(self, request: Recorded) -> Behaviour:
         with self._lock:

@@ -38,7 +38,7 @@ class Turns:
         each = self.rules.shares.each
         self.batches = Shares(ShareRules(at_once=sys.maxsize, each=each), "batches")
         """How much of all batches of a user runs at once: what all of them start in one moment would hold others up."""
-        self.fits, self.summaries = Fits(self.rules.window_tokens), Summaries(store)
+        self.fits, self.summaries = Fits(self.rules.window_tokens), Summaries(store, budget)
         self.running: set[TurnRun] = set()
         self.attendance = Attendance()
         self._named: dict[tuple[str, str, str], TurnRun] = {}

@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from histories.base import HistoryError, HistoryStore, SessionHistory, Summary, Turn, now, text_of, text_tokens
+from histories.base import (
+    HistoryError,
+    HistoryStore,
+    SessionHistory,
+    Summary,
+    Turn,
+    estimate_tokens,
+    now,
+    text_of,
+    text_tokens,
+)
 from turns.fit import Fit, name_of
 from turns.recall import RECALL_S
+from turns.shares import Budget, no_budget
 from turns.shorten import cut_text
 
 log = logging.getLogger("recollect.turns")
@@ -40,12 +53,15 @@ _ASK: Final = (
 
 Place = tuple[str, str]
 
+Spend = Callable[[int, Callable[[], int]], AbstractAsyncContextManager[None]]
+"""A user's budget of tokens: some are reserved, and set right afterwards."""
+
 
 class Summaries:
     """The summaries of a process's sessions. What goes wrong with one is logged, and is no turn's concern."""
 
-    def __init__(self, store: HistoryStore) -> None:
-        self._store = store
+    def __init__(self, store: HistoryStore, budget: Budget = no_budget) -> None:
+        self._store, self._budget = store, budget
         self._making: dict[Place, asyncio.Task[None]] = {}
         self._known: OrderedDict[Place, tuple[str, float]] = OrderedDict()
         self._free = asyncio.Semaphore(_AT_ONCE)
@@ -85,7 +101,7 @@ class Summaries:
         again_s = float("inf")
         try:
             async with self._free:
-                await _sum_up(self._store.history(*place), first, model, fit)
+                await _sum_up(self._store.history(*place), first, model, fit, partial(self._budget, place[0]))
         except Exception as error:  # noqa: BLE001 - a model's, a store's: nobody waits for this
             again_s = _AGAIN_S
             log.warning("a session could not be summed up: %s", error)
@@ -95,11 +111,11 @@ class Summaries:
             self._known.popitem(last=False)
 
 
-async def _sum_up(history: SessionHistory, first: str, model: BaseChatModel, fit: Fit) -> None:
+async def _sum_up(history: SessionHistory, first: str, model: BaseChatModel, fit: Fit, budget: Spend) -> None:
     """Sums up, part by part, what is said between the end of the summary so far and the turn `first`."""
     so_far = await history.summary()
     for part in [*_parts(await _unsummed(history, first, so_far), fit)]:
-        text = await _asked(model, so_far, part, fit)
+        text = await _asked(model, so_far, part, fit, budget)
         if not text or await history.summary() != so_far:  # somebody has written another one meanwhile
             return
         made = Summary(text, part[-1].turn_id, part[-1].started_at, now(), name_of(model))
@@ -147,7 +163,8 @@ def _told(turn: Turn, fit: Fit) -> str:
     return f"User: {said}\nAssistant: {replied}"
 
 
-async def _asked(model: BaseChatModel, so_far: Summary | None, part: Sequence[Turn], fit: Fit) -> str:
+async def _asked(model: BaseChatModel, so_far: Summary | None, part: Sequence[Turn], fit: Fit, budget: Spend) -> str:
+    """What the model makes of it. Its tokens are the user's: raises `OverBudget` if there are none left."""
     notes = "(none)" if so_far is None else cut_text(so_far.text, summary_tokens(fit))
     said = "\n\n".join(_told(turn, fit) for turn in part)
     prompt = [
@@ -155,8 +172,12 @@ async def _asked(model: BaseChatModel, so_far: Summary | None, part: Sequence[Tu
         HumanMessage(f"The notes so far:\n{notes}\n\nWhat was said then:\n{said}"),
     ]
     config: Any = {"callbacks": [], "run_name": "summary", "tags": ["summary"]}
-    async with asyncio.timeout(_ASK_S):
-        answer = await model.ainvoke(prompt, config)
+    size, used = estimate_tokens(prompt), [0]
+    async with budget(size, lambda: used[0]):
+        async with asyncio.timeout(_ASK_S):
+            answer = await model.ainvoke(prompt, config)
+        counted = answer.usage_metadata
+        used[0] = size + estimate_tokens([answer]) if counted is None else counted["total_tokens"]
     return cut_text(text_of([answer]).strip(), summary_tokens(fit))
 
 

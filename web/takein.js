@@ -5,12 +5,16 @@ import { say } from "./notes.js";
 
 /** Takes files in, with a word on how far it is; `done(id)` is told the last conversation that came. */
 export async function takeIn(api, files, done) {
-  const report = { here: 0, failed: 0, leftOut: 0, why: "" };
+  const report = { here: 0, failed: 0, leftOut: 0, notes: 0, why: "" };
   let [last, place] = [null, 0];
   for (const file of files) {
     for await (const conversation of conversationsIn(file)) {
       if (++place > 1) say(`Importing: conversation ${place}…`, { ms: 60_000 });
       try {
+        if (isNotes(conversation)) {
+          await addNotes(api, conversation.notes, report);
+          continue;
+        }
         last = await one(api, conversation, report);
         report.here++;
       } catch (error) {
@@ -20,9 +24,20 @@ export async function takeIn(api, files, done) {
       }
     }
   }
-  if (report.here === 0) throw new Error(report.why || "There is no conversation in this file.");
+  if (report.here === 0 && report.notes === 0) throw new Error(report.why || "There is no conversation in this file.");
   say(told(report), { ms: 10_000 });
-  await done(last);
+  if (last !== null) await done(last);
+}
+
+/** What an export ends with: what is noted of its user. */
+function isNotes(given) {
+  return Array.isArray(given.notes) && given.turns === undefined;
+}
+
+async function addNotes(api, notes, report) {
+  const { notes: known } = await api.json("GET", "memory");
+  await api.json("PUT", "memory", { body: { notes: [...known, ...notes] } });
+  report.notes += notes.length;
 }
 
 async function one(api, given, report) {
@@ -35,8 +50,9 @@ async function one(api, given, report) {
   return (await api.sessions.import({ ...conversation, session_id: newId() })).session_id;
 }
 
-function told({ here, failed, leftOut, why }) {
-  const parts = [here === 1 ? "The conversation is here." : `${here} conversations are here.`];
+function told({ here, failed, leftOut, notes, why }) {
+  const parts = here === 0 ? [] : [here === 1 ? "The conversation is here." : `${here} conversations are here.`];
+  if (notes) parts.push(`${notes === 1 ? "One note is" : `${notes} notes are`} here, too.`);
   if (leftOut) parts.push(`${leftOut} messages that hold no text stayed behind.`);
   if (failed) parts.push(`${failed} could not come along: ${why}`);
   return parts.join(" ");

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from api.sessions.exchange import ExchangedTurn, conversation_of
-from api.sessions.export import sessions_of
+from api.sessions.export import notes_of, sessions_of
 from auth.keys import ApiKeys
 from auth.shares import Shares
-from histories.base import HistoryStore, Session, SessionBusy, SessionNotFound, Turn
+from histories.base import HistoryStore, Session, SessionBusy, SessionNotFound, Summary, Turn
 
 _PAGE = 200
 
@@ -64,18 +64,20 @@ async def export(store: HistoryStore, data_dir: Path, user: str, to: TextIO, tel
     async for session in sessions_of(store, user):
         try:
             turns = await _turns(store, user, session.session_id)
+            summary = await store.history(user, session.session_id).summary()
         except SessionNotFound:  # it was deleted meanwhile
             continue
-        to.write((",\n" if count else "\n") + json.dumps(_exported(session, turns)))
+        to.write((",\n" if count else "\n") + json.dumps(_exported(session, summary, turns)))
         count += 1
         tell(f"{count} sessions written")
-    to.write("\n]}\n")
+    notes = notes_of(await store.notes(user))["notes"]
+    to.write(f'\n], "notes": {json.dumps(notes)}}}\n')
     return count
 
 
-def _exported(session: Session, turns: Sequence[Turn]) -> dict[str, Any]:
+def _exported(session: Session, summary: Summary | None, turns: Sequence[Turn]) -> dict[str, Any]:
     """A session as `/sessions/import` takes it."""
-    return {**conversation_of(session), "turns": [ExchangedTurn.of(turn).model_dump() for turn in turns]}
+    return {**conversation_of(session, summary), "turns": [ExchangedTurn.of(turn).model_dump() for turn in turns]}
 
 
 async def _turns(store: HistoryStore, user: str, session_id: str) -> list[Turn]:

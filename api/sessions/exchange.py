@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, cast
@@ -26,7 +27,9 @@ from api.sessions.models import Body, Id, Opinion, Title, TurnId, time_of
 from histories.base import (
     MOST_TOKENS,
     Feedback,
+    InvalidId,
     Session,
+    Summary,
     Turn,
     TurnDetails,
     TurnStatus,
@@ -201,6 +204,29 @@ class ExchangedTurn(Body):
         return replace(turn, tokens=tokens) if turn.shown else turn
 
 
+class ExchangedSummary(Body):
+    """What was said up to and with the turn `up_to`, in few words. `made_by` is a model's name, or "user"."""
+
+    text: str = Field(min_length=1, max_length=20_000)
+    up_to: TurnId
+    made_at: ExchangedTime
+    made_by: str = Field(min_length=1, max_length=200, examples=["user"])
+
+    @staticmethod
+    def of(summary: Summary) -> ExchangedSummary:
+        """A summary as it leaves."""
+        return ExchangedSummary.model_construct(
+            text=summary.text, up_to=summary.up_to, made_at=summary.made_at, made_by=summary.made_by
+        )
+
+    def among(self, turns: Sequence[Turn]) -> Summary:
+        """The summary of a session of these turns. Raises `InvalidId` if it names none of them."""
+        turn = next((one for one in turns if one.turn_id == self.up_to), None)
+        if turn is None:
+            raise InvalidId("summary.up_to: send the turn_id of one of the turns.")
+        return Summary(self.text, self.up_to, turn.started_at, self.made_at, self.made_by)
+
+
 class Conversation(Body):
     """A whole session: what `export` gives, and `import` takes. It belongs to whoever imports it."""
 
@@ -234,6 +260,7 @@ class Conversation(Body):
     session_id: Id
     title: Title
     created_at: ExchangedTime
+    summary: ExchangedSummary | None = None
     turns: list[ExchangedTurn] = Field(max_length=MAX_TURNS)
 
     @model_validator(mode="after")
@@ -259,8 +286,14 @@ def read_conversation(body: object) -> tuple[Conversation, list[Turn]]:
     return conversation, [turn.turn() for turn in conversation.turns]
 
 
-def conversation_of(session: Session) -> dict[str, Any]:
-    """What `Conversation` takes back, without a turn."""
-    return Conversation.model_construct(
-        version=1, session_id=session.session_id, title=session.title, created_at=session.created_at, turns=[]
-    ).model_dump()
+def conversation_of(session: Session, summary: Summary | None = None) -> dict[str, Any]:
+    """What `Conversation` takes back, without a turn; without a summary, if there is none."""
+    told = Conversation.model_construct(
+        version=1,
+        session_id=session.session_id,
+        title=session.title,
+        created_at=session.created_at,
+        summary=None if summary is None else ExchangedSummary.of(summary),
+        turns=[],
+    )
+    return told.model_dump(exclude={"summary"} if summary is None else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 
 from api.sessions.exchange import ExchangedTurn, conversation_of
 from api.sessions.markdown import title_as_markdown, turn_as_markdown
-from api.sessions.models import Problem
+from api.sessions.models import Problem, time_of
 from api.sessions.pages import Spool, to_json
 from api.slow_lane import SlowLane
 from auth.middleware import current_user
-from histories.base import HistoryStore, Session, SessionHistory, SessionNotFound, Turn
+from histories.base import HistoryStore, Note, Session, SessionHistory, SessionNotFound, Summary, Turn
 
 _PAGE = 200
 
@@ -28,15 +28,16 @@ class Export:
     media_type: str
     suffix: str
     turn: Callable[[Turn], bytes]
-    frame: Callable[[Session], tuple[bytes, bytes]]
+    frame: Callable[[Session, Summary | None], tuple[bytes, bytes]]
     joint: Callable[[int], bytes]
 
     async def pieces(self, history: SessionHistory, lane: SlowLane) -> Iterator[bytes]:
         """The whole session. Whatever goes wrong with the store is raised before there is a piece."""
         async with lane.job(history.user_id):
             session = await history.info()
+            summary = await history.summary()
             spool = await Spool.of(history, lane, self.turn)
-        head, tail = self.frame(session)
+        head, tail = self.frame(session, summary)
         return spool.pieces(head, self.joint, tail)
 
     async def response(self, history: SessionHistory, lane: SlowLane) -> Response:
@@ -45,8 +46,8 @@ class Export:
         return _file(_each(pieces), self.media_type, history.session_id + self.suffix)
 
 
-def _json_frame(session: Session) -> tuple[bytes, bytes]:
-    text = to_json(conversation_of(session))
+def _json_frame(session: Session, summary: Summary | None) -> tuple[bytes, bytes]:
+    text = to_json(conversation_of(session, summary))
     return text.removesuffix(b"]}"), b"]}"
 
 
@@ -61,7 +62,7 @@ AS_MARKDOWN = Export(
     "text/markdown; charset=utf-8",
     ".md",
     turn=turn_as_markdown,
-    frame=lambda session: (title_as_markdown(session), b"\n"),
+    frame=lambda session, summary: (title_as_markdown(session), b"\n"),
     joint=lambda number: b"\n\n## %d" % (number + 1),
 )
 
@@ -76,7 +77,10 @@ def router(store: HistoryStore) -> APIRouter:
 
     @routes.get("/export", summary="All sessions in one file", response_class=Response, responses=problems)
     async def export_all(user: Annotated[str, Depends(current_user)]) -> Response:
-        """All of the caller's sessions, newest first, one on each line as `import` takes it."""
+        """All of the caller's sessions, newest first, one on each line as `import` takes it.
+
+        What is noted of the caller stands on one more line, the last one, as `PUT /memory` takes it.
+        """
         return _file(_lines(store, user, lane), "application/jsonl", "recollect.jsonl")
 
     return routes
@@ -103,6 +107,15 @@ async def _lines(store: HistoryStore, user: str, lane: SlowLane) -> AsyncIterato
         for piece in pieces:
             yield piece
         yield b"\n"
+    if notes := await store.notes(user):
+        yield to_json(notes_of(notes)) + b"\n"
+
+
+def notes_of(notes: Sequence[Note]) -> dict[str, Any]:
+    """Notes as `PUT /memory` takes them."""
+    return {
+        "notes": [{"note_id": one.note_id, "text": one.text, "created_at": time_of(one.created_at)} for one in notes]
+    }
 
 
 async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -263,9 +263,12 @@ class _Sessions:
                 said, turns = await self._long.run(
                     lambda: body.conversation() if isinstance(body, Upload) else read_conversation(body)
                 )
+                summary = None if said.summary is None else said.summary.among(turns)
                 await self._quotas.room(user, said.session_id, len(turns))
                 history = self._store.history(user, said.session_id)
                 await history.restore(turns, title=said.title, created_at=said.created_at)
+                if summary is not None:
+                    await history.set_summary(summary)
             except ValidationError as error:
                 errors = error.errors(include_url=False, include_context=False, include_input=False)
                 raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in errors]) from None

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -87,20 +87,33 @@ def catch_up(index: Index, disk: Disk, folder: int, *, texts: bool) -> None:
 
     Raises `OSError`, `sqlite3.Error`.
     """
-    files, known = look(folder), index.marks()
-    gone = [name for name in known if name not in files]
+    names, known = log_names(folder), index.marks()
+    behind = _behind(folder, names, known)
+    gone = known.keys() - set(names) | {name for name in known.keys() & set(behind) if _file(folder, name) is None}
     if gone:
         with index.writing():
             index.drop(name for name in gone if _file(folder, name) is None)
-    behind = [name for name, (_, mark) in files.items() if known.get(name) != (mark, True)]
     for start in range(0, len(behind), _PART):
-        _read_entries(index, disk, folder, {name: files[name] for name in behind[start : start + _PART]})
+        _read_entries(index, disk, folder, look(folder, behind[start : start + _PART]))
     if texts:
         for name in index.behind():
             _read_words(index, disk, folder, name)
         if not is_complete(index, 0.5):
             with index.writing():
                 index.note("complete", int(time.time()))
+
+
+def _behind(folder: int, names: Sequence[str], known: Mapping[str, str]) -> list[str]:
+    """Those of these logs whose marks are not the known ones. Each list of sessions looks at all of them."""
+    behind, stat_of, known_of = list[str](), os.stat, known.get
+    for name in names:
+        try:
+            file = stat_of(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if known_of(name) != f"{file.st_ino}.{file.st_size}.{file.st_ctime_ns}":  # as _mark makes it
+            behind.append(name)
+    return behind
 
 
 def is_complete(index: Index, part: float = 1.0) -> bool:

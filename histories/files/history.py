@@ -221,10 +221,10 @@ class FileHistory(SessionHistory):
         return turns
 
     @override
-    async def turn(self, turn_id: str) -> Turn:
+    async def turn(self, turn_id: str, *, shown: bool = False) -> Turn:
         def look(folder: int, log: Log) -> Turn:
             with self._tree(log) as tree:
-                node = tree.find(turn_id)
+                node = tree.shown(turn_id) if shown else tree.find(turn_id)
             return self._as_seen(folder, log, [log.entry(node.offset, node.end)])[0]
 
         return await self._read(look)

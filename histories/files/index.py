@@ -21,6 +21,9 @@ _MOST: Final = 500
 _FORMS: Final = 100
 """So many words that begin like a stem are looked at."""
 
+_MERGED: Final = 64
+"""How many pages of words are merged at once: some milliseconds, in which nobody else writes to the index."""
+
 _QUERY_WORDS: Final = 24
 """Of how many words of a question, the rarest ones, turns are ranked by."""
 
@@ -111,10 +114,9 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
 
     # Sessions.
 
-    def marks(self) -> dict[str, tuple[str, bool]]:
-        """The mark of each file in the index, and whether it is settled."""
-        rows = self.db.execute("SELECT name, mark, settled FROM sessions")
-        return {name: (mark, bool(settled)) for name, mark, settled in rows}
+    def marks(self) -> dict[str, str]:
+        """The mark of each file in the index; "" if it is not settled."""
+        return dict(self.db.execute("SELECT name, CASE settled WHEN 0 THEN '' ELSE mark END FROM sessions"))
 
     def row(self, name: str) -> Row | None:
         found = self.db.execute("SELECT * FROM sessions WHERE name = ?", [name]).fetchone()
@@ -243,20 +245,29 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
         found = self.db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return int(found[0]) if found else 0
 
-    def purge(self) -> None:
-        """Takes what was forgotten from the file: FTS5 only marks it, and the write-ahead log holds it, until then."""
+    def purge(self) -> bool:
+        """Takes what was forgotten from the file: FTS5 only marks it, and the write-ahead log holds it, until then.
+
+        Gives whether there was any.
+        """
         forgotten = self.fact("purge")
         if not forgotten:
-            return
-        with self.writing():
-            self._merge()
+            return False
+        self._merge()
         busy, _, _ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         with self.writing():
             if not busy and self.fact("purge") == forgotten:
                 self.note("purge", 0)
+        return True
 
     def _merge(self) -> None:
-        self.db.execute("INSERT INTO said (said) VALUES ('optimize')")
+        """Makes one segment of FTS5's, without what was forgotten: part by part, so that others get to write."""
+        pages, changed = -_MERGED, _MERGED
+        while changed > 1:
+            before = self.db.total_changes
+            with self.writing():
+                self.db.execute("INSERT INTO said (said, rank) VALUES ('merge', ?)", [pages])
+            pages, changed = _MERGED, self.db.total_changes - before
 
 
 def _quoted(word: str) -> str:

@@ -26,6 +26,8 @@ _OPEN: Final = 32
 _IDLE_S: Final = 20.0
 _GATHER_S: Final = 2.0
 """How long changes gather before they are brought in: a session of many quick turns is looked at once, not for each."""
+_PURGE_SHARE: Final = 20
+"""How many times as long as it took nothing is taken out of an index again: its thread has others to follow."""
 _NOT_ITS_FAULT: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -49,6 +51,7 @@ class Indices:
         self._open: OrderedDict[str, tuple[Index, float]] = OrderedDict()
         self._changed: dict[str, set[str]] = {}
         self._changed_at = 0.0
+        self._purge_at: dict[str, float] = {}
 
     def ask(self, disk: Disk, user: str, folder: int, question: Callable[[Index], T]) -> T:
         """What the index of an open folder answers; that of one in memory, if it can't be had now."""
@@ -83,12 +86,22 @@ class Indices:
     @property
     def has_changes(self) -> bool:
         """Whether there are changes that have waited long enough."""
-        return bool(self._changed) and time.monotonic() - self._changed_at >= _GATHER_S
+        at = time.monotonic()
+        if self._changed and at - self._changed_at >= _GATHER_S:
+            return True
+        return bool(self._purge_at) and min(self._purge_at.values()) <= at
 
-    def take_changes(self) -> dict[str, set[str]]:
-        """The logs that have changed since this was asked last, by their users' folders."""
+    def take_changes(self, *, at_once: bool = False) -> dict[str, set[str]]:
+        """The logs that have changed since this was asked last, by their users' folders.
+
+        Also users of whose index something is to be taken: now, or `at_once`.
+        """
         with self._guard:
             changed, self._changed = self._changed, {}
+            at = time.monotonic()
+            for user in [user for user, due in self._purge_at.items() if at_once or due <= at]:
+                del self._purge_at[user]
+                changed.setdefault(user, set())
         return changed
 
     def follow(self, disk: Disk, user: str, folder: int, names: set[str]) -> None:
@@ -97,7 +110,16 @@ class Indices:
             if index_inode(folder):
                 with self._index(user, folder) as index:
                     catch_up_some(index, disk, folder, sorted(names))
-                    index.purge()
+                    self._purge(index, user)
+
+    def _purge(self, index: Index, user: str) -> None:
+        """Takes what was forgotten from the file: later, if that has just been done."""
+        at = time.monotonic()
+        if at < self._purge_at.get(user, 0.0):
+            return
+        if index.purge():
+            with self._guard:
+                self._purge_at[user] = at + (time.monotonic() - at) * _PURGE_SHARE
 
     def tidy(self, disk: Disk, user: str, folder: int) -> None:
         """Takes from an index that is there what is in no log any more, whoever removed it."""

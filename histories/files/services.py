@@ -171,7 +171,7 @@ class Services:
         if self.keeps_open or self.indices.is_there(place.user):
             self.indices.changed(place.user, place.log)
             if not self.keeps_open:
-                await self.in_thread(self.follow_changes)
+                await self.in_thread(partial(self.follow_changes, at_once=True))
 
     def follow_soon(self) -> None:
         """Brings the indices up to what was written, in a thread, unless one is at it."""
@@ -180,9 +180,9 @@ class Services:
             self.unheard(self.follow_changes)
         self.indices.close(idle_only=True)
 
-    def follow_changes(self) -> None:
+    def follow_changes(self, *, at_once: bool = False) -> None:
         try:
-            for user, names in self.indices.take_changes().items():
+            for user, names in self.indices.take_changes(at_once=at_once).items():
                 with suppress(OSError), self.folder(user) as folder:
                     self.indices.follow(self.disk, user, folder, names)
         finally:

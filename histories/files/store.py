@@ -71,7 +71,7 @@ class FileStore(Services, HistoryStore):
             watch.cancel()
             await asyncio.wait([watch])
         await self.call(partial(self.put_away_now, self.open_sessions.take_stale(all_of_them=True)))
-        await self.call(self.follow_changes)
+        await self.call(partial(self.follow_changes, at_once=True))
         await self.end_threads()
         await asyncio.get_running_loop().run_in_executor(None, self.indices.close)
 

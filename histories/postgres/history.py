@@ -102,8 +102,8 @@ class PostgresHistory(SessionHistory):
         return Page([turn_from(row) for row in reversed(rows)], str(rows[-1][0]) if more else None)
 
     @override
-    async def turn(self, turn_id: str) -> Turn:
-        rows = await self._read(statements.TURN, turn=pack(turn_id))
+    async def turn(self, turn_id: str, *, shown: bool = False) -> Turn:
+        rows = await self._read(statements.TURN, turn=pack(turn_id), shown=shown)
         if not rows:
             raise SessionNotFound
         if rows[0][0] is None:

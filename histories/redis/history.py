@@ -172,8 +172,8 @@ class RedisHistory(SessionHistory):
         return str(await self._peers().link.command("HGET", self._keys.session, "shape"))
 
     @override
-    async def turn(self, turn_id: str) -> Turn:
-        _, running, *parts = await self._record.read(TURN, json.dumps(turn_id))
+    async def turn(self, turn_id: str, *, shown: bool = False) -> Turn:
+        _, running, *parts = await self._record.read(TURN, json.dumps(turn_id), int(shown))
         return read_turn(parts, running=bool(int(running)))
 
     @override

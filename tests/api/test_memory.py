@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from langchain_core.messages import AnyMessage
 from chains import Chain
 from histories.memory import MemoryStore
 from tests.calls import call, error_of, said
-from tests.live_server import langserve_warns, serve_here
+from tests.live_server import langserve_warns, serve_here, wait_for
 from tests.openai_stub import OpenAIStub, text_of
 from tests.openai_stub_wire import Reply
 from tests.stores import KINDS
@@ -127,6 +128,26 @@ def test_a_turn_that_was_rewound_is_not_recalled(stub: OpenAIStub, tmp_path: Pat
         alice.post("/sessions/s/rewind", json={"turn_id": "t2"}).raise_for_status()
         said(call(alice, "What is the dog called?", "a third"))
     assert not any("Rex" in text for text in prompt(stub))
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_what_is_meant_is_recalled_where_there_is_a_milvus(url: str, stub: OpenAIStub, tmp_path: Path) -> None:
+    vectors = {"recall_url": f"milvus:{tmp_path / 'vectors.db'}", "embeddings": f"m@{stub.base_url}"}
+    with serving(tmp_path, stub, history_url=url, recall="user", **vectors) as (alice, bob):
+        said(call(bob, "My hound Bello barks.", "s"))
+        said(call(alice, "My hound Rex barks.", "s"))
+        wait_for(lambda: len(stub.embedded) >= 3, "the vectors")
+
+        def memory() -> str:
+            said(call(alice, "Which puppy?", f"t{len(stub.requests)}"))
+            return next((text for text in prompt(stub) if "Rex barks" in text), "")
+
+        assert "Bello" not in wait_for(memory, "what is meant")
+        alice.delete("/sessions").raise_for_status()
+        said(call(alice, "Which puppy?", "u"))
+        assert not any("Rex" in text for text in prompt(stub))
+        stub.embeddings_status = 500
+        said(call(alice, "And the puppy?", "u"))
 
 
 class CountingStore(MemoryStore):
@@ -271,6 +292,9 @@ def test_notes_are_written_read_shown_and_forgotten(stub: OpenAIStub, tmp_path: 
         changed = alice.put("/memory", json={"notes": [{**note, "text": "I am a vegan."}, "I live in Oslo."]}).json()
         assert changed["notes"][0] == {**note, "text": "I am a vegan."}
         assert alice.get("/memory").json() == changed
+        assert json.loads(alice.get("/export").text.splitlines()[-1]) == changed
+        assert bob.put("/memory", json=changed).json() == changed
+        bob.delete("/memory").raise_for_status()
         assert bob.get("/memory").json() == {"notes": []}
         question = {"type": "human", "content": "What shall I cook?"}
         body = {"input": [question], "config": {"configurable": {"session_id": "s"}}}

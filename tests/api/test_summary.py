@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from chains.chain import BadChain
 from histories.memory import MemoryStore
 from tests.api.test_memory import kind, long_ago, serving, stub, url
 from tests.echo_model import EchoModel
-from tests.live_server import langserve_warns
+from tests.live_server import langserve_warns, wait_for
 from tests.openai_stub import OpenAIStub, text_of
 from turns.run import Turns
 
@@ -103,6 +104,42 @@ def test_the_user_edits_it_and_deletes_it_and_a_rewind_forgets_it(stub: OpenAISt
         assert alice.put("/sessions/s/summary", json={"text": " "}).status_code == 422
         alice.post("/sessions/s/rewind", json={"turn_id": "t2"}).raise_for_status()
         assert alice.get("/sessions/s/summary").status_code == 404
+
+
+def test_a_summary_leaves_and_comes_back_with_its_session(stub: OpenAIStub, tmp_path: Path) -> None:
+    with serving(tmp_path, stub) as (alice, bob):
+        alice.post("/sessions/import", json=long_ago(5, "We named our dogs Rex and Lou.")).raise_for_status()
+        assert "summary" not in alice.get("/sessions/s/export").json()
+        summary = alice.put("/sessions/s/summary", json={"text": "The dogs are Rex and Lou."}).raise_for_status().json()
+        exported = alice.get("/sessions/s/export").json()
+        assert exported["summary"] == summary
+        (line,) = alice.get("/export").text.splitlines()
+        assert json.loads(line) == exported
+        bob.post("/sessions/import", json={**exported, "session_id": "mine"}).raise_for_status()
+        assert bob.get("/sessions/mine/summary").json() == summary
+        assert bob.get("/sessions/mine/export").json() == {**exported, "session_id": "mine"}
+        wrong = {**exported, "session_id": "wrong", "summary": {**summary, "up_to": "t99"}}
+        assert bob.post("/sessions/import", json=wrong).status_code == 422
+        assert bob.get("/sessions/wrong").status_code == 404
+
+
+def test_what_summing_up_costs_is_the_users(stub: OpenAIStub, tmp_path: Path) -> None:
+    stub.reply = speaks
+
+    def left(client: httpx.Client) -> int:
+        return next(int(one["left"]) for one in client.get("/me").json()["limits"] if one["limit"] == "tokens a day")
+
+    spent = dict[str, int]()
+    for name, chain in (("summing", SUMMING), ("plain", replace(SUMMING, memory=True))):
+        with serving(tmp_path / name, stub, chains=[chain], window_tokens=1000, tokens_per_day=10**6) as (alice, _):
+            alice.post("/sessions/import", json=long_ago(80, "We named our dogs Rex and Lou.")).raise_for_status()
+            before = left(alice)
+            ask(alice, "Hello again.")
+            if name == "summing":
+                summary_of(alice)
+                wait_for(lambda: left(alice) > before - 1500, "what was reserved")  # noqa: B023 - called at once
+            spent[name] = before - left(alice)
+    assert spent["summing"] > 1.3 * spent["plain"]
 
 
 def test_a_summary_that_fails_fails_no_turn(stub: OpenAIStub, tmp_path: Path) -> None:

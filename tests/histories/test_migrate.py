@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +14,19 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from typing_extensions import override
 
-from histories.base import Feedback, HistoryStore, NewTurn, Note, Reply, SessionHistory, Turn, TurnStatus, TurnTree, now
+from histories.base import (
+    Feedback,
+    HistoryStore,
+    NewTurn,
+    Note,
+    Reply,
+    SessionHistory,
+    Summary,
+    Turn,
+    TurnStatus,
+    TurnTree,
+    now,
+)
 from histories.files.names import file_name
 from histories.files.store import FileStore
 from histories.ledger import Ledger
@@ -220,6 +233,20 @@ async def test_a_source_that_is_written_to_meanwhile_is_told_of() -> None:
     assert "stop the servers" in told[0]
     migrated, told = await _migrate(source, target)
     assert (migrated.sessions, migrated.complete, told) == ({"replaced": 1}, True, [])
+
+
+async def test_a_summary_comes_along_and_a_newer_one_of_the_target_stays(stores: Stores) -> None:
+    source, target = MemoryStore(), await stores.open()
+    history, there = source.history("alice", "s1"), target.history("alice", "s1")
+    (one, _) = await talk(history, "one", "two")
+    summary = Summary("They spoke.", one, (await history.turn(one)).started_at, now(), "small")
+    await history.set_summary(summary)
+    assert (await _migrate(source, target))[0].complete
+    assert await there.summary() == summary
+    mine = replace(summary, text="mine", made_at=now())
+    await there.set_summary(mine)
+    assert (await _migrate(source, target))[0].complete
+    assert await there.summary() == mine
 
 
 async def test_notes_that_were_made_in_the_target_are_left_alone(stores: Stores) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -19,9 +20,13 @@ import admin as admin_py
 from api.ops.commands.terminal import Progress
 from auth.keys import ApiKeys
 from auth.middleware import Auth
+from histories.files.store import FileStore
+from histories.meaning.vectors import Vectors
 from serving import arguments
 from settings import load_settings
+from tests.openai_stub import OpenAIStub
 from tests.sign_in import bearer, client_of, follow
+from tests.stores import talk
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,6 +212,35 @@ async def test_signing_out_and_revoking_say_whom_they_signed_out(tmp_path: Path,
     assert "nothing was kept of bob" in command(tmp_path, "erase", "--user", "bob", "--yes").stderr
     assert command(tmp_path, "check").returncode == 0
     assert acts(tmp_path)[-1] == ("store.check", True)
+
+
+def test_the_vectors_of_recall_are_rebuilt_and_an_erased_users_go(tmp_path: Path, command: Command) -> None:
+    url, vectors = f"file:{tmp_path / 'histories'}", f"milvus:{tmp_path / 'vectors.db'}"
+
+    async def talks() -> None:
+        store = FileStore(tmp_path / "histories")
+        for user in ("alice", "bob"):
+            await talk(store.history(user, "s1"), "a dog named Rex", "a cat named Tom")
+        await store.close()
+
+    async def kept() -> list[int]:
+        there = Vectors(vectors, "m")
+        found = [len(await there.turns(user, "s1")) for user in ("alice", "bob") if await there.is_there()]
+        await there.close()
+        return found
+
+    with OpenAIStub() as stub, ThreadPoolExecutor(1) as thread:
+        places = {"RECOLLECT_HISTORY_URL": url, "RECOLLECT_RECALL_URL": vectors}
+        places["RECOLLECT_EMBEDDINGS"] = f"m@{stub.base_url}"
+        thread.submit(asyncio.run, talks()).result()
+        done = command(tmp_path, "recall", "rebuild", **places)
+        assert (done.returncode, done.stdout) == (0, "4 turns of 2 sessions\n"), done.stderr
+        assert thread.submit(asyncio.run, kept()).result() == [2, 2]
+        assert command(tmp_path, "erase", "--user", "alice", "--yes", **places).returncode == 0
+        assert thread.submit(asyncio.run, kept()).result() == [0, 2]
+        stub.embeddings_status = 500
+        failed = command(tmp_path, "recall", "rebuild", **places)
+        assert (failed.returncode, failed.stderr) == (2, "admin.py: the embeddings: status 500\n")
 
 
 def test_a_link_in_the_data_folder_is_never_followed(tmp_path: Path, command: Command) -> None:

@@ -16,7 +16,7 @@ from auth.holds import Holds
 from auth.keys import ApiKeys
 from auth.middleware import Auth
 from auth.sign_ins import SignIns
-from histories.base import Turn, TurnStatus
+from histories.base import Note, Turn, TurnStatus, now
 from histories.files.store import FileStore
 from histories.retention import Rules, expire
 from tests.echo_model import EchoModel
@@ -69,6 +69,8 @@ async def test_what_is_old_goes_by_chain_and_what_is_held_stays(tmp_path: Path) 
 
 async def test_a_user_is_counted_exported_held_and_erased(tmp_path: Path) -> None:
     store = await filled(tmp_path, {("ann", "one", "chat"): 1, ("ann", "two", "chat"): 1, ("bob", "one", "chat"): 1})
+    note = Note(text="She is a vegetarian.", created_at=now())
+    await store.set_notes("ann", [note])
     await store.close()
     _, key = ApiKeys(tmp_path).create("ann")
     users = [line.split("\t")[:3] for line in admin(tmp_path, "users").stdout.splitlines()]
@@ -78,6 +80,7 @@ async def test_a_user_is_counted_exported_held_and_erased(tmp_path: Path) -> Non
         exported["sessions"]
     ) == 2
     assert "hash" not in exported["keys"][0]
+    assert [(one["note_id"], one["text"]) for one in exported["notes"]] == [(note.note_id, note.text)]
     admin(tmp_path, "hold", "--user", "ann")
     assert "is held" in admin(tmp_path, "erase", "--user", "ann", "--yes").stderr
     admin(tmp_path, "hold", "--user", "ann", "--lift")

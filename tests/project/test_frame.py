@@ -34,11 +34,11 @@ MAY_IMPORT = {
 COMPOSERS = {"server", "admin", "wiring"}
 MAY_BE_IMPORTED_BY = {
     "server": {"admin"},
-    "wiring": {"server"},
     "admin": set[str](),
     "playground_config.routes": {"server", "api"},
 }
-MAY_BE_IMPORTED_BY |= {"wiring": {"server"}, "api.ops.commands": {"admin"}}  # whose settings and commands they know
+# whose settings and commands they know
+MAY_BE_IMPORTED_BY |= {"wiring": {"server", "admin"}, "api.ops.commands": {"admin"}}
 NO_HTTP = {"histories", "settings", "turns", "chat_models", "chains", "playground_config"}
 HTTP = {"fastapi", "langserve", "sse_starlette", "starlette", "uvicorn"}
 

@@ -52,7 +52,7 @@ def with_store(settings: Settings, work: Callable[[HistoryStore], Awaitable[T]])
         store = open_store(settings.history_url, default_dir=_folder(settings), fsync=settings.history_fsync)
         await store.open()
         try:
-            return await work(store)
+            return await _with_meaning(settings, store, work)
         finally:
             await store.close()
 
@@ -62,6 +62,23 @@ def with_store(settings: Settings, work: Callable[[HistoryStore], Awaitable[T]])
         return asyncio.run(run())
     except HistoryError as error:
         raise CommandFailed(str(error)) from error
+
+
+async def _with_meaning(settings: Settings, store: HistoryStore, work: Callable[[HistoryStore], Awaitable[T]]) -> T:
+    """What work on the store gives: what it deletes is gone from the vectors of recall, too, where there are any."""
+    if settings.recall_url is None or settings.embeddings is None:
+        return await work(store)
+    from histories.meaning.store import Meaning, removed_only
+    from histories.meaning.vectors import Vectors
+
+    meaning = Meaning(store, Vectors(settings.recall_url, settings.embeddings.partition("@")[0]), removed_only)
+    try:
+        result = await work(meaning.store)
+        if not await meaning.removes():
+            hint("admin.py: RECOLLECT_RECALL_URL can't be reached: a server removes there what is gone within an hour")
+        return result
+    finally:
+        await meaning.close()
 
 
 def _folder(settings: Settings) -> str:
