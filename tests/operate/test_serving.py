@@ -198,7 +198,7 @@ def kept(data_dir: Path, session: str = "s") -> list[tuple[TurnStatus, str]]:
     return asyncio.run(read())
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_server_that_is_stopped_lets_its_streams_end(streaming: Said, sig: signal.Signals) -> None:
     streaming.process.process.send_signal(sig)
     streaming.wait_closed()
