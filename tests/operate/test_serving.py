@@ -64,7 +64,7 @@ def main_says(
         environment = {"OPENAI_BASE_URL": "", "RECOLLECT_PORT": "0", "RECOLLECT_DATA_DIR": str(tmp_path)} | environment
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        assert main() == 2
+        assert main([]) == 2  # not what pytest was told
         said = capsys.readouterr()
         return one_line(said.out + said.err)
 
@@ -75,7 +75,7 @@ def main_says(
     ("name", "value", "words"),
     [
         ("RECOLLECT_PORT", "99999", "RECOLLECT_PORT"),
-        ("RECOLLECT_DATA_DIR", "/dev/null/x", ""),
+        ("RECOLLECT_DATA_DIR", "/dev/null/x", "RECOLLECT_DATA_DIR /dev/null/x: Not a directory"),
         ("RECOLLECT_HOST", "no.such.host.invalid", "no.such.host.invalid"),
         ("RECOLLECT_MODEL", "gpt-x", "OPENAI_API_KEY"),
     ],
