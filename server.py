@@ -128,6 +128,7 @@ class _Server:
         self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
         self.app = self._fastapi()
         self.app.state.turns, self.app.state.loop_watch, self.app.state.fault = self.turns, self.loop_watch, None
+        self.app.state.door_told = self.metrics.at_the_door
         self._add_middleware()
         self._add_routes()
         for chain in self._built_at_once():

@@ -103,7 +103,7 @@ def configured(app: FastAPI, *, shutdown_s: float, door: DoorRules | None = None
     """How uvicorn serves the app: through the door, and without anything that the app has no use for."""
     return uvicorn.Config(
         app,
-        http=cast(type[asyncio.Protocol], Doorkeeper(door).protocol),
+        http=cast(type[asyncio.Protocol], Doorkeeper(door, getattr(app.state, "door_told", None)).protocol),
         ws="none",
         proxy_headers=False,  # the app itself knows whom to believe
         access_log=False,  # it would write one-time links down

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -116,6 +117,9 @@ def test_the_first_start_prints_a_link_that_signs_in_once(fresh: Process) -> Non
         entered = browser.post(f"{fresh.url}/login", data={"token": token}, headers={"Origin": fresh.url})
         assert entered.status_code == 303
         assert browser.get(f"{fresh.url}/me").json() == {"user_id": "local"}
+    audit = [json.loads(line) for line in (fresh.data_dir / "audit.jsonl").read_text().splitlines()]
+    made = [(line["act"], line["what"]["user"]) for line in audit if line["from"] == "server.py"]
+    assert made == [("key.create", "local"), ("link.create", "local")]
     with httpx.Client() as another:
         assert another.get(link).status_code == 401
         assert another.get(f"{fresh.url}/me").status_code == 401
