@@ -130,6 +130,7 @@ class _Server:
         self.loop_watch, self.watchdog = LoopWatch(), Watchdog(self.turns)
         self.app = self._fastapi()
         self.app.state.turns, self.app.state.loop_watch, self.app.state.fault = self.turns, self.loop_watch, None
+        self.app.state.door_told = self.metrics.at_the_door
         self._add_middleware()
         self._add_routes()
         for chain in self._built_at_once():
@@ -303,12 +304,20 @@ async def look_at_chains(settings: Settings) -> list[str]:
 # Serving, as the environment says.
 
 
+def _auth_within(settings: Settings) -> Auth:
+    """The sign-in of the data folder. Raises `SettingsError`, for one, where that is another user's."""
+    try:
+        return auth_of(settings)
+    except OSError as error:
+        raise SettingsError(f"RECOLLECT_DATA_DIR {settings.data_dir}: {error.strerror}") from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves as the environment and the arguments say; gives the exit status, 2 when it can't be served so."""
     said = arguments(argv)
     try:
         settings = load_settings(**said)
-        auth = auth_of(settings)
+        auth = _auth_within(settings)
         sock = bind(settings.host, settings.port)
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})  # of port 0, the one that it became
     except (SettingsError, KeyFileError) as error:

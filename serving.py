@@ -103,7 +103,7 @@ def configured(app: FastAPI, *, shutdown_s: float, door: DoorRules | None = None
     """How uvicorn serves the app: through the door, and without anything that the app has no use for."""
     return uvicorn.Config(
         app,
-        http=cast(type[asyncio.Protocol], Doorkeeper(door).protocol),
+        http=cast(type[asyncio.Protocol], Doorkeeper(door, getattr(app.state, "door_told", None)).protocol),
         ws="none",
         proxy_headers=False,  # the app itself knows whom to believe
         access_log=False,  # it would write one-time links down
@@ -120,7 +120,7 @@ def run(
     door: DoorRules | None = None,
     started: Callable[[], None] | None = None,
 ) -> None:
-    """Serves the app in this process until SIGTERM or SIGINT; then turns get `shutdown_s` seconds to end.
+    """Serves the app in this process until SIGTERM, SIGINT or SIGHUP; then turns get `shutdown_s` seconds to end.
 
     A second signal ends them at once. Returns in either case: the exit status is 0.
     """
@@ -168,12 +168,18 @@ class _Server(uvicorn.Server):
         before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self.handle_exit)}
         # Of a worker process, Ctrl-C is its supervisor's to hear: it passes on one SIGTERM.
         own = multiprocessing.parent_process() is None
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, self.handle_exit if own else signal.SIG_IGN)
+        for sig in (signal.SIGINT, *_hang_up()):
+            before[sig] = signal.signal(sig, self.handle_exit if own else signal.SIG_IGN)
         try:
             yield
         finally:
             for sig, handler in before.items():
                 signal.signal(sig, handler)
+
+
+def _hang_up() -> list[signal.Signals]:
+    """The signal of a terminal that is gone; not where `nohup` has it ignored. Unheard, it would cut turns off."""
+    return [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
 
 
 def end_with_parent() -> None:
@@ -190,7 +196,7 @@ def end_with_parent() -> None:
 
 
 def supervise(work: Callable[[], None], workers: int, *, on_death: Callable[[int], None] = lambda pid: None) -> int:
-    """Runs `work` in so many processes until SIGTERM or SIGINT, which it passes on; gives the exit status.
+    """Runs `work` in so many processes until SIGTERM, SIGINT or SIGHUP, which it passes on; gives the exit status.
 
     A worker that dies is replaced. One that can't start ends the server: it would fail the same way again.
     `on_death` is told the process id of each that died.
@@ -206,8 +212,8 @@ class _Supervisor:
         self._work, self._workers, self._signals = work, list[BaseProcess](), 0
 
     def run(self, workers: int) -> int:
-        signal.signal(signal.SIGTERM, self._pass_on)
-        signal.signal(signal.SIGINT, self._pass_on)
+        for sig in (signal.SIGTERM, signal.SIGINT, *_hang_up()):
+            signal.signal(sig, self._pass_on)
         self._workers = [self._start() for _ in range(workers)]
         while not self._signals:
             multiprocessing.connection.wait([worker.sentinel for worker in self._workers], timeout=0.5)

@@ -7,7 +7,7 @@ from the environment, where a setting is named `RECOLLECT_` and its name in capi
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
@@ -251,24 +251,28 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     """
     environ = os.environ if environ is None else environ
     known = {variable(field): field for field in Settings.model_fields}
-    _refuse_unknown_names(environ, known)
+    wrong = list(_unknown_names(environ, known))
     source = EnvSettingsSource(Settings)
     source.env_vars = {name.lower(): environ[name] for name in known if environ.get(name)}
     values = {known.get(name, name): value for name, value in source().items()}
     try:
-        return Settings(**{**values, **overrides})
+        settings = Settings(**{**values, **overrides})
     except ValidationError as error:
-        raise SettingsError("; ".join(_sentence(item) for item in error.errors(include_url=False))) from None
+        wrong += [_sentence(item) for item in error.errors(include_url=False)]
+    if wrong:
+        raise SettingsError("; ".join(wrong))
+    return settings
 
 
-def _refuse_unknown_names(environ: Mapping[str, str], known: Mapping[str, str]) -> None:
+def _unknown_names(environ: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each."""
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name.startswith(_TEST_PREFIX) or name in known:
             continue
         rests = [candidate.removeprefix(PREFIX) for candidate in known if candidate.startswith(PREFIX)]
         close = difflib.get_close_matches(name.removeprefix(PREFIX), rests, n=1)
         hint = f"did you mean {PREFIX}{close[0]}?" if close else "the README lists all settings"
-        raise SettingsError(f"{name} is not a setting: {hint}")
+        yield f"{name} is not a setting: {hint}"
 
 
 def _sentence(error: Any) -> str:

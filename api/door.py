@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -32,6 +34,12 @@ _LINGER_BYTES: Final = 16 * 1024 * 1024
 
 _SWEEP_S: Final = 1.0
 
+log = logging.getLogger("recollect.door")
+
+
+def _nobody(what: str, value: int) -> None:
+    """Hears nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorRules:
@@ -51,16 +59,20 @@ class DoorRules:
 
 
 class Doorkeeper:
-    """All connections of one process. It makes their protocols for uvicorn: `uvicorn.Config(http=keeper.protocol)`."""
+    """All connections of one process. It makes their protocols for uvicorn: `uvicorn.Config(http=keeper.protocol)`.
 
-    def __init__(self, rules: DoorRules | None = None) -> None:
-        self.rules = rules or DoorRules()
+    `told` hears of `connections`, by how many there are more, and of each `refusal`, by its status.
+    """
+
+    def __init__(self, rules: DoorRules | None = None, told: Callable[[str, int], None] | None = None) -> None:
+        self.rules, self._told = rules or DoorRules(), told or _nobody
         self._open: set[Door] = set()
         self._idle: dict[Door, None] = {}  # with no request, those that are so for longest first
         self._by_address: Counter[str] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
         self.refused = 0
         """Connections and requests that were turned away here, since the start."""
+        self._refusals: Counter[int] = Counter()  # that the log has not been told of
 
     def __len__(self) -> int:
         return len(self._open)
@@ -78,6 +90,7 @@ class Doorkeeper:
             return 503, "The server has too many connections: try again."
         self._by_address[address] += 1
         self._open.add(door)
+        self._told("connections", 1)
         self._idle[door] = None
         if self._sweeper is None:
             self._sweeper = door.loop.call_later(_SWEEP_S, self._sweep, door.loop)
@@ -86,10 +99,17 @@ class Doorkeeper:
     def leave(self, door: Door) -> None:
         if door in self._open:
             self._open.remove(door)
+            self._told("connections", -1)
             self._idle.pop(door, None)
             self._by_address[door.address] -= 1
             if not self._by_address[door.address]:
                 del self._by_address[door.address]
+
+    def refuse(self, status: int) -> None:
+        """Counts somebody who was turned away: no request comes of it that would have its line in the log."""
+        self.refused += 1
+        self._refusals[status] += 1
+        self._told("refusal", status)
 
     def busy(self, door: Door) -> None:
         self._idle.pop(door, None)
@@ -108,9 +128,13 @@ class Doorkeeper:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
+        if self._refusals:  # one line a second: whoever floods the door does not flood the log
+            told = ", ".join(f"{status}: {count}" for status, count in sorted(self._refusals.items()))
+            log.warning("requests were refused at the door (status: how many): %s", told)
+            self._refusals.clear()
         for door in list(self._open):
             door.look_at_the_clock(now)
-        self._sweeper = loop.call_later(_SWEEP_S, self._sweep, loop) if self._open else None
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep, loop) if self._open or self._refusals else None
 
 
 class _Stage(Enum):
@@ -293,7 +317,7 @@ class Door(HttpToolsProtocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answers, unless an answer is under way already, and ends the connection."""
-        self._keeper.refused += 1
+        self._keeper.refuse(status)
         answering = self._is_answering
         if self.pipeline or (answering and (self._stage is _Stage.HEADERS or self.cycle.response_started)):
             self._end()  # an earlier request's answer is under way

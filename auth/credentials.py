@@ -96,8 +96,15 @@ class Auth:
 
         It makes that key. May raise KeyFileError and OSError.
         """
-        first = self.keys.first() if self.tokens is None else None
-        return None if first is None else self.links.create(first.user, first.id)
+        if self.tokens is not None:
+            return None
+        is_new, first = not self.keys.all(), self.keys.first()
+        if first is None:
+            return None
+        if is_new:
+            self.audit.note("key.create", who=None, source="server.py", user=first.user, key=first.id)
+        self.audit.note("link.create", who=None, source="server.py", user=first.user)
+        return self.links.create(first.user, first.id)
 
     async def caller_of(self, request: HTTPConnection) -> Caller:
         """Whom a request's credential names. An `Authorization` header counts before the cookie.

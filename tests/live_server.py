@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -159,7 +159,7 @@ def serve_here(
 class Process(Live):
     """`server.py` as a process of its own, on a port of its own choice."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], *, server: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, server: Path, errors: IO[bytes] | None) -> None:
         super().__init__(folder / "data")
         folder.mkdir(parents=True, exist_ok=True)
         self._output = folder / "output.txt"
@@ -172,7 +172,7 @@ class Process(Live):
                 env={**inherited, "RECOLLECT_PORT": "0", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=errors or subprocess.STDOUT,
             )
 
     @property
@@ -213,9 +213,11 @@ class Process(Live):
 
 
 @contextmanager
-def launch(folder: Path, *, server: Path = ROOT / "server.py", **environment: str) -> Iterator[Process]:
-    """`server.py` from the start on, whatever comes of it, until the end of the block."""
-    process = Process(folder, environment, server=server)
+def launch(
+    folder: Path, *, server: Path = ROOT / "server.py", errors: IO[bytes] | None = None, **environment: str
+) -> Iterator[Process]:
+    """`server.py` from the start on, whatever comes of it, until the end of the block. Its log goes to `errors`."""
+    process = Process(folder, environment, server=server, errors=errors)
     try:
         yield process
     finally:

@@ -44,6 +44,10 @@ class Metrics:
             "recollect_http_request_seconds", "From request to end of body.", "route"
         )
         self.connections = self._gauge("recollect_http_requests_open", "Requests that are being answered.")
+        self.connected = self._gauge("recollect_connections", "Connections of clients, idle ones too.")
+        self.door_refusals = Counter(
+            "recollect_door_refusals", "Connections and requests refused unread.", ["status"], registry=to
+        )
         self.store_seconds = self._histogram(
             "recollect_store_seconds", "Calls of the store; `begin` waits in line.", "operation", buckets=_STORE_SECONDS
         )
@@ -79,6 +83,13 @@ class Metrics:
     def counted(self, what: str, how: str) -> None:
         """Counts a `sign_in` or a `refusal`: what `Auth` tells."""
         (self.sign_ins if what == "sign_in" else self.refusals).labels(how).inc()
+
+    def at_the_door(self, what: str, value: int) -> None:
+        """Counts `connections`, so many more or fewer, or a `refusal` with that status: what the door tells."""
+        if what == "connections":
+            self.connected.inc(value)
+        else:
+            self.of(self.door_refusals, value).inc()
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format."""

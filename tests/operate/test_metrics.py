@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.door import DoorRules
 from api.ops.metrics import Metrics
 from api.ops.reasons import REASONS
 from auth.keys import ApiKeys
@@ -18,7 +20,7 @@ from tests.calls import call
 from tests.echo_model import EchoModel
 from tests.live_server import PLAIN, ROOT, langserve_warns, serve_here, start, wait_for
 from tests.openai_stub import OpenAIStub
-from tests.operators import metric, scrape
+from tests.operators import logging_as_json, metric, scrape
 
 pytestmark = langserve_warns
 yaml: Any = import_module("yaml")
@@ -65,6 +67,34 @@ def test_workers_are_counted_together_and_the_dead_are_not_running(tmp_path: Pat
                 assert call(client, "one", f"s{number}").status_code == 200
         wait_for(lambda: metric(scrape(server), "recollect_turns_total", outcome="complete") == 12, "all turns")
         assert metric(scrape(server), "recollect_turns_running") == 0
+
+
+def test_connections_are_counted_and_who_is_refused_at_the_door_is_told(tmp_path: Path) -> None:
+    with (
+        logging_as_json() as log,
+        serve_here(tmp_path, model=EchoModel(), door=DoorRules(connections_per_address=3, header_bytes=1000)) as server,
+        server.client() as first,
+    ):
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        _, key = ApiKeys(server.data_dir).create("prometheus", scopes=("metrics",))
+
+        def seen(name: str, **labels: str) -> float:
+            text = first.get("/metrics", headers={"Authorization": f"Bearer {key}"}).raise_for_status().text
+            return metric(text, name, **labels)
+
+        assert seen("recollect_connections") == 1
+        with socket.create_connection(address), socket.create_connection(address):
+            wait_for(lambda: seen("recollect_connections") == 3, "two more")
+            with socket.create_connection(address, 10) as fourth:
+                assert b" 429 " in fourth.recv(100)
+            assert seen("recollect_door_refusals_total", status="429") == 1
+        wait_for(lambda: seen("recollect_connections") == 1, "the two to be gone")
+        with socket.create_connection(address, 10) as long:
+            long.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
+            assert b" 431 " in long.recv(100)
+        assert seen("recollect_door_refusals_total", status="431") == 1
+        wait_for(lambda: "429: 1" in log.text and "431: 1" in log.text, "the log's lines")
+        assert all(line["level"] == "warning" for line in log.lines(logger="recollect.door"))
 
 
 def exported() -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langserve import RemoteRunnable
 from playwright.sync_api import Browser, expect
+from typing_extensions import override
 
 from auth.links import Links
 from tests.browser import WAIT_MS, ask, chromium, replies
@@ -137,3 +140,72 @@ def test_a_front_end_of_another_origin_streams_with_a_key_and_never_with_a_cooki
         assert re.search("x-request-id", streamed.headers["access-control-expose-headers"], re.IGNORECASE)
         foreign = nobody.options("/chat/stream", headers={**asked, "Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in foreign.headers
+
+
+FRONT = """<!doctype html><title>front</title><script>
+async function turn(url, options) {
+  const response = await fetch(url + "/chat/stream", {
+    method: "POST", ...options,
+    body: JSON.stringify({input: {input: "one"}, config: {configurable: {session_id: "front"}}}),
+  });
+  let pieces = 0, text = "";
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let piece; !(piece = await reader.read()).done; pieces++) text += piece.value;
+  return {status: response.status, id: response.headers.get("x-request-id"), pieces, text};
+}
+</script>"""
+TURN = "([url, options]) => turn(url, options).catch(error => String(error))"
+
+
+class _FrontPage(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(FRONT.encode())
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: it is no part of what is tested."""
+
+
+@pytest.fixture
+def front() -> Iterator[str]:
+    """A front end's page, on an origin of its own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _FrontPage) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_address[1]}"
+        serving.shutdown()
+
+
+def test_a_page_of_another_origin_streams_a_turn_in_a_browser_and_no_cookie_helps_it(
+    front: str, browser: Browser, tmp_path: Path
+) -> None:
+    json_ = {"Content-Type": "application/json"}
+    with (
+        OpenAIStub() as stub,
+        serve_here(tmp_path / "data", openai_base_url=stub.base_url, root_path="/ai", cors_origins=front) as server,
+        proxied(tmp_path / "nginx", server.url, "/ai") as url,
+        browser.new_context(ignore_https_errors=True) as context,
+    ):
+        context.set_default_timeout(WAIT_MS)
+        page = context.new_page()
+        page.goto(f"{url}/login?token={Links(server.data_dir).create('alice')}")
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_selector("#who:has-text('alice')", state="attached")
+
+        page.goto(front)
+        told = page.evaluate(TURN, [url, {"headers": server.headers("bob") | json_}])
+        assert told["status"] == 200
+        assert told["id"]
+        assert told["pieces"] > 1
+        assert "event: end" in told["text"]
+        # Alice's browser holds a cookie of that host, and the front end asks for it to be sent.
+        assert "Failed to fetch" in page.evaluate(TURN, [url, {"headers": json_, "credentials": "include"}])
+        assert "Failed to fetch" in page.evaluate(TURN, [url, {"credentials": "include"}])  # without a preflight
+        told = page.evaluate(TURN, [url, {"headers": server.headers("bob") | {"X-Own": "x"}}])
+        assert "Failed to fetch" in told  # a header that is not on the list
+        with server.client("alice") as client:
+            assert client.get("/sessions").json()["sessions"] == []
+        with server.client("bob") as client:
+            assert [one["session_id"] for one in client.get("/sessions").json()["sessions"]] == ["front"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -64,7 +65,7 @@ def main_says(
         environment = {"OPENAI_BASE_URL": "", "RECOLLECT_PORT": "0", "RECOLLECT_DATA_DIR": str(tmp_path)} | environment
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        assert main() == 2
+        assert main([]) == 2  # not what pytest was told
         said = capsys.readouterr()
         return one_line(said.out + said.err)
 
@@ -75,7 +76,7 @@ def main_says(
     ("name", "value", "words"),
     [
         ("RECOLLECT_PORT", "99999", "RECOLLECT_PORT"),
-        ("RECOLLECT_DATA_DIR", "/dev/null/x", ""),
+        ("RECOLLECT_DATA_DIR", "/dev/null/x", "RECOLLECT_DATA_DIR /dev/null/x: Not a directory"),
         ("RECOLLECT_HOST", "no.such.host.invalid", "no.such.host.invalid"),
         ("RECOLLECT_MODEL", "gpt-x", "OPENAI_API_KEY"),
     ],
@@ -116,6 +117,9 @@ def test_the_first_start_prints_a_link_that_signs_in_once(fresh: Process) -> Non
         entered = browser.post(f"{fresh.url}/login", data={"token": token}, headers={"Origin": fresh.url})
         assert entered.status_code == 303
         assert browser.get(f"{fresh.url}/me").json() == {"user_id": "local"}
+    audit = [json.loads(line) for line in (fresh.data_dir / "audit.jsonl").read_text().splitlines()]
+    made = [(line["act"], line["what"]["user"]) for line in audit if line["from"] == "server.py"]
+    assert made == [("key.create", "local"), ("link.create", "local")]
     with httpx.Client() as another:
         assert another.get(link).status_code == 401
         assert another.get(f"{fresh.url}/me").status_code == 401
@@ -198,7 +202,7 @@ def kept(data_dir: Path, session: str = "s") -> list[tuple[TurnStatus, str]]:
     return asyncio.run(read())
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_server_that_is_stopped_lets_its_streams_end(streaming: Said, sig: signal.Signals) -> None:
     streaming.process.process.send_signal(sig)
     streaming.wait_closed()

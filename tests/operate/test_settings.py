@@ -328,7 +328,9 @@ def test_every_kind_of_store_has_its_url(url: str) -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    text = refusal({"RECOLLECT_PORT": "x", "OPENAI_BASE_URL": "ftp://models"})
+    unknown = {"RECOLLECT_PRT": "8000", "RECOLLECT_LOG_LEVLE": "debug"}
+    text = refusal({"RECOLLECT_PORT": "x", "OPENAI_BASE_URL": "ftp://models", **unknown})
+    assert "RECOLLECT_LOG_LEVLE is not a setting: did you mean RECOLLECT_LOG_LEVEL?; RECOLLECT_PRT is not" in text
     assert "RECOLLECT_PORT: should be a valid integer" in text
     assert "; OPENAI_BASE_URL: must be a URL" in text
 
