@@ -97,6 +97,7 @@ def world(folder: Path, *, ahead: bool = False) -> Iterator[Process]:
             for process in (model.pid, server.process.pid):
                 _set_nice(process, nice)
             yield server
+            server.kill()  # it would wait for turns whose clients are gone
     finally:
         model.kill()
         model.wait()
