@@ -44,6 +44,7 @@ from api.rates import Left, Rates, RequestRate, open_counters
 from api.sessions import export, summary_routes, turn_routes
 from api.sessions import routes as session_routes
 from api.turn_endpoints import TurnEndpoints
+from api.turnstile import Turnstile
 from auth import login
 from auth.files import KeyFileError
 from auth.holds import Holds
@@ -227,6 +228,7 @@ class _Server:
             add(RequestRate, rates=self.rates)
         public = PUBLIC_PATHS | share_routes.PUBLIC_PATHS if self.settings.shares else PUBLIC_PATHS
         add(AuthMiddleware, auth=self.auth, public=public)
+        add(Turnstile)
         self.outfit.put_on(self.app, self.auth.audit, [(chain.name, bool(chain.memory)) for chain in self.chains])
 
     def _add_routes(self) -> None:

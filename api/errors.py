@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 from api.chain_errors import is_lost_connection, problem_of_chain
-from api.problems import Problem, with_retry
+from api.problems import Problem, over_budget, with_retry
 from api.problems import json_response as json_response
 from histories.base import (
     HistoryDamaged,
@@ -94,7 +94,7 @@ def problem_of(error: BaseException, *, debug: bool = False) -> Problem:
     if isinstance(error, ChainFailed):
         return problem_of_chain(error, debug=debug)
     if isinstance(error, OverBudget):
-        return with_retry(429, str(error), str(error.retry_after_s))
+        return over_budget(error)
     status = status_of(error)
     if status is not None:
         return with_retry(status, str(error))

@@ -21,14 +21,11 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.routing import Route
 from typing_extensions import override
 
-from api.slow_lane import SMALL_BYTES, read_large_json
+from api.slow_lane import MOST_VALUES, SMALL_BYTES, TooManyValues, read_large_json
 from histories.base import jsonable
 from playground_config.routes import MAX_CONFIG_HASH
 from turns.batches import check_batch
 from turns.shown import well_formed
-
-MAX_PARTS: Final = 20_000
-"""Values in a body, inner ones too. LangServe checks them on the event loop, so many of them in a tenth of a second."""
 
 log = logging.getLogger("recollect.chains")
 
@@ -45,11 +42,13 @@ async def readable(request: Request) -> None:
         raise RequestValidationError(["The config hash is too long."])
     if request.method != "POST":
         return
-    await read_large_json(request)
     try:
+        await read_large_json(request, MOST_VALUES)
         body = await request.json()  # kept by the request: it is not read twice
     except json.JSONDecodeError:
         raise RequestValidationError(["The body is not JSON."]) from None
+    except TooManyValues as refused:
+        raise RequestValidationError([str(refused)]) from None
     if not isinstance(body, dict):
         raise RequestValidationError(["The body has to be an object."])
     _check_shape(body)
@@ -58,7 +57,7 @@ async def readable(request: Request) -> None:
         if isinstance(config, dict):
             _drop_misshapen(config)
     if len(await request.body()) > SMALL_BYTES and _has_many_parts(body):
-        raise RequestValidationError([f"The body holds more than {MAX_PARTS} values: send less at once."])
+        raise RequestValidationError([str(TooManyValues())])
 
 
 def _check_shape(body: dict[str, Any]) -> None:
@@ -96,11 +95,11 @@ class BatchLimit:
 
 def _has_many_parts(body: Any) -> bool:
     level, count = [body], 0
-    while level and count <= MAX_PARTS:
+    while level and count <= MOST_VALUES:
         count += len(level)
         inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
-        level = [*islice(chain.from_iterable(inner), MAX_PARTS + 1)]
-    return count > MAX_PARTS
+        level = [*islice(chain.from_iterable(inner), MOST_VALUES + 1)]
+    return count > MOST_VALUES
 
 
 def handler_of(app: FastAPI, path: str) -> APIHandler:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from api.counters import Counting, FileCounters, StoreCounters
-from api.problems import Problem
+from api.problems import over_budget, rate_limit
 from auth.refusals import Refusal
 from turns.shares import OverBudget
 
@@ -123,7 +123,7 @@ class Rates:
         if spent - amount >= item.amount:
             if amount > 1:
                 await self._add(item, who, -amount)
-            raise OverBudget(refusal, await self._resets_in_s(item, who))
+            raise OverBudget(refusal, await self._resets_in_s(item, who), item.amount)
         return spent
 
     @property
@@ -141,7 +141,7 @@ class Rates:
         reserved = tokens + _RESERVED_TOKENS
         if await self._add(item, user, reserved) - reserved >= item.amount:
             await self._add(item, user, -reserved)
-            raise OverBudget("Your tokens of today are used up.", await self._resets_in_s(item, user))
+            raise OverBudget("Your tokens of today are used up.", await self._resets_in_s(item, user), item.amount)
         try:
             yield
         finally:
@@ -188,16 +188,14 @@ class RequestRate:
         try:
             left = await self._rates.request(user)
         except OverBudget as refused:
-            headers = {"Retry-After": str(refused.retry_after_s), "RateLimit-Remaining": "0"}
-            await Problem(429, str(refused), headers).response()(scope, receive, send)
+            await over_budget(refused).response()(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start" and left is not None:
                 headers = MutableHeaders(scope=message)
-                headers["RateLimit-Limit"] = str(left["of"])
-                headers["RateLimit-Remaining"] = str(left["left"])
-                headers["RateLimit-Reset"] = str(left.get("resets_in_s", 0))
+                if "RateLimit-Limit" not in headers:  # a limit that was reached is told of by who refuses
+                    headers.update(rate_limit(left["of"], left["left"], left.get("resets_in_s", 0)))
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -40,6 +40,8 @@ class Job:
     path: str = "/tutor"
     ramp_s: float = 0.0
     """Over how long the clients arrive."""
+    watch_port: int = 0
+    """Another server of the same store, where somebody follows each turn from its first token on."""
 
 
 @dataclass(kw_only=True)
@@ -53,6 +55,8 @@ class Outcome:
     times: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    watched: int = 0
+    watched_gaps: list[float] = field(default_factory=list)
     problem: str = ""
 
 
@@ -62,6 +66,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.done: asyncio.Future[bytes] | None = None
+        self.began = asyncio.Event()
+        """Whether the first token is there."""
         self._tail, self._missing = b"", -1
         self.bytes, self.first, self.tokens = 0, 0.0, list[float]()
         self._status, self._head = b"", b""
@@ -79,6 +85,7 @@ class _Connection(asyncio.Protocol):
         """The response's status line, and its last bytes, once it has come whole."""
         assert self.transport is not None
         self.done = asyncio.get_running_loop().create_future()
+        self.began.clear()
         self._tail, self._missing, self._head, self._status = b"", -1, b"", b""
         self.first, self.bytes, self.tokens = 0.0, 0, []
         self.transport.write(request)
@@ -100,6 +107,7 @@ class _Connection(asyncio.Protocol):
             said = data.count(b"event: data")
             if said and not self.first:
                 self.first = now
+                self.began.set()
             self.tokens += [now] * said
         self._tail = self._tail[-400:] + data
         if self._missing >= 0:
@@ -109,15 +117,51 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(self._status + b"\n" + self._tail)
 
 
-def _request(job: Job, session: str) -> bytes:
+def _request(job: Job, session: str, turn_id: str = "") -> bytes:
     value: dict[str, Any] = {
         "input": {"ability": "math", "input": "What does the cosine of an angle mean, and what is it for?"},
-        "config": {"configurable": {"session_id": session}},
+        "config": {"configurable": {"session_id": session, **({"turn_id": turn_id} if turn_id else {})}},
     }
     body = json.dumps(value).encode()
     headers = {"Host": "127.0.0.1", "Content-Type": "application/json", "Content-Length": str(len(body)), **job.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"POST {job.path}/{job.endpoint} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+async def _watcher(job: Job, session: str, turn_id: str, asked: _Connection, outcome: Outcome) -> None:
+    """Follows a turn at the other server, and counts it as failed if it is not heard to its end."""
+    await asked.began.wait()
+    _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", job.watch_port)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "127.0.0.1", **job.headers}.items())
+    place = f"/sessions/{session}/turns/{turn_id}/stream"
+    answer = await connection.ask(f"GET {place} HTTP/1.1\r\n{headers}\r\n".encode())
+    outcome.watched += 1
+    if not answer.startswith(b"HTTP/1.1 200") or b"event: end" not in answer:
+        outcome.failed += 1
+        outcome.problem = answer[:400].decode(errors="replace")
+    outcome.watched_gaps += [(after - before) * 1000 for before, after in pairwise(connection.tokens)]
+    assert connection.transport is not None
+    connection.transport.close()
+
+
+async def _watched_client(job: Job, place: int, outcome: Outcome) -> None:
+    """One turn, and who follows it."""
+    await asyncio.sleep(job.ramp_s * place / job.clients)
+    session, turn_id = f"s-{uuid4().hex}", uuid4().hex
+    _, connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", job.ports[0])
+    watching = asyncio.create_task(_watcher(job, session, turn_id, connection, outcome))
+    started = time.perf_counter()
+    answer = await connection.ask(_request(job, session, turn_id))
+    outcome.turns += 1
+    if not answer.startswith(b"HTTP/1.1 200") or b"event: end" not in answer:
+        outcome.failed += 1
+        outcome.problem = answer[:400].decode(errors="replace")
+        connection.began.set()  # or who watches would wait for ever
+    outcome.firsts.append((connection.first - started) * 1000)
+    outcome.gaps += [(after - before) * 1000 for before, after in pairwise(connection.tokens)]
+    await watching
+    assert connection.transport is not None
+    connection.transport.close()
 
 
 async def _client(
@@ -161,7 +205,11 @@ async def run(job: Job) -> Outcome:
     """Does a job."""
     outcome, under_way, started = Outcome(), [0] * len(job.ports), time.perf_counter()
     stop_at, names = started + job.seconds, iter(job.sessions)
-    await asyncio.gather(*(_client(job, place, stop_at, under_way, names, outcome) for place in range(job.clients)))
+    if job.watch_port:
+        await asyncio.gather(*(_watched_client(job, place, outcome) for place in range(job.clients)))
+    else:
+        clients = (_client(job, place, stop_at, under_way, names, outcome) for place in range(job.clients))
+        await asyncio.gather(*clients)
     outcome.seconds = time.perf_counter() - started
     return outcome
 

@@ -37,7 +37,30 @@ def measure(bench: Bench) -> Result:
             for name, one in result.items()
         ],
     )
+    result["watched"] = _watched(bench, crowd)
     return result
+
+
+def _watched(bench: Bench, crowd: int) -> dict[str, float]:
+    """The same crowd, each of whom somebody follows on another worker, which has the turn from the store."""
+    folder = bench.place()
+    with serving("recollect", folder, model="slow") as asked, serving("recollect", folder, model="slow") as other:
+        bench.clients.do(asked, "stream", clients=8, turns=1, watch_port=other.port)
+        before = asked.processor_s(), other.processor_s()
+        outcome = bench.clients.do(asked, "stream", clients=crowd, turns=1, ramp_s=1.5, watch_port=other.port)
+        used = asked.processor_s() - before[0], other.processor_s() - before[1]
+    seen = {
+        "streams": outcome.turns,
+        "watchers": outcome.watched,
+        "gap_p99_ms": percentile(outcome.gaps, 0.99),
+        "watched_gap_p50_ms": percentile(outcome.watched_gaps, 0.5),
+        "watched_gap_p99_ms": percentile(outcome.watched_gaps, 0.99),
+        "first_p99_ms": percentile(outcome.firsts, 0.99),
+        "processor_ms_per_stream": used[0] * 1000 / crowd,
+        "processor_ms_per_watcher": used[1] * 1000 / crowd,
+    }
+    table([f"{crowd} streams, each watched on another worker", "value"], [[name, f"{seen[name]:.0f}"] for name in seen])
+    return seen
 
 
 class _Peak:

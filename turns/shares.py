@@ -33,11 +33,11 @@ Admit = Callable[[str, str], Awaitable[None]]
 
 
 class OverBudget(Exception):
-    """The user has used up what there is for a time."""
+    """The user has used up what there is for a time: `of` so many, until `retry_after_s` seconds from now."""
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
+    def __init__(self, message: str, retry_after_s: int, of: int) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.of = retry_after_s, of
 
 
 Budget = Callable[[str, int, Callable[[], int]], AbstractAsyncContextManager[None]]

@@ -37,7 +37,7 @@ from api.sessions.models import (
 )
 from api.sessions.pages import page_of_turns, to_json
 from api.sessions.upload import Upload, UploadRoute
-from api.slow_lane import LargeBodyRoute, SlowLane
+from api.slow_lane import LargeBodyRoute, ManyValuesRoute, SlowLane
 from api.traced_feedback import TracedFeedback
 from auth.middleware import current_user
 from histories.base import Feedback, HistoryStore, SessionHistory, TurnStatus, UnknownMessage
@@ -93,7 +93,8 @@ def router(
     upload: dict[str, Any] = {"route_class_override": UploadRoute, "max_body_size": max_import_bytes}
     made = {"status_code": 201, "response_model": SessionInfo, "responses": changed, **upload}
     add("/import", own.import_, methods=["POST"], **made)
-    add("/import/convert", convert, methods=["POST"], response_model=Converted, responses=problems(403, 413))
+    converted: dict[str, Any] = {"response_model": Converted, "responses": problems(403, 413)}
+    add("/import/convert", convert, methods=["POST"], route_class_override=ManyValuesRoute, **converted)
     add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=problems(404))
     add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 413))
     add(one, own.delete, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409))

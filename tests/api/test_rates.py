@@ -92,17 +92,24 @@ def test_clients_are_told_what_is_left_and_when_to_come_back(tmp_path: Path) -> 
             assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
             assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
             assert "too many requests" in answers[-1].json()["detail"]
+            assert answers[-1].headers["RateLimit-Limit"] == "5"
+            assert answers[-1].headers["RateLimit-Reset"] == answers[-1].headers["Retry-After"]
         with server.client("bob") as bob:
             assert bob.get("/sessions").status_code == 200
 
 
 def test_who_has_used_up_the_tokens_of_a_day_is_told_before_a_stream_opens(tmp_path: Path) -> None:
-    limits: dict[str, Any] = {"tokens_per_day": USAGE["total_tokens"]}
+    limits: dict[str, Any] = {"tokens_per_day": USAGE["total_tokens"], "requests_per_minute": 1000}
     with serve_here(tmp_path, model=EchoModel(), history_url="memory:", **limits) as server, server.client() as alice:
         assert said(call(alice, "one", "s")) == "one."
         answer = call(alice, "two", "s", way="stream")
         assert answer.status_code == 429
         assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["RateLimit-Limit"] == str(USAGE["total_tokens"])
+        assert (answer.headers["RateLimit-Remaining"], answer.headers["RateLimit-Reset"]) == (
+            "0",
+            answer.headers["Retry-After"],
+        )
         assert alice.get("/sessions/s").json()["turns"] == 1
 
 
