@@ -1,4 +1,4 @@
-"""`/invoke`, `/batch` and `/stream`: LangServe's endpoints for turns, with nothing between the turn and the wire.
+"""LangServe's endpoints for turns, with nothing between the turn and the wire.
 
 LangServe mounts them through FastAPI, and makes an event of its own, a message and a write to the socket of each token.
 These take the same requests and give the same answers, for a fraction of the work. Where LangServe refuses an output
@@ -16,13 +16,16 @@ from copy import copy
 from typing import Any
 from urllib.parse import quote
 
+from fastapi.exceptions import RequestValidationError
 from langserve import APIHandler
+from langserve.validation import StreamEventsParameters, StreamLogParameters
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.event_stream import EventStream
+from api.event_stream import DataStream, EventStream
 from api.langserve_gaps import BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
 from api.reading import Reader
 from api.sessions.models import time_of
@@ -59,7 +62,13 @@ class TurnEndpoints:
         return [
             Route(f"{self._path}{config}/{name}", _Endpoint(endpoint), methods=["POST"])
             for config in ("", "/c/{config_hash}")
-            for name, endpoint in (("invoke", self.invoke), ("batch", self.batch), ("stream", self.stream))
+            for name, endpoint in (
+                ("invoke", self.invoke),
+                ("batch", self.batch),
+                ("stream", self.stream),
+                ("stream_log", self.stream_log),
+                ("stream_events", self.stream_events),
+            )
         ]
 
     async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
@@ -107,6 +116,28 @@ class TurnEndpoints:
         metadata = {"run_id": str(config["run_id"]), "session_id": session_id, "turn_id": run.turn_id}
         return EventStream(metadata, self._heard(run, config["configurable"]["user_id"], session_id, metadata))
 
+    async def stream_log(self, request: Request) -> Response:
+        config, value = await self._read(request, "stream_log")
+        patches = self._chain.astream_log(value, config, **_filters(await request.json(), StreamLogParameters))
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            async for patch in patches:
+                yield self._serializer.dumps({"ops": patch.ops})
+
+        return DataStream(pieces())
+
+    async def stream_events(self, request: Request) -> Response:
+        config, value = await self._read(request, "stream_events")
+        filters = _filters(await request.json(), StreamEventsParameters)
+        events = self._chain.astream_events(value, config, version="v2", **filters)
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            async for event in events:
+                event["metadata"] = {key: one for key, one in event["metadata"].items() if not key.startswith("__")}
+                yield self._serializer.dumps(event)
+
+        return DataStream(pieces())
+
     async def _heard(
         self, run: TurnRun, user_id: str, session_id: str, metadata: dict[str, str]
     ) -> AsyncGenerator[Sequence[Event], None]:
@@ -136,6 +167,14 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(Request(scope, receive, send))
         await response(scope, receive, send)
+
+
+def _filters(body: dict[str, Any], parameters: type[BaseModel]) -> dict[str, Any]:
+    """Which runs a client wants to hear of. Raises RequestValidationError."""
+    try:
+        return parameters.model_validate(body).model_dump()
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
 
 
 def preferences(request: Request) -> set[str]:

@@ -42,6 +42,7 @@ class Turns:
         self.running: set[TurnRun] = set()
         self.attendance = Attendance()
         self._named: dict[tuple[str, str, str], TurnRun] = {}
+        self._last_rules: tuple[Rules, tuple[object, ...], Rules] | None = None
         self.closing = asyncio.Event()
         """Set when this server is about to end: who watches a turn of another one is told to go there."""
 
@@ -69,9 +70,7 @@ class Turns:
         if self.closing.is_set():
             raise ShuttingDown("The server is shutting down: try again.")
         history = None if session_id is None else self.store.history(user_id, session_id)
-        rules = self.rules if limit_s is None else replace(self.rules, limit_s=limit_s)
-        rules = replace(rules, window_tokens=window_tokens or rules.window_tokens or UNKNOWN)
-        rules = rules if on_disconnect is None else replace(rules, on_disconnect=on_disconnect)
+        rules = self._rules_of(limit_s, on_disconnect, window_tokens)
         voice = Voice(self.encode, journals=streaming, gated=gated)
         leave_line = self.shares.admit(user_id)
         run = TurnRun(self, rules, user_id, history, new, speech, voice, if_last)
@@ -85,6 +84,20 @@ class Turns:
         if session_id is not None:
             self._name((user_id, session_id, new.turn_id), run)
         return run
+
+    def _rules_of(self, limit_s: float | None, on_disconnect: OnDisconnect | None, window_tokens: int | None) -> Rules:
+        """The rules of one turn; the same ones for all that ask for the same."""
+        asked = (limit_s, on_disconnect, window_tokens)
+        rules, last = self.rules, self._last_rules
+        if last is None or last[0] is not rules or last[1] != asked:
+            own = replace(
+                rules,
+                limit_s=rules.limit_s if limit_s is None else limit_s,
+                window_tokens=window_tokens or rules.window_tokens or UNKNOWN,
+                on_disconnect=rules.on_disconnect if on_disconnect is None else on_disconnect,
+            )
+            last = self._last_rules = rules, asked, own
+        return last[2]
 
     def _name(self, name: tuple[str, str, str], run: TurnRun) -> None:
         """From when it owns its session until it ends, the run is found by its turn's name."""

@@ -79,6 +79,8 @@ class Redaction:
 
     def clean(self, value: Any, deepest: int = _DEEPEST) -> Any:
         """`value` without what is hidden, in lists, dictionaries and prompts, and without what holds itself."""
+        if isinstance(value, str):
+            return value
         if not deepest:
             return jsonable(value)
         if isinstance(value, dict):

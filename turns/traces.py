@@ -27,7 +27,7 @@ def traceable(
 
 def with_run(done: Recorded, config: RunnableConfig) -> Recorded:
     """What is recorded of an output, with the id of its run: feedback on the turn is passed on by it."""
-    run_id = config.get("run_id")
+    run_id = config.get("run_id") or getattr(config.get("callbacks"), "parent_run_id", None)  # of a run around it
     if run_id is None or not tracing_is_enabled():
         return done
     return replace(done, details={**done.details, "run_id": str(run_id)})

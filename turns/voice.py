@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from langchain_core.messages import AIMessageChunk
 from pydantic import BaseModel
 
 from histories.base import Event, OpenTurn, TurnDetails, jsonable, text_lengths
@@ -75,9 +76,15 @@ class Voice:
         """Whether something is being written to the journal, which `close` waits for."""
         return self._writer is not None
 
-    async def close(self) -> None:
-        """Returns when nothing is written to the journal any more. What it does not have is released with the end."""
+    def close(self) -> Coroutine[Any, Any, None]:
+        """Begins no more writes to the journal; what it gives returns when nothing is written any more.
+
+        What the journal does not have is released with the end: so a reply that was said in one breath is written once.
+        """
         self._closing.set()
+        return self._written()
+
+    async def _written(self) -> None:
         if self._writer is not None:
             await asyncio.wait([self._writer])
 
@@ -98,10 +105,21 @@ class Voice:
         if not self._journals or len(self.chunks) < 2:
             return TurnDetails()
         details = TurnDetails(events=len(self.chunks))
-        lengths = text_lengths(self.data(0, len(self.chunks)))
+        lengths = self._text_lengths()
         if lengths:
             details["lengths"] = lengths
         return details
+
+    def _text_lengths(self) -> list[int]:
+        """`text_lengths` of all events; what is plainly text is not read again as JSON."""
+        lengths = list[int]()
+        for place, chunk in enumerate(self.chunks):
+            text = _text_alone(chunk)
+            some = text_lengths(self.data(place, place + 1)) if text is None else [len(text)]
+            if not some:
+                break
+            lengths += some
+        return lengths
 
     async def _write(self, turn: OpenTurn) -> None:
         """Journals what is there, and after a moment what has come meanwhile, until the turn is about to end."""
@@ -163,6 +181,14 @@ class Voice:
                     self._readers.discard(news)
                 if position >= self._released and not self._is_over:
                     yield position, position
+
+
+def _text_alone(chunk: Any) -> str | None:
+    """The text of a chunk that plainly says nothing else."""
+    if type(chunk) is AIMessageChunk:
+        told = chunk.tool_call_chunks or chunk.additional_kwargs or chunk.usage_metadata
+        chunk = None if told or "finish_reason" in chunk.response_metadata else chunk.content
+    return chunk if type(chunk) is str else None
 
 
 def _wake(news: asyncio.Future[None]) -> None:

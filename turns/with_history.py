@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, get_config_list, merge_configs
 from langchain_core.runnables.schema import StreamEvent
@@ -31,6 +32,7 @@ from histories.base import (
 from turns import quiet
 from turns.batches import by_session, check_batch
 from turns.callbacks import heard
+from turns.debug_streams import Around, run_log, steps
 from turns.declared import DeclaredChain
 from turns.errors import InvalidInput, TurnStopped
 from turns.face import after_the_first
@@ -40,7 +42,6 @@ from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
 from turns.iterators import pieces, whole
 from turns.outputs import Given, Recorded, named, noted, recorded, with_id
-from turns.quiet import Note
 from turns.recall import Recall
 from turns.replay import replayed, replaying
 from turns.rules import Speech
@@ -52,22 +53,7 @@ from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
 from turns.watch import ended, raise_failure
-
-
-@dataclass(slots=True)
-class Call:
-    """A call of the wrapped runnable: with what, and what it was given of the history."""
-
-    value: Any
-    config: RunnableConfig
-    note: Note | None
-    given: Given = field(default_factory=Given)
-    state: Any = None
-    """Of a graph's stream, what its state came to be."""
-
-
-Run = Callable[[Call], AsyncGenerator[Any, None]]
-"""Calls the wrapped runnable, and gives its output, or its chunks."""
+from turns.wrapped import Call, Run
 
 
 class ChainWithHistory(DeclaredChain):
@@ -297,16 +283,23 @@ class ChainWithHistory(DeclaredChain):
 
     @override
     async def astream(
-        self, input: Any, config: RunnableConfig | None = None, *, redaction: Redaction | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        redaction: Redaction | None = None,
+        inside: bool | None = None,
+        **kwargs: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """What LangChain documents. `redaction` is told what to hide; `inside`: within a run around the turn."""
         try:
-            async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
+            async with aclosing(self._streaming(input, config, redaction, kwargs, inside=inside).chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk if redaction is None else finite(chunk)
             return
         except TurnRunning:
             await self._joined(config)
-        async with aclosing(self._streaming(input, config, redaction, kwargs).chunks()) as chunks:
+        async with aclosing(self._streaming(input, config, redaction, kwargs, inside=inside).chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk if redaction is None else finite(chunk)
 
@@ -315,7 +308,13 @@ class ChainWithHistory(DeclaredChain):
         return self._streaming(input, config, None, {}) if streaming else self._invoking(input, config, {})
 
     def _streaming(
-        self, input: Any, config: RunnableConfig | None, redaction: Redaction | None, kwargs: dict[str, Any]
+        self,
+        input: Any,
+        config: RunnableConfig | None,
+        redaction: Redaction | None,
+        kwargs: dict[str, Any],
+        *,
+        inside: bool | None = None,
     ) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             if is_graph(self.bound):
@@ -323,7 +322,11 @@ class ChainWithHistory(DeclaredChain):
                 chunks = graph.chunks()
             else:
                 graph = None
-                chunks = quiet.stream(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
+                chunks = (
+                    steps(self.bound, call.value, call.config, **{**self.kwargs, **kwargs})
+                    if inside
+                    else quiet.stream(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
+                )
             async for chunk in pieces(chunks):
                 yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
             call.state = graph.state if graph is not None else None
@@ -370,7 +373,7 @@ class ChainWithHistory(DeclaredChain):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RunLogPatch | RunLog]:
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-        patches: Any = Runnable.astream_log(self, input, config, redaction=redaction, **kwargs)
+        patches = run_log(self.bound, partial(self.astream, redaction=redaction), input, config, **kwargs)
         async with aclosing(patches):
             async for patch in patches:
                 if type(patch) is RunLogPatch:
@@ -381,17 +384,11 @@ class ChainWithHistory(DeclaredChain):
     async def astream_events(  # type: ignore[override]  # version 3 is for chat models alone
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[StreamEvent]:
-        redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-
-        async def say(_: AsyncIterator[Any], config: RunnableConfig, **rest: Any) -> AsyncIterator[Any]:
-            async with aclosing(self.astream(input, config, redaction=redaction, **rest)) as chunks:  # type: ignore[type-var]
-                async for chunk in chunks:
-                    yield chunk
-
         # A run around the turn: when the outermost one has ended, LangChain hears no more, and the turn is not durable
         # before the wrapped runnable's has.
+        redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
         config = merge_configs(self.config, config)
-        around: Any = RunnableGenerator(cast(Any, say), name=self.get_name())
+        around: Any = Around(self.get_name(), partial(self.astream, redaction=redaction))
         events: Any = around.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
         async with aclosing(after_the_first(events)) as told:
             async for event in told:
