@@ -234,7 +234,7 @@ def launch(
 @contextmanager
 def start(folder: Path, *, server: Path = ROOT / "server.py", **environment: str) -> Iterator[Process]:
     """`server.py`, ready to answer, until the end of the block."""
-    with launch(folder, server=server, **environment) as process:
+    with launch(folder, server=server, errors=None, **environment) as process:
         process.wait_ready()
         yield process
 

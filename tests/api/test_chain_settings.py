@@ -48,8 +48,8 @@ def stub() -> Iterator[OpenAIStub]:
 
 @pytest.fixture(scope="module")
 def server(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
-    folder, settings = tmp_path_factory.mktemp("settings"), {"debug_errors": True, "trace_hash_users": True}
-    with serve_here(folder, openai_base_url=stub.base_url, chains=CHAINS, **settings) as server:
+    folder, url = tmp_path_factory.mktemp("settings"), stub.base_url
+    with serve_here(folder, openai_base_url=url, chains=CHAINS, debug_errors=True, trace_hash_users=True) as server:
         yield server
 
 
@@ -73,7 +73,9 @@ def test_in_development_clients_are_told_why_a_chain_failed(alice: httpx.Client,
 
 
 def test_what_a_client_says_of_its_call_reaches_the_chain_with_its_user_hashed(server: Here) -> None:
-    chain = RemoteRunnable(f"{server.url}/told", headers=server.headers("alice"), verify=PLAIN)
+    chain: RemoteRunnable[str, Any] = RemoteRunnable(
+        f"{server.url}/told", headers=server.headers("alice"), verify=PLAIN
+    )
     said = config("marks", tags=["mine"], metadata={"team": "x", "user_id": "mallory"}, max_concurrency=3)
     answer: Any = chain.invoke("hi", said)
     assert (answer["team"], answer["tags"], answer["limit"]) == ("x", ["mine"], 3)

@@ -46,7 +46,8 @@ def one_line(output: str) -> str:
 
 
 def refusal(folder: Path, server: Path = SERVER, **environment: str) -> str:
-    with launch(folder, server=server, **{"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", **environment}) as process:
+    nowhere = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    with launch(folder, server=server, errors=None, **{**nowhere, **environment}) as process:
         assert process.wait_exit() == 2, process.output
     return one_line(process.output)
 
