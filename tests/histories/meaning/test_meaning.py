@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from chat_models.embeddings import Embeddings, EmbeddingsUnavailable
 from histories.base import HistoryStore
 from histories.meaning.follower import parts_of
-from histories.meaning.store import Meaning, fused, removed_only
+from histories.meaning.meaning import Meaning, fused, removed_only
 from histories.meaning.vectors import MeaningUnavailable, Vectors
 from histories.memory import MemoryStore
 from tests.openai_stub import OpenAIStub
