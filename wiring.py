@@ -17,7 +17,7 @@ from chat_models.embeddings import Embeddings, EmbeddingsUnavailable
 from chat_models.endpoints import OPENAI_URL, Endpoint, model_endpoint
 from histories import open_store
 from histories.base import HistoryStore
-from histories.meaning.store import Meaning
+from histories.meaning.meaning import Meaning
 from histories.meaning.vectors import MeaningUnavailable, Vectors
 from settings import VERSION, Settings, parts_of
 from turns.rules import Rules

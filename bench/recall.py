@@ -19,9 +19,10 @@ from bench.stores import NO_SERVER, STORES
 from bench.subjects import USER
 from histories import open_store
 from histories.base import HistoryStore, Turn
-from turns.recall import chosen, recalled
+from turns.recall import chosen
 
-_BUDGET = 1_500
+_BUDGET, _FOUND = 1_500, 12
+"""What a turn is shown at most: tokens, and exchanges."""
 _WINDOW = 20
 """Turns at the end of a conversation that a window shows anyway: no fact is planted there."""
 
@@ -98,7 +99,7 @@ async def ask(store: HistoryStore, session: str, asked: list[Asked], last: set[s
     for number in range(times):
         one = asked[number % len(asked)]
         started = time.perf_counter()
-        turns_found = await recalled(store, USER, one.question, session_id=session, exclude=exclude)
+        turns_found = await store.recall(USER, one.question, session_id=session, exclude=exclude, limit=_FOUND)
         shown = chosen(turns_found, one.question, _BUDGET)
         took.append((time.perf_counter() - started) * 1000)
         if number < len(asked):

@@ -68,7 +68,7 @@ async def _with_meaning(settings: Settings, store: HistoryStore, work: Callable[
     """What work on the store gives: what it deletes is gone from the vectors of recall, too, where there are any."""
     if settings.recall_url is None or settings.embeddings is None:
         return await work(store)
-    from histories.meaning.store import Meaning, removed_only
+    from histories.meaning.meaning import Meaning, removed_only
     from histories.meaning.vectors import Vectors
 
     meaning = Meaning(store, Vectors(settings.recall_url, settings.embeddings.partition("@")[0]), removed_only)

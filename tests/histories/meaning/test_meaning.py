@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from chat_models.embeddings import Embeddings, EmbeddingsUnavailable
 from histories.base import HistoryStore
 from histories.meaning.follower import parts_of
-from histories.meaning.store import Meaning, fused, removed_only
+from histories.meaning.meaning import Meaning, fused, removed_only
 from histories.meaning.vectors import MeaningUnavailable, Vectors
 from histories.memory import MemoryStore
 from tests.openai_stub import OpenAIStub
@@ -214,8 +214,8 @@ async def test_a_rebuild_brings_in_all_that_is_there(store: HistoryStore, url: s
 
 async def test_of_a_long_turn_each_part_is_found(url: str, stub: OpenAIStub) -> None:
     async with meaning_over(MemoryStore(), url, stub) as meaning:
-        await talk(meaning.store.history("alice", "s1"), "nothing " * 400 + "our dog is Rex", "something else")
-        assert len(parts_of("nothing " * 400)) == 3
+        await talk(meaning.store.history("alice", "s1"), "nothing " * 378 + "our dog is Rex", "something else")
+        assert len(parts_of("nothing " * 378)) == 3
         assert (await near(meaning, "our hound is Rex"))[0].endswith("our dog is Rex")
 
 
