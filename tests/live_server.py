@@ -216,7 +216,7 @@ class Process(Live):
 def launch(
     folder: Path, *, server: Path = ROOT / "server.py", errors: Any = None, **environment: str
 ) -> Iterator[Process]:
-    """`server.py` from the start on, whatever comes of it, until the end of the block. Its log goes to the file `errors`."""
+    """`server.py` from the start on, whatever comes of it, until the end of the block. Its log goes to `errors`."""
     process = Process(folder, environment, server=server, errors=errors)
     try:
         yield process
