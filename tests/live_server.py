@@ -214,7 +214,7 @@ class Process(Live):
 
 @contextmanager
 def launch(
-    folder: Path, *, server: Path = ROOT / "server.py", errors: IO[bytes] | None = None, **environment: str
+    folder: Path, *, server: Path = ROOT / "server.py", errors: Any = None, **environment: str
 ) -> Iterator[Process]:
     """`server.py` from the start on, whatever comes of it, until the end of the block. Its log goes to `errors`."""
     process = Process(folder, environment, server=server, errors=errors)
