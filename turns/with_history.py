@@ -373,8 +373,8 @@ class ChainWithHistory(DeclaredChain):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RunLogPatch | RunLog]:
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-        patches = run_log(self.bound, partial(self.astream, redaction=redaction), input, config, **kwargs)
-        async with aclosing(patches):
+        log = run_log(self.bound, partial(self.astream, redaction=redaction), input, config, **kwargs)
+        async with aclosing(after_the_first(log)) as patches:
             async for patch in patches:
                 if type(patch) is RunLogPatch:
                     patch.ops = [{name: redaction.clean(part) for name, part in op.items()} for op in patch.ops]
