@@ -78,7 +78,7 @@ from turns.session_config import session_config
 from turns.shares import FairThreads
 from turns.titles import Titles
 from turns.with_history import ChainWithHistory
-from wiring import auth_of, endpoint_of, meaning_of, outfit_of, quotas_of, rates_of, rules_of, store_of
+from wiring import auth_of, auth_within, endpoint_of, meaning_of, outfit_of, quotas_of, rates_of, rules_of, store_of
 
 gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
 gc.enable()
@@ -306,20 +306,12 @@ async def look_at_chains(settings: Settings) -> list[str]:
 # Serving, as the environment says.
 
 
-def _auth_within(settings: Settings) -> Auth:
-    """The sign-in of the data folder. Raises `SettingsError`, for one, where that is another user's."""
-    try:
-        return auth_of(settings)
-    except OSError as error:
-        raise SettingsError(f"RECOLLECT_DATA_DIR {settings.data_dir}: {error.strerror}") from None
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves as the environment and the arguments say; gives the exit status, 2 when it can't be served so."""
     said = arguments(argv)
     try:
         settings = load_settings(**said)
-        auth = _auth_within(settings)
+        auth = auth_within(settings)
         sock = bind(settings.host, settings.port)
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})  # of port 0, the one that it became
     except (SettingsError, KeyFileError) as error:

@@ -19,7 +19,7 @@ from histories import open_store
 from histories.base import HistoryStore
 from histories.meaning.meaning import Meaning
 from histories.meaning.vectors import MeaningUnavailable, Vectors
-from settings import VERSION, Settings, parts_of
+from settings import VERSION, Settings, SettingsError, parts_of
 from turns.rules import Rules
 from turns.shares import ShareRules
 
@@ -40,6 +40,14 @@ def auth_of(settings: Settings, counted: Counted = lambda what, how: None) -> Au
         idle_s=settings.sign_in_idle_s,
         counted=counted,
     )
+
+
+def auth_within(settings: Settings) -> Auth:
+    """The sign-in of the data folder. Raises `SettingsError`, for one, where that is another user's."""
+    try:
+        return auth_of(settings)
+    except OSError as error:
+        raise SettingsError(f"RECOLLECT_DATA_DIR {settings.data_dir}: {error.strerror}") from None
 
 
 def store_of(settings: Settings) -> HistoryStore:

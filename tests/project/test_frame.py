@@ -251,7 +251,7 @@ def test_what_the_product_imports_is_asked_for_by_name() -> None:
     """A library that comes along with another one may leave with it."""
     modules = {"jwt": "pyjwt", "markdown_it": "markdown-it-py", "psycopg_pool": "psycopg"}  # where the two differ
     modules["opentelemetry"] = "opentelemetry-sdk"
-    asked = {canonicalize_name(need.name) for need in SERVING + wanted(EXTRAS["otel"])}
+    asked = {canonicalize_name(need.name) for need in SERVING + wanted(EXTRAS["otel"] + EXTRAS["milvus"])}
     for module, tree in MODULES.items():
         for imported, _ in imports(tree):
             top = imported.partition(".")[0]
