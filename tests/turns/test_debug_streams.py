@@ -54,7 +54,8 @@ async def test_a_log_has_the_changes_that_langchains_has(bound: Runnable[Any, An
 async def test_a_log_adds_up_to_what_langchains_does(bound: Runnable[Any, Any], lists: bool) -> None:
     ask = {"question": "one"}
     options: Any = {"diff": False, "with_streamed_output_list": lists}
-    mine = [log async for log in remembering(bound).astream_log(ask, CONFIG, **options)][-1].state
+    logs: list[Any] = [log async for log in remembering(bound).astream_log(ask, CONFIG, **options)]
+    mine = logs[-1].state
     theirs = [log async for log in bound.astream_log(ask, **options)][-1].state
     assert said(mine["final_output"]) == said(theirs["final_output"])
     assert list(map(said, mine["streamed_output"])) == list(map(said, theirs["streamed_output"]))
@@ -64,15 +65,17 @@ async def test_a_log_adds_up_to_what_langchains_does(bound: Runnable[Any, Any], 
 @as_langchain
 async def test_a_log_leaves_out_what_it_is_asked_to() -> None:
     chain = remembering(CHAINS["message"])
-    log = [one async for one in chain.astream_log({"question": "one"}, CONFIG, diff=False, exclude_types=["prompt"])]
+    log: list[Any] = [
+        one async for one in chain.astream_log({"question": "one"}, CONFIG, diff=False, exclude_types=["prompt"])
+    ]
     assert list(log[-1].state["logs"]) == ["TimedModel"]
 
 
 @bound
 async def test_events_are_those_of_langchain(bound: Runnable[Any, Any]) -> None:
     ask = {"question": "one"}
-    mine = [event async for event in remembering(bound).astream_events(ask, CONFIG, version="v2")]
-    theirs = [event async for event in bound.astream_events(ask, version="v2")]
+    mine: list[Any] = [event async for event in remembering(bound).astream_events(ask, CONFIG, version="v2")]
+    theirs: list[Any] = [event async for event in bound.astream_events(ask, version="v2")]
     if bound is CHAINS["one step"]:  # it is a run of its own within that of the turn
         mine = [event for event in mine if event["parent_ids"]]
         theirs = [{**event, "parent_ids": [0]} for event in theirs]
