@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from langchain_core.load.dump import dumps
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
-from langchain_core.runnables.schema import StreamEvent
 
 from bench.models import TimedModel
 from histories.memory import MemoryStore
@@ -55,33 +54,31 @@ async def test_a_log_has_the_changes_that_langchains_has(bound: Runnable[Any, An
 async def test_a_log_adds_up_to_what_langchains_does(bound: Runnable[Any, Any], lists: bool) -> None:
     ask = {"question": "one"}
     options: Any = {"diff": False, "with_streamed_output_list": lists}
-    mine = state_of([log async for log in remembering(bound).astream_log(ask, CONFIG, **options)][-1])
-    theirs = state_of([log async for log in bound.astream_log(ask, **options)][-1])
+    logs: list[Any] = [log async for log in remembering(bound).astream_log(ask, CONFIG, **options)]
+    mine = logs[-1].state
+    theirs = [log async for log in bound.astream_log(ask, **options)][-1].state
     assert said(mine["final_output"]) == said(theirs["final_output"])
     assert list(map(said, mine["streamed_output"])) == list(map(said, theirs["streamed_output"]))
     assert (mine["name"], mine["type"], list(mine["logs"])) == (theirs["name"], theirs["type"], list(theirs["logs"]))
 
 
-def state_of(log: Any) -> Any:
-    """Of a whole log, as `diff=False` gives it, for all that its type says."""
-    return log.state
-
-
 @as_langchain
 async def test_a_log_leaves_out_what_it_is_asked_to() -> None:
     chain = remembering(CHAINS["message"])
-    log = [one async for one in chain.astream_log({"question": "one"}, CONFIG, diff=False, exclude_types=["prompt"])]
-    assert list(state_of(log[-1])["logs"]) == ["TimedModel"]
+    log: list[Any] = [
+        one async for one in chain.astream_log({"question": "one"}, CONFIG, diff=False, exclude_types=["prompt"])
+    ]
+    assert list(log[-1].state["logs"]) == ["TimedModel"]
 
 
 @bound
 async def test_events_are_those_of_langchain(bound: Runnable[Any, Any]) -> None:
     ask = {"question": "one"}
-    mine = [event async for event in remembering(bound).astream_events(ask, CONFIG, version="v2")]
-    theirs = [event async for event in bound.astream_events(ask, version="v2")]
+    mine: list[Any] = [event async for event in remembering(bound).astream_events(ask, CONFIG, version="v2")]
+    theirs: list[Any] = [event async for event in bound.astream_events(ask, version="v2")]
     if bound is CHAINS["one step"]:  # it is a run of its own within that of the turn
         mine = [event for event in mine if event["parent_ids"]]
-        theirs = [cast("StreamEvent", {**event, "parent_ids": ["turn"]}) for event in theirs]
+        theirs = [{**event, "parent_ids": [0]} for event in theirs]
     assert [kind(event) for event in mine] == [kind(event) for event in theirs]
     assert said(mine[-1]["data"]["output"]) == said(theirs[-1]["data"]["output"])
 
