@@ -14,6 +14,7 @@ from api.sessions.exchange import ExchangedTurn, conversation_of, read_conversat
 from api.sessions.markdown import title_as_markdown, turn_as_markdown
 from api.sessions.models import ID_PATTERN
 from histories.base import InvalidId, Session, Turn, TurnStatus, Usage, check_id, estimate_tokens
+from tests.examples import tries
 
 AT = datetime(2026, 3, 1, 9, 30, 0, 250, UTC)
 texts = st.text(st.characters(), max_size=20) | st.text("\ud83d\ude00\x00a`<#>\n", max_size=9)
@@ -32,7 +33,7 @@ messages: st.SearchStrategy[BaseMessage] = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(30), deadline=None)
 @given(st.lists(messages, max_size=3), st.lists(messages, max_size=3), st.sampled_from(list(TurnStatus)[1:]))
 def test_a_turn_comes_back_as_it_left(asked: list[BaseMessage], said: list[BaseMessage], status: TurnStatus) -> None:
     usage = Usage(input_tokens=1, output_tokens=2, total_tokens=3)
@@ -58,7 +59,7 @@ def test_a_turn_comes_back_as_it_left(asked: list[BaseMessage], said: list[BaseM
     assert turn_as_markdown(turn).decode().startswith(" · 2026-03-01 09:30 UTC · chat")
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(100))
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=130) | st.text(". /\\\x00\x85\u2003a", max_size=4))
 def test_the_schema_of_an_id_is_the_rule(value: str) -> None:
     try:

@@ -5,7 +5,6 @@ How often it asks of each route is `RECOLLECT_TEST_EXAMPLES`; without bounds: `m
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from histories.memory import MemoryStore
 from server import create_app
 from settings import Settings
 from tests.echo_model import EchoModel
+from tests.examples import tries
 from tests.live_server import langserve_warns
 
 pytestmark = langserve_warns
-EXAMPLES = int(os.environ.get("RECOLLECT_TEST_EXAMPLES", "10"))
 BRIEFLY = hypothesis.settings(
-    max_examples=EXAMPLES,
+    max_examples=tries(10),
     stateful_step_count=6,
     deadline=None,
     derandomize=True,
@@ -34,7 +33,7 @@ BRIEFLY = hypothesis.settings(
 )
 
 
-SELDOM = hypothesis.settings(BRIEFLY, max_examples=max(1, EXAMPLES // 3))
+SELDOM = hypothesis.settings(BRIEFLY, max_examples=tries(3))
 """For whole sessions, of which one takes up to seconds to draw, and milliseconds to ask."""
 
 

@@ -34,6 +34,7 @@ from histories.files.names import file_name
 from histories.files.records import Sums, encode, session_line
 from histories.files.store import FileStore
 from histories.window import estimate_tokens
+from tests.examples import tries
 from tests.proofs import proves
 from tests.stores import all_turns, said, talk, texts
 
@@ -79,7 +80,7 @@ messages = st.one_of(
 
 
 @proves("G8")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(st.lists(messages, max_size=3))
 def test_what_is_read_equals_what_was_said(said: list[BaseMessage]) -> None:
     text = dump_messages(said)
@@ -92,7 +93,7 @@ def test_what_is_read_equals_what_was_said(said: list[BaseMessage]) -> None:
     assert dump_messages(read) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(json_values)
 def test_any_json_value_comes_back(value: object) -> None:
     assert codec.undump(json.loads(codec.dump(value))) == value
@@ -101,7 +102,7 @@ def test_any_json_value_comes_back(value: object) -> None:
 
 
 @proves("G8")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(30), deadline=None)
 @given(json_values)
 def test_whatever_is_read_is_a_message_or_is_refused(value: object) -> None:
     nested = base64.b64encode(b"[" * 100_000).decode()

@@ -317,7 +317,7 @@ def test_a_migration_that_is_killed_in_the_middle_is_finished_by_the_next(
 
     async def fill() -> None:
         source = FileStore(tmp_path / "source", fsync=False)
-        for number in range(600):
+        for number in range(200):
             await talk(source.history(f"user {number % 40}", f"s{number}"), "one")
         await source.close()
 
@@ -333,13 +333,13 @@ def test_a_migration_that_is_killed_in_the_middle_is_finished_by_the_next(
     wait_for(lambda: asyncio.run(arrived()) > 0, "the first sessions", 30)
     process.kill()
     process.wait()
-    assert asyncio.run(arrived()) < 600
+    assert asyncio.run(arrived()) < 200
     done = admin(tmp_path / "data", "migrate", f"file:{tmp_path / 'source'}", RECOLLECT_HISTORY_URL=target.url)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].startswith("600 sessions, 600 turns verified: ")
+    assert done.stdout.splitlines()[-1].startswith("200 sessions, 200 turns verified: ")
     assert " 0 differ, 0 failed" in done.stdout.splitlines()[-1]
     again = admin(tmp_path / "data", "migrate", f"file:{tmp_path / 'source'}", target.url)
-    assert "600 there already" in again.stdout
+    assert "200 there already" in again.stdout
 
 
 def test_a_store_that_cannot_be_reached_ends_a_migration_without_its_password(tmp_path: Path) -> None:

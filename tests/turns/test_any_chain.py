@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from histories.base import HistoryStore, Turn, TurnStatus
 from histories.memory import MemoryStore
 from tests.any_chains import CALL, DOCUMENT, OUTPUTS, STREAMS, Colour
+from tests.examples import tries
 from tests.fuzz.outputs import Speaker, said_by
 from tests.proofs import proves
 from tests.turns.test_with_history import config
@@ -168,7 +169,7 @@ async def test_whatever_a_function_in_a_thread_raises_its_turn_ends(make: Callab
 @proves("G10")
 async def test_no_output_out_of_many_random_ones_keeps_a_session_or_is_lost() -> None:
     store, dice = MemoryStore(), random.Random(11)
-    for number in range(300):
+    for number in range(tries(100)):
         chunks = said_by(dice)
         chain = ChainWithHistory(Speaker(chunks), Turns(store))
         async with asyncio.timeout(10):
