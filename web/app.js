@@ -8,7 +8,6 @@ import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
 import { banner, copy, prompt, said, say } from "./notes.js";
 import { Palette } from "./palette.js";
 import { Sidebar } from "./sidebar.js";
-import { takeIn } from "./takein.js";
 import { answered, textOfQuestion } from "./turn.js";
 import { View } from "./view.js";
 
@@ -24,7 +23,7 @@ const composer = new Composer({ send: (content) => run(send(content)), say });
 const inputs = new Inputs(api, () => formChanged());
 const view = new View(api, (what, turn, value) => run(actions[what](turn, value)));
 const sidebar = new Sidebar(api, { left: () => (location.hash = place(null)), changed: changedHere });
-let [links, memory] = [null, null]; // dialogs that few open are fetched when they are
+let [links, memory] = [null, null]; // dialogs that few open are fetched when they are, and so is what imports
 let kept = null; // what this browser keeps for who is signed in
 let open = null;
 let poll = 0;
@@ -33,7 +32,8 @@ let poll = 0;
 
 function conversation(id) {
   const trouble = (sentence) => id === open?.id && banner(sentence);
-  return new Conversation(api, kept, id, { changed, trouble, failed: (error) => run(Promise.reject(error)) });
+  const grew = (conversation) => conversation === open && view.grew(open);
+  return new Conversation(api, kept, id, { changed, grew, trouble, failed: (error) => run(Promise.reject(error)) });
 }
 
 /** The place of a conversation in this page's address. */
@@ -52,10 +52,7 @@ function fromAddress() {
 async function openFromAddress() {
   const { id, turn } = fromAddress();
   if (id === null || id !== open?.id) await openConversation(id);
-  if (turn !== null && (await open.loadTo(turn))) {
-    view.now();
-    view.reveal(turn);
-  }
+  if (turn !== null && (await open.loadTo(turn))) view.reveal(turn);
 }
 
 async function openConversation(id) {
@@ -139,8 +136,7 @@ async function ask(chain, content, put, given = null) {
   }
   running.set(here.id, here);
   const asked = put(here, input);
-  view.now();
-  view.follow();
+  if (here === open) view.follow();
   said("Asked. The reply is being written.");
   for (const ms of [300, 1500]) setTimeout(() => running.has(here.id) && run(changedHere(here.id)), ms); // it has begun
   try {
@@ -268,7 +264,7 @@ function theme(name) {
 /** All of it, and not what happens to be loaded. */
 async function print() {
   await open.loadAll();
-  view.now();
+  view.showAll();
   await new Promise((drawn) => setTimeout(drawn, 300));
   window.print();
 }
@@ -281,6 +277,14 @@ async function openLinks(id) {
 async function openMemory() {
   memory ??= new (await import("./memory.js")).Memory(api, run);
   await memory.open();
+}
+
+async function takeFiles(files) {
+  const { takeIn } = await import("./takein.js");
+  await takeIn(api, files, async (id) => {
+    await changedHere(id);
+    if (id) location.hash = place(id);
+  });
 }
 
 const known = () => open?.known;
@@ -344,20 +348,18 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && document.body.classList.contains("drawer")) $("close").click();
 });
 $("no").addEventListener("click", () => $("ask").close());
-$("older").addEventListener("click", () => run(open.loadOlder()));
-new IntersectionObserver(([seen]) => seen.isIntersecting && run(open.loadOlder()), {
+const older = () => {
+  if (!view.showMore()) run(open.loadOlder());
+};
+$("older").addEventListener("click", older);
+new IntersectionObserver(([seen]) => seen.isIntersecting && older(), {
   root: $("log"),
   rootMargin: "400px",
 }).observe($("older"));
-$("import").addEventListener("change", async () => {
+$("import").addEventListener("change", () => {
   const files = [...$("import").files];
   $("import").value = "";
-  run(
-    takeIn(api, files, async (id) => {
-      await changedHere(id);
-      if (id) location.hash = place(id);
-    }),
-  );
+  run(takeFiles(files));
 });
 $("share").addEventListener("click", () => run(openLinks(open.id)));
 $("shared").addEventListener("click", () => run(openLinks()));

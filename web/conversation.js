@@ -20,11 +20,12 @@ export class Conversation {
   #joined = null; // what lets go of the turn that is followed
 
   /**
-   * `changed(conversation)` is called after each change, `trouble(sentence or null)` while the server can't be reached,
-   * and `failed(error)` when what was begun here by itself has failed.
+   * `changed(conversation)` is called after each change, but `grew(conversation)` when all that changed is that a piece
+   * of the reply has come; `trouble(sentence or null)` while the server can't be reached, and `failed(error)` when what
+   * was begun here by itself has failed.
    */
-  constructor(api, kept, id, { changed, trouble, failed }) {
-    Object.assign(this, { api, kept, id, changed: () => changed(this), trouble, failed });
+  constructor(api, kept, id, { changed, grew, trouble, failed }) {
+    Object.assign(this, { api, kept, id, changed: () => changed(this), grew: () => grew(this), trouble, failed });
   }
 
   /** All that is to be shown, oldest first. */
@@ -97,7 +98,7 @@ export class Conversation {
     for await (const chunk of stream) {
       this.trouble(null);
       turn.live.add(chunk);
-      this.changed();
+      this.grew();
     }
   }
 

@@ -4,6 +4,9 @@ import { fill, grow } from "./turn.js";
 import { Words } from "./words.js";
 
 const NEAR_PX = 80;
+const DRAWN = 100; // turns, while the end is in sight: a frame takes a time that grows with all that is in the page
+const MORE = 50;
+const UNSEEN_MS = 250; // between two looks at a reply that is written far below what is read
 const $ = (id) => document.getElementById(id);
 
 export class View {
@@ -12,6 +15,9 @@ export class View {
   #conversation = null;
   #frame = 0;
   #all = []; // what was drawn last
+  #skipped = 0; // so many of the oldest turns are not in the page
+  #later = 0;
+  #isFar = false; // whether the end is out of sight by more than the height of what is
   #follows = true; // whether the end is in sight, and is to stay there
 
   /** `act(what, turn, value)` is called for each thing that a person does with a turn. */
@@ -32,27 +38,57 @@ export class View {
     });
   }
 
+  /** Draws a piece of a reply that has come; not with each frame, if it stands far below what is read. */
+  grew(conversation) {
+    if (conversation !== this.#conversation || !this.#isFar) return this.draw(conversation);
+    if (this.#later) return;
+    this.#later = setTimeout(() => {
+      this.#later = 0;
+      this.draw(this.#conversation);
+    }, UNSEEN_MS);
+  }
+
   /** Goes to the end, and stays there. */
   follow() {
     this.#follows = true;
+    this.#now();
     this.#toEnd();
   }
 
-  /** Shows a turn that is on the screen; false if it is not. */
+  /** Shows a turn of the conversation. */
   reveal(turnId) {
-    const item = this.#items.get(turnId);
-    if (!item) return false;
     this.#follows = false;
+    const place = this.#conversation.turns.findIndex(({ turn_id: id }) => id === turnId);
+    if (place >= 0) this.#skipped = Math.min(this.#skipped, place);
+    this.#now();
+    const item = this.#items.get(turnId);
+    if (!item) return;
     item.scrollIntoView({ block: "start" });
     item.classList.add("found");
     item.addEventListener("animationend", () => item.classList.remove("found"), { once: true });
+  }
+
+  /** Shows more of the older turns that are loaded; false if all of them are in the page. */
+  showMore() {
+    if (this.#skipped === 0) return false;
+    this.#follows = false;
+    this.#skipped = Math.max(0, this.#skipped - MORE);
+    this.#now();
     return true;
   }
 
-  /** Draws at once what was to be drawn with the next frame. */
-  now() {
+  showAll() {
+    this.#follows = false;
+    this.#skipped = 0;
+    this.#now();
+  }
+
+  /** Draws at once, and all of it. */
+  #now() {
+    if (this.#conversation === null) return;
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
+    this.#all = [];
     this.#draw();
   }
 
@@ -60,7 +96,7 @@ export class View {
     this.#conversation = conversation;
     this.#items.clear();
     this.#all = [];
-    this.#follows = true;
+    [this.#follows, this.#isFar, this.#skipped] = [true, false, 0];
     $("turns").replaceChildren();
     $("log").scrollTop = 0;
   }
@@ -68,34 +104,45 @@ export class View {
   #toEnd() {
     const log = $("log");
     log.scrollTop = log.scrollHeight;
+    this.#isFar = false;
     $("latest").hidden = true;
   }
 
   #scrolled() {
     const log = $("log");
-    this.#follows = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+    const below = log.scrollHeight - log.scrollTop - log.clientHeight;
+    this.#follows = below < NEAR_PX;
+    this.#isFar = below > log.clientHeight;
     $("latest").hidden = this.#follows;
   }
 
   #draw() {
-    const { turns, older, live, recorded, busy, troubles, leaving } = this.#conversation;
+    const { older, live, recorded, busy, troubles, leaving } = this.#conversation;
     const all = [recorded, live?.turn_id, busy, troubles.size, leaving.size, older];
     if (live && all.every((one, place) => one === this.#all[place])) {
       this.#item(live, true); // a piece of a reply: of a thousand turns, one changed
-      if (this.#follows) this.#toEnd();
-      return;
+      return; // the end stays in sight by the observer of its size, which asks for no layout in between
     }
     this.#all = all;
     const log = $("log");
     const first = $("turns").firstElementChild;
+    const turns = this.#shown();
     const items = turns.map((turn, place) => this.#item(turn, place === turns.length - 1));
     const grewAbove = first !== null && first !== items[0] && items.includes(first);
     const fromEnd = grewAbove ? log.scrollHeight - log.scrollTop : 0;
     this.#place(items);
-    $("older").hidden = older === null;
+    $("older").hidden = older === null && this.#skipped === 0;
     $("empty").hidden = turns.length > 0;
     if (this.#follows) this.#toEnd();
     else if (grewAbove) log.scrollTop = log.scrollHeight - fromEnd;
+  }
+
+  /** The turns that are in the page: all, or the newest while the end is in sight. */
+  #shown() {
+    const { turns } = this.#conversation;
+    const most = Math.max(0, turns.length - (this.#follows ? DRAWN : 1));
+    this.#skipped = this.#follows ? most : Math.min(this.#skipped, most);
+    return turns.slice(this.#skipped);
   }
 
   /** Puts the elements into the page that are not there, and takes away those that are gone. */
