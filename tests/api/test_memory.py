@@ -28,6 +28,13 @@ LOG = "\n".join(f"12:00:{n % 60:02} worker {n % 7} handled a request in {n} ms" 
 MONDAY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def _recall_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what is recalled that is looked at here; a loaded machine takes longer than a turn waits for it."""
+    monkeypatch.setattr("turns.recall.RECALL_S", 10.0)
+    monkeypatch.setattr("histories.redis.texts._RECALL_S", 10.0)
+
+
 @pytest.fixture
 def stub() -> Iterator[OpenAIStub]:
     with OpenAIStub() as stub:

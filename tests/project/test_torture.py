@@ -1,4 +1,7 @@
-"""A few seconds of the torture run on each store; `make torture` is the long one."""
+"""A few seconds of the torture run, on files or, in the long form, on each store; `make torture` goes on for minutes.
+
+What kills and pauses do to Redis and PostgreSQL is in tests/histories/test_several_servers.py, too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 
 import pytest
 
+from tests.examples import LONG
 from tests.live_server import ROOT
 from tests.proofs import proves
 
@@ -17,7 +21,7 @@ _NOTHING = re.compile(
 
 
 @proves("G1", "G6", "G12")
-@pytest.mark.parametrize("store", ["file:", "redis", "postgres"])
+@pytest.mark.parametrize("store", ["file:", "redis", "postgres"] if LONG else ["file:"])
 def test_what_clients_were_told_is_on_the_record_whatever_is_killed_meanwhile(store: str) -> None:
     words = "--minutes 0.05 --turns 12 --every 2 --servers 2 --workers 1 --clients 4"
     words += " --watchers 4 --changers 3 --sessions 2"
