@@ -190,8 +190,9 @@ class BrokenStore(MemoryStore):
 
 @pytest.mark.parametrize("store", [SlowStore, BrokenStore])
 def test_a_recall_that_fails_costs_nothing_but_itself(
-    store: type[MemoryStore], stub: OpenAIStub, tmp_path: Path
+    store: type[MemoryStore], stub: OpenAIStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("turns.recall.RECALL_S", 0.25)
     with serving(tmp_path, stub, store=store(), recall="user") as (alice, _):
         assert said(call(alice, "Hello?", "s")) == "All right."
 
