@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,11 +19,6 @@ from tests.stores import KINDS, Stores
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: tests wait a good deal, for leases that run out, and for other processes."""
     return min(4, (os.cpu_count() or 1) + 1)
-
-
-def pytest_configure() -> None:
-    """The servers of the tests are ended by a hang-up, too, where `nohup` runs the tests."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:

@@ -205,6 +205,8 @@ def kept(data_dir: Path, session: str = "s") -> list[tuple[TurnStatus, str]]:
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_server_that_is_stopped_lets_its_streams_end(streaming: Said, sig: signal.Signals) -> None:
+    if signal.getsignal(sig) is signal.SIG_IGN:
+        pytest.skip("who runs the tests has this signal ignored, as nohup does, and so the server leaves it so")
     streaming.process.process.send_signal(sig)
     streaming.wait_closed()
     streaming.gate.release()
