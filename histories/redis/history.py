@@ -223,6 +223,8 @@ class RedisHistory(SessionHistory):
 
     @override
     async def delete(self, *, if_updated_at: datetime | None = None) -> None:
+        if self.key in self.gate.running:  # also where this process has stood still for longer than its lease
+            raise SessionBusy
         keys = [*self._keys.all[:4], self._keys.sessions]
         since = "" if if_updated_at is None else to_micros(if_updated_at)
         await self._record.ask(DELETE, self.session_id, since, keys=keys)
