@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from html import escape
 from typing import Any, Final, NamedTuple
+from unicodedata import bidirectional
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
@@ -27,10 +28,14 @@ _TEXT_S: Final = 0.5
 """How much of a processor's time all texts of a call may take, and one of them. A page's longest piece takes a tenth
 of a second on a slow machine."""
 
-_BLOCKS = frozenset(
-    f"{name}_open"
-    for name in ("blockquote", "bullet_list", "heading", "list_item", "ordered_list", "paragraph", "table", "td", "th")
-)
+_BLOCKS = frozenset(f"{name}_open" for name in ("heading", "paragraph", "td", "th"))
+"""They find their direction by themselves: `dir="auto"`."""
+
+_AROUND = ("blockquote", "bullet_list", "list_item", "ordered_list", "table")
+"""They are told theirs: `auto` does not look into what finds its own."""
+
+_RUNS: Final = {"L": "ltr", "R": "rtl", "AL": "rtl"}
+"""Unicode's classes of the letters that have a direction."""
 
 
 class Rendered(NamedTuple):
@@ -124,6 +129,27 @@ def _harmless(state: StateCore) -> None:
                 inner.attrSet("target", "_blank")
 
 
+def _directions(state: StateCore) -> None:
+    """What stands around other blocks runs as the first text in it does."""
+    waiting: list[Token] = []
+    for token in state.tokens:
+        name, _, end = token.type.rpartition("_")
+        if name in _AROUND and end == "open":
+            waiting.append(token)
+        elif name in _AROUND and end == "close" and waiting and waiting[-1].type == f"{name}_open":
+            waiting.pop().attrSet("dir", "auto")
+        elif token.children and waiting and (direction := _direction(token.children)):
+            for around in waiting:
+                around.attrSet("dir", direction)
+            waiting.clear()
+
+
+def _direction(tokens: Sequence[Token]) -> str | None:
+    """How a text runs, by its first letter."""
+    letters = (letter for token in tokens if token.type == "text" for letter in token.content)
+    return next((found for letter in letters if (found := _RUNS.get(bidirectional(letter)))), None)
+
+
 def _tasks(state: StateCore) -> None:
     """`[ ]` and `[x]` at the beginning of a list's item are boxes."""
     for before, paragraph, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
@@ -178,6 +204,7 @@ def _markdown() -> MarkdownIt:
     markdown.inline.ruler2.at("balance_pairs", _pair_delimiters)
     markdown.core.ruler.push("tasks", _tasks)
     markdown.core.ruler.push("harmless", _harmless)
+    markdown.core.ruler.push("directions", _directions)
     markdown.add_render_rule("fence", _fence)
     markdown.add_render_rule("task", _task)
     return markdown

@@ -117,6 +117,7 @@ function formChanged() {
 // Questions.
 
 async function send(content) {
+  if (open === null) return; // the page is not ready: what was typed stays
   if (open.busy || open.busyElsewhere) return;
   await ask(inputs.chain, content, (here, input) => {
     composer.clear();
@@ -230,7 +231,7 @@ async function refresh() {
 }
 
 tabs.onmessage = ({ data }) => {
-  if (data.signedOut) return location.assign("login");
+  if (data.signedOut) return (forgetAll(), location.assign("login"));
   if (open === null) return; // this page is still opening: all that it shows is yet to be fetched
   run(Promise.all([sidebar.refresh().then(title), data.changed === open.id && !open.busy && open.load()]));
 };
@@ -287,6 +288,12 @@ async function takeFiles(files) {
   });
 }
 
+/** Who signs out, here or in another tab, leaves nothing in the browser. */
+function forgetAll() {
+  clearKept();
+  kept = composer.kept = null; // or the draft would be kept once more when the page goes
+}
+
 const known = () => open?.known;
 const commands = [
   { name: "New conversation", keys: "mod+shift+o", run: () => (location.hash = place(null)) },
@@ -324,7 +331,8 @@ function step(by) {
   if (id) location.hash = place(id);
 }
 
-$("stop").addEventListener("click", () => {
+$("stop").addEventListener("click", ({ detail: clicks }) => {
+  if (clicks > 1) return; // the second half of a double click on "Send", which stood here
   run(open.stop());
   $("text").focus();
 });
@@ -368,8 +376,7 @@ $("forget").addEventListener("click", () => run(sidebar.deleteAll()));
 $("theme").value = document.documentElement.dataset.theme;
 $("theme").addEventListener("change", () => theme($("theme").value));
 document.querySelector("#account form").addEventListener("submit", () => {
-  clearKept();
-  kept = composer.kept = null; // or the draft would be kept once more when the page goes
+  forgetAll();
   tabs.postMessage({ signedOut: true });
 });
 

@@ -251,7 +251,7 @@ function lost(error, signal) {
 
 function sentence(detail) {
   if (!Array.isArray(detail)) return detail;
-  return detail.map(({ loc, msg }) => `${(loc ?? []).slice(1).join(".")}: ${msg}`).join("; ");
+  return detail.map(({ loc, msg }) => [(loc ?? []).slice(1).join("."), msg].filter(Boolean).join(": ")).join("; ");
 }
 
 const TRIES = 12;

@@ -3,7 +3,7 @@
 import { Attachments } from "./attachments.js";
 
 const KEEP_MS = 300; // after the last key
-const DRAFT = 100_000; // characters
+const DRAFT = 1_000_000; // characters: a browser gives a site five million
 const $ = (id) => document.getElementById(id);
 const onPhone = matchMedia("(pointer: coarse) and (hover: none)");
 const grows = CSS.supports("field-sizing", "content");

@@ -11,6 +11,16 @@ const INPUTS = {
 };
 let fields = 0;
 
+/** What a schema that is a reference, as the whole schema of a chain may be, refers to. */
+export function referred(schema, defs = schema?.$defs ?? schema?.definitions ?? {}) {
+  let found = schema;
+  for (let steps = 0; found?.$ref && steps < 20; steps++) {
+    const { $ref: name, ...own } = found;
+    found = { ...defs[name.split("/").at(-1)], ...own };
+  }
+  return found;
+}
+
 /** The fields of an object's schema. */
 export class Form {
   #defs;
@@ -19,7 +29,7 @@ export class Form {
   /** `skip`: the property that is no field. `values`: what was said before. */
   constructor(schema, { skip, values = {} } = {}) {
     this.#defs = schema.$defs ?? schema.definitions ?? {};
-    this.#fields = this.#properties(schema, [], values, skip);
+    this.#fields = this.#properties(referred(schema), [], values, skip);
   }
 
   get elements() {

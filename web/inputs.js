@@ -1,6 +1,6 @@
 // Which chain answers, and what it wants to know besides the message. Both belong to the conversation.
 
-import { Form } from "./form.js";
+import { Form, referred } from "./form.js";
 
 const FIRST = "chat"; // what a conversation begins with, if nothing else was used before
 const $ = (id) => document.getElementById(id);
@@ -76,9 +76,10 @@ export class Inputs {
 
   /** The schema of the place where the message goes. */
   #place(chain) {
-    const schema = this.#schemas.get(chain);
+    const whole = this.#schemas.get(chain);
+    const schema = referred(whole);
     const key = this.#card(chain)?.input_key ?? null;
-    return key === null ? schema : schema?.properties?.[key];
+    return key === null ? schema : referred(schema?.properties?.[key], whole?.$defs);
   }
 
   async #show(chain) {

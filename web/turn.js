@@ -166,8 +166,8 @@ function meta({ chain, started_at: at, ended_at: end, usage }) {
   if (at) {
     const time = make("time");
     Object.assign(time, { dateTime: at, textContent: WHEN.format(new Date(at)) });
-    if (end) time.title = `It took ${duration(new Date(end) - new Date(at))}.`;
     found.push(time);
+    if (end) found.push(duration(new Date(end) - new Date(at)));
   }
   if (usage) {
     const title = `${usage.input_tokens} tokens read, ${usage.output_tokens} tokens written`;
@@ -177,5 +177,5 @@ function meta({ chain, started_at: at, ended_at: end, usage }) {
 }
 
 function duration(ms) {
-  return ms < 60_000 ? `${(ms / 1000).toFixed(1)} seconds` : `${Math.round(ms / 60_000)} minutes`;
+  return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
 }

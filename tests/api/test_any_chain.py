@@ -228,6 +228,14 @@ def test_why_a_reply_ended_and_what_was_thought_is_on_the_record(alice: httpx.Cl
     assert "because" not in turn["output"][0]["data"]["content"].replace("[[think because]]", "")
 
 
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+def test_a_model_that_refuses_is_told_from_one_that_says_nothing(alice: httpx.Client, way: str) -> None:
+    for mode, reason in (("refuse", "refusal"), ("null", "stop")):
+        talk(alice, f"hi [[{mode}]]", f"{mode} {way}", way)
+        (turn,) = turns_of(alice, f"{mode} {way}")
+        assert (turn["status"], turn["finish_reason"]) == ("complete", reason)
+
+
 def test_a_stream_that_just_ends_is_a_cut_one(alice: httpx.Client) -> None:
     status, _ = error_of(talk(alice, "hi [[unended]]", "cut"))
     (turn,) = turns_of(alice, "cut")

@@ -88,6 +88,15 @@ test("what goes wrong has its status and a sentence", async () => {
   await assert.rejects(new Recollect({ url, key: "rk_wrong" }).me(), refused(401));
 });
 
+test("what is wrong with the whole of a body is told without a place", async () => {
+  const told = (detail) => ({ fetch: async () => Response.json({ detail }, { status: 422 }) });
+  const whole = { loc: ["body"], msg: "Input should be a valid list" };
+  const field = { loc: ["body", "input", "size"], msg: "Field required" };
+  await assert.rejects(new Recollect({ url, ...told([whole, field]) }).me(), {
+    message: "Input should be a valid list; input.size: Field required",
+  });
+});
+
 test("a server that is not there is a lost connection", async () => {
   const nowhere = new Recollect({ url: "http://127.0.0.1:9", key: ALICE });
   await assert.rejects(nowhere.me(), ConnectionLost);

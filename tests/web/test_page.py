@@ -227,7 +227,7 @@ def test_the_form_of_a_chain_comes_from_its_schema_and_is_remembered(page: Page,
     assert "Italian cooking" in stub.requests[-1].body["messages"][0]["content"]
     page.reload()
     expect(page.get_by_label("Ability")).to_have_value("Italian cooking")
-    expect(page.locator(".meta")).to_contain_text("tutor")
+    expect(page.locator(".meta")).to_have_text(re.compile(r"^tutor · .+ · \d+\.\d s · \d+ tokens$"))
     expect(page.locator(".usage")).to_have_attribute("title", re.compile(r"\d+ tokens read, \d+ tokens written"))
 
 

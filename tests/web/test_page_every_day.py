@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 from langchain_core.runnables import RunnableLambda
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import BaseModel, Field
 
 from chains import Chain, load_chains
@@ -235,13 +235,20 @@ def test_what_the_server_says_of_a_field_stands_at_that_field(page: Page) -> Non
 
 
 def test_each_paragraph_and_title_finds_its_own_direction(page: Page, stub: OpenAIStub) -> None:
-    stub.reply = lambda _: "English first.\n\nمرحبا بالعالم\n\n- one\n- two\n"
+    stub.reply = lambda _: (
+        "English first.\n\nمرحبا بالعالم\n\n- واحد\n- two\n\n> שלום\n\n1. one\n\n| عربي | b |\n|---|---|\n| 1 | 2 |\n"
+    )
     ask(page, "👨‍👩‍👧 می‌خواهم क्षत्रिय")
     assert page.locator("#list .name").inner_text() == "👨‍👩‍👧 می‌خواهم क्षत्रिय"
-    directions = page.locator(".reply .words > p").evaluate_all(
-        "all => all.map((one) => getComputedStyle(one).direction)"
+    directions = (
+        page.locator(".reply .words")
+        .locator("p, li, ul, ol, blockquote, table")
+        .evaluate_all("all => all.map((one) => `${one.localName} ${getComputedStyle(one).direction}`)")
     )
-    assert directions == ["ltr", "rtl"]
+    assert directions == [
+        *("p ltr", "p rtl", "ul rtl", "li rtl", "li ltr"),
+        *("blockquote rtl", "p rtl", "ol ltr", "li ltr", "table rtl"),
+    ]
 
 
 def test_any_conversation_has_its_title_in_the_heading_and_the_tab(page: Page, server: Here, alice: Person) -> None:
@@ -297,3 +304,61 @@ def test_a_print_has_the_whole_conversation(page: Page, stub: OpenAIStub) -> Non
     page.emulate_media(media="print")
     assert page.evaluate("document.documentElement.scrollHeight") > 2000
     assert not page.locator("#composer").is_visible()
+
+
+def test_a_double_click_on_send_asks_once_and_stops_nothing(page: Page, stub: OpenAIStub) -> None:
+    before, gate = len(stub.requests), stub.pause_after(2)
+    box(page).fill("a long story")
+    page.locator("#send").dblclick()
+    gate.wait()
+    expect(page.locator(".mark")).to_have_text("Writing…")
+    gate.release()
+    expect(page.locator(".rendered")).to_have_text("Reply to a long story")
+    assert len(stub.requests) == before + 1
+    expect(page.locator("#toast")).not_to_have_class("shown")
+
+
+def test_a_sign_out_in_another_tab_leaves_no_draft_of_this_one(page: Page, alice: Person) -> None:
+    ask(page, "first")
+    other = alice.open(page.url)
+    other.locator(".rendered").wait_for()
+    box(page).fill("a secret draft")
+    other.locator("#account").evaluate("one => { one.open = true; }")
+    other.get_by_role("button", name="Sign out").click()
+    page.get_by_label("API key").wait_for()
+    assert "secret" not in page.evaluate("JSON.stringify(localStorage)")
+
+
+def test_a_draft_of_200_kilobytes_is_kept_whole(page: Page) -> None:
+    long = "one more word " * 15_000
+    box(page).fill(long)
+    page.reload()
+    expect(box(page)).to_have_value(long)
+
+
+def test_enter_before_the_page_is_ready_loses_nothing(page: Page) -> None:
+    held = list[Route]()
+    page.route("**/chains", lambda route: held.append(route))
+    page.goto("about:blank")
+    with page.expect_request("**/chains"):
+        page.goto("/", wait_until="commit")
+    box(page).fill("an early bird")
+    box(page).press("Enter")
+    expect(page.locator("#what")).to_have_text("")
+    held[0].continue_()
+    page.locator("#who:not(:empty)").wait_for(state="attached")
+    expect(page.locator("#chain")).to_have_value("chat")
+    expect(box(page)).to_have_value("an early bird")
+    box(page).press("Enter")
+    expect(page.locator(".rendered")).to_have_text("Reply to an early bird")
+
+
+def test_at_four_times_the_size_nothing_is_beyond_the_edge_and_long_lines_are_printed(
+    page: Page, stub: OpenAIStub
+) -> None:
+    stub.reply = lambda _: f"```python\nx = '{'a' * 400}'\n```\n"
+    ask(page, "wide")
+    page.set_viewport_size({"width": 320, "height": 256})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.emulate_media(media="print")
+    assert page.locator(".code pre").evaluate("one => one.scrollWidth <= one.clientWidth")

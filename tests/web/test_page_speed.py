@@ -26,9 +26,10 @@ pytestmark = langserve_warns
 TURNS = 1000
 TOKENS_A_SECOND = 100
 FRAME_MS = KEY_MS = 50
+TRIES = 4  # by the clock, which others' work on the machine stretches: in the long form
 BUSY_MS = 400
 """Of the page's main thread, for each second of the stream: some 230 ms with a hundred turns in the page, and 650 with
-a thousand. All three are times of the processor, which others' work on the machine does not stretch."""
+a thousand. It is time of the processor, and so are the other two unless the clock is named."""
 
 CATEGORIES = ["toplevel", "devtools.timeline"]
 KEYS = {"keydown", "input"}
@@ -37,14 +38,23 @@ PART = (
     "| a | b |\n|---|---|\n| 1 | 2 |"
 )
 WATCH = """() => {
-    Object.assign(window, { moved: 0, watched: true });
+    Object.assign(window, { frames: [], keys: [], moved: 0, watched: true });
     const finished = (node) => (node?.closest ? node : node?.parentElement)?.closest(".reply .words > :not(.open)");
-    new PerformanceObserver((list) => {
-        for (const { sources, value } of list.getEntries())
+    const notes = {
+        event: ({ name, duration }) => /^(key|input)/.test(name) && window.keys.push(duration),
+        "layout-shift": ({ sources, value }) => {
             if (sources.some(({ node }) => finished(node))) window.moved += value;
-    }).observe({ type: "layout-shift" });
-    const frame = () => window.watched && requestAnimationFrame(frame);
-    requestAnimationFrame(frame); // each frame is made, as on a screen
+        },
+    };
+    for (const [type, note] of Object.entries(notes))
+        new PerformanceObserver((list) => list.getEntries().forEach(note)).observe({ type, durationThreshold: 16 });
+    let last = performance.now();
+    const frame = (now) => {
+        window.frames.push(now - last);
+        last = now;
+        if (window.watched) requestAnimationFrame(frame); // each frame is made, as on a screen
+    };
+    requestAnimationFrame(frame);
 }"""
 
 
@@ -120,22 +130,41 @@ def keys(tasks: list[Task]) -> list[float]:
 
 def late(durations: list[float]) -> float:
     """The 95th percentile."""
-    return sorted(durations)[int(len(durations) * 0.95)]
+    return sorted(durations)[int(len(durations) * 0.95)] if durations else 0.0
 
 
-def type_while_it_comes(page: Page) -> float:
-    """Types the next question until the reply is there. Gives the seconds that it came for."""
+class Took(NamedTuple):
+    """Milliseconds: of a frame and a key at the 95th percentile, also by the clock; of each second of the stream."""
+
+    frame: float
+    key: float
+    busy: float
+    frame_by_clock: float
+    key_by_clock: float
+
+
+def stream(browser: Browser, page: Page) -> Took:
+    """Asks, and types the next question while the reply comes."""
+    page.locator("#text").fill("go")
+    page.locator("#text").press("Enter")
+    page.locator(".mark.running").wait_for()
+    browser.start_tracing(page=page, categories=CATEGORIES)
     page.evaluate(WATCH)
-    begun = page.evaluate("performance.now()")
-    typed = 0
+    begun, typed = page.evaluate("performance.now()"), 0
     while page.evaluate("document.querySelector('#send').hidden"):
         page.keyboard.type("a")
         typed += 1
         page.wait_for_timeout(150)
+    seconds = (page.evaluate("performance.now()") - begun) / 1000
+    seen = page.evaluate("(window.watched = false, { frames, keys, moved })")
+    tasks = main_thread(browser.stop_tracing())
     expect(page.locator("#text")).to_have_value("a" * typed)
-    return float(page.evaluate("(window.watched = false, performance.now())") - begun) / 1000
+    assert seen["moved"] == 0
+    busy = sum(task.ms for task in tasks) / seconds
+    return Took(late(frames(tasks)), late(keys(tasks)), busy, late(seen["frames"]), late(seen["keys"]))
 
 
+@pytest.mark.timeout(300)
 def test_a_long_reply_into_a_thousand_turns_holds_up_neither_frames_nor_typing(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -150,18 +179,18 @@ def test_a_long_reply_into_a_thousand_turns_holds_up_neither_frames_nor_typing(
         page = alice.page
         page.goto("/#/long")
         page.locator("#turns > li").nth(49).wait_for(state="attached")
-        scroll_to_the_first(page)
-        page.locator("#text").fill("go")
-        page.locator("#text").press("Enter")
-        page.locator(".mark.running").wait_for()
-        browser.start_tracing(page=page, categories=CATEGORIES)
-        seconds = type_while_it_comes(page)
-        tasks = main_thread(browser.stop_tracing())
-        frame, key = late(frames(tasks)), late(keys(tasks))
-        busy = sum(task.ms for task in tasks) / seconds
-        print(f"{seconds:.0f} s: a frame took {frame:.1f} ms, a key {key:.1f}, each second {busy:.0f}")
-        assert page.evaluate("window.moved") == 0
-        assert (frame < FRAME_MS, key < KEY_MS, busy < BUSY_MS) == (True, True, True), (frame, key, busy)
+        for _ in range(TRIES):
+            scroll_to_the_first(page)
+            took = stream(browser, page)
+            print(took)
+            assert took.frame < FRAME_MS
+            assert took.key < KEY_MS
+            assert took.busy < BUSY_MS
+            if not LONG or (took.frame_by_clock < FRAME_MS and took.key_by_clock < KEY_MS):
+                return
+            page.reload()
+            page.locator("#turns > li").nth(49).wait_for(state="attached")
+        pytest.fail(f"the last of {TRIES} streams: {took}")
 
 
 def test_who_goes_back_to_the_end_has_the_newest_in_the_page_and_the_older_again_by_scrolling_up(

@@ -156,6 +156,21 @@ def test_an_agents_steps_are_shown_in_order_live_and_from_the_record(page: Page)
         page.reload()
 
 
+def test_the_agent_that_ships_is_talked_to_and_shows_its_tools(page: Page, stub: OpenAIStub) -> None:
+    stub.reply = lambda _: "It is **noon**."
+    ask(page, "what time is it? [[tool clock]]", chain="agent")
+    expect(page.locator(".parts > .step summary")).to_have_text(["clock · done"])
+    expect(page.locator(".parts > .words")).to_have_text("It is noon.")
+    expect(page.locator("#attach-label")).to_be_visible()
+
+
+def test_a_model_that_refuses_is_not_one_that_said_nothing(page: Page) -> None:
+    ask(page, "[[refuse]]", wait=False)
+    expect(page.locator(".mark")).to_have_text("The model refused.")
+    page.reload()
+    expect(page.locator(".mark")).to_have_text("The model refused.")
+
+
 def test_a_reply_of_nothing_says_so(page: Page, stub: OpenAIStub) -> None:
     stub.reply = lambda _: " "
     ask(page, "go", wait=False)
