@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ def chromium() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None and os.environ.get("CI") != "true":
         pytest.skip("Chromium is not installed (Debian: apt install chromium)")
+    gc.collect()  # what tests before have left must not be looked through while the server here is at work: that takes
+    gc.freeze()  # a second, longer than it has for a text
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program or PROGRAMS[-1], args=FLAGS)
         yield browser

@@ -185,6 +185,6 @@ def drop_fresh(url: str) -> None:
     with Redis.from_url(server.rstrip("?&"), decode_responses=True) as client:
         clustered = client.info("cluster")["cluster_enabled"]
     kind: Any = RedisCluster if clustered else Redis
-    with kind.from_url(server.rstrip("?&"), decode_responses=True) as all_nodes:
+    with kind.from_url(server.rstrip("?&")) as all_nodes:  # keys are of any bytes
         for key in all_nodes.scan_iter(match=f"{namespace}:*", count=1000):
             all_nodes.delete(key)

@@ -202,7 +202,8 @@ class RedisHistory(SessionHistory):
         record = self._record
         last = "" if if_last is None else json.dumps(if_last)
         args = (json.dumps(turn_id), last, self.session_id, to_micros(now()), LEASE_MS, record.peer.link.grace_ms())
-        return await record.change(script, *args, *more)
+        async with self.gate.idle(self.key):
+            return await record.change(script, *args, *more)
 
     @override
     async def _rewind(self, turn_id: str, *, keep: bool, if_last: str | None) -> None:
@@ -223,11 +224,10 @@ class RedisHistory(SessionHistory):
 
     @override
     async def delete(self, *, if_updated_at: datetime | None = None) -> None:
-        if self.key in self.gate.running:  # also where this process has stood still for longer than its lease
-            raise SessionBusy
         keys = [*self._keys.all[:4], self._keys.sessions]
         since = "" if if_updated_at is None else to_micros(if_updated_at)
-        await self._record.ask(DELETE, self.session_id, since, keys=keys)
+        async with self.gate.idle(self.key):  # a lease may have run out, as of a process that stood still
+            await self._record.ask(DELETE, self.session_id, since, keys=keys)
 
     @override
     async def _fork(self, session_id: str, turn_id: str) -> None:

@@ -39,6 +39,10 @@ from histories.redis.scripts import ENTRIES
 from histories.redis.texts import Texts
 from histories.search import words
 
+_SAMPLES: Final = 200
+"""Of so many fields of a session Redis looks at the size, for what it keeps: of the five that it looks at by itself, one
+long reply may be left out, or be taken for all."""
+
 _BATCH: Final = 100
 _SEARCH_S: Final = 1.0
 """How long a search looks for a page of sessions: then it gives what it has, and where to go on."""
@@ -175,7 +179,7 @@ class RedisStore(HistoryStore):
         link, total = self.peer().link, 0
         for start in range(0, len(names), _BATCH):
             keys = [Keys(self.namespace, user_id, name).session for name in names[start : start + _BATCH]]
-            sizes = await asyncio.gather(*(link.command("MEMORY USAGE", key) for key in keys))
+            sizes = await asyncio.gather(*(link.command("MEMORY USAGE", key, "SAMPLES", _SAMPLES) for key in keys))
             total += sum(size or 0 for size in sizes)
         return total
 

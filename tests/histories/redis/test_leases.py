@@ -93,6 +93,21 @@ async def test_a_holder_whose_lease_ran_out_while_redis_stood_still_is_not_taken
     assert [status for status, *_ in await record(store)] == ["complete", "complete"]
 
 
+@pytest.mark.parametrize("act", ["delete", "rewind", "choose", "delete_turn"])
+async def test_a_process_changes_no_session_whose_turn_it_runs_also_without_a_lease(
+    store: RedisStore, server: RedisServer, act: str
+) -> None:
+    history = store.history(USER, "s")
+    (first,) = await talk(history, "one")
+    turn = await begun(store)
+    with server.client() as client:
+        client.delete(f"recollect:{{{USER}}}:lease:s")  # as it is when the process has stood still
+    with pytest.raises(SessionBusy):
+        await (history.delete() if act == "delete" else getattr(history, act)(first))
+    await turn.end(REPLY)
+    assert [status for status, *_ in await record(store)] == ["complete", "complete"]
+
+
 async def test_what_a_dead_holder_was_heard_to_say_is_on_the_record_for_who_reads_and_for_who_goes_on(
     server: RedisServer, store: RedisStore
 ) -> None:
