@@ -40,8 +40,8 @@ from histories.redis.texts import Texts
 from histories.search import words
 
 _SAMPLES: Final = 200
-"""Of so many fields of a session Redis looks at the size, for what it keeps: of the five that it looks at by itself, one
-long reply may be left out, or be taken for all."""
+"""Of so many fields of a session Redis looks at the size, for what it keeps: of the five that it looks at by itself,
+one long reply may be left out, or be taken for all."""
 
 _BATCH: Final = 100
 _SEARCH_S: Final = 1.0
