@@ -28,8 +28,11 @@ _WORD = re.compile(r"\w+\.s\d+\.\w+-\d+")
 
 
 def answer(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What the model says: the word it was told, the word before that in its prompt, and how many words it saw."""
-    words = [match[0] for m in messages if m["role"] == "user" and (match := _WORD.search(str(m["content"])))]
+    """What the model says: the word it was told, the word before that in its prompt, and how many words it saw.
+
+    What is recalled does not begin with a word.
+    """
+    words = [match[0] for m in messages if m["role"] == "user" and (match := _WORD.match(str(m["content"])))]
     return f"{words[-1]} after {words[-2] if len(words) > 1 else 'nothing'} of {len(words)}"
 
 
