@@ -94,7 +94,7 @@ class FileCounters(Storage):
 
 
 class Counting(Protocol):
-    """A store that counts, too: `histories.postgres` does."""
+    """A store that counts, too: those of Redis and PostgreSQL do."""
 
     async def count(self, name: str, amount: int, life_s: int) -> tuple[int, float]:
         """Adds to a counter: its value, and the time at which it begins anew."""
@@ -104,7 +104,7 @@ class Counting(Protocol):
 
 
 class StoreCounters(Storage):
-    """A storage for `limits`, in the database of a store: `limits` has none for PostgreSQL."""
+    """A storage for `limits` where a store is: by its connections, in its cluster, with its errors."""
 
     STORAGE_SCHEME = None
 

@@ -10,10 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NotRequired, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.storage import MemoryStorage, Storage
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
@@ -51,20 +50,9 @@ class Left(TypedDict):
 
 def open_counters(history_url: str, data_dir: Path, store: object) -> Storage:
     """Where counts are: where histories are."""
-    if history_url.startswith("postgresql:"):
+    if history_url.startswith(("postgresql:", "redis:", "rediss:")):
         return StoreCounters(cast(Counting, store))
-    if history_url.startswith(("redis:", "rediss:")):
-        url, namespace = _parted(history_url)
-        return RedisStorage(f"async+{url}", implementation="redispy", key_prefix=f"{namespace}:rates")
     return FileCounters(data_dir / "rates.sqlite") if history_url.startswith("file:") else MemoryStorage()
-
-
-def _parted(url: str) -> tuple[str, str]:
-    """The URL as Redis' driver knows it, and the namespace, which is the history store's own."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    namespace = options.pop("namespace", "recollect")
-    return urlunsplit(parts._replace(query=urlencode(options))), namespace
 
 
 class Rates:

@@ -16,6 +16,10 @@ All keys of one user carry that user's hash tag, so that one script may touch th
     recollect:{user}:heard:<token>      a running turn is listened to on another server; expires
     recollect:{user}:new-…:<token>      a session that is being imported; expires unless it is finished
 
+and, of what belongs to nobody's histories,
+
+    recollect:rates:<name>              a counter of what a user may ask for: see api/counters.py; expires
+
 The session's hash holds title, chain, created, updated, turns, tokens, shown (JSON and numbers), and
     last       the number of the newest shown turn; `top`, the highest number in use
     run        the token of the turn that runs, or ran when its holder died; `added`, the tokens of its input;
@@ -85,3 +89,4 @@ DELETE_TURN: Final = Script("delete_turn")
 DELETE: Final = Script("delete")
 STAGE: Final = Script("stage")
 ADOPT: Final = Script("adopt")
+COUNT: Final = Script("count")

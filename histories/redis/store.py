@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -35,7 +36,7 @@ from histories.redis.history import RedisHistory
 from histories.redis.link import log, warnings
 from histories.redis.peer import Peer
 from histories.redis.records import Keys, UserKeys, dump_notes, read_entry, read_notes
-from histories.redis.scripts import ENTRIES
+from histories.redis.scripts import COUNT, ENTRIES
 from histories.redis.texts import Texts
 from histories.search import words
 
@@ -196,6 +197,22 @@ class RedisStore(HistoryStore):
         peer, key = self.peer(), UserKeys(self.namespace, user_id).notes
         peer.check()
         await peer.link.command("SET", key, dump_notes(notes))
+
+    # Counters, for whoever limits what users may ask for: see api/counters.py.
+
+    async def count(self, name: str, amount: int, life_s: int) -> tuple[int, float]:
+        """Adds to a counter: its value, and the time at which it begins anew, `life_s` after it has begun."""
+        value, ends = await self.peer().link.run(COUNT, [self._counter(name)], amount, life_s)
+        return value, ends
+
+    async def counted(self, name: str) -> tuple[int, float] | None:
+        """The same, without adding anything; None if it has not begun."""
+        link, key = self.peer().link, self._counter(name)
+        value, left_ms = await link.command("GET", key), await link.command("PTTL", key)
+        return None if value is None or left_ms < 0 else (int(value), time.time() + left_ms / 1000)
+
+    def _counter(self, name: str) -> str:
+        return f"{self.namespace}:rates:{name}"
 
     async def _entries(self, user_id: str, place: Place | None, batch: int) -> AsyncIterator[tuple[Place, Session]]:
         """The user's sessions after a place in the list, newest first, a batch for every two round trips."""

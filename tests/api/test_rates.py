@@ -22,13 +22,13 @@ from turns.shares import OverBudget, OverQuota
 pytestmark = langserve_warns
 
 
-@pytest.fixture(params=["memory", "file", "postgres"])
+@pytest.fixture(params=["memory", "file", "redis", "postgres"])
 async def storages(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Storage]]:
     """What two servers count in."""
     if request.param == "memory":
         yield [MemoryStorage()] * 2
         return
-    if request.param == "postgres":
+    if request.param in ("redis", "postgres"):
         stores = KINDS[request.param](request, tmp_path)
         assert stores.url is not None
         yield [open_counters(stores.url, tmp_path, await stores.open()) for _ in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -34,6 +35,19 @@ async def test_users_of_a_cluster_have_the_same_guarantees(cluster: Cluster) -> 
             assert len((await one.sessions(user, query="second")).items) == 1
             await one.forget(user)
             assert (await other.sessions(user)).items == []
+
+
+async def test_rates_are_counted_over_all_nodes_of_a_cluster(cluster: Cluster) -> None:
+    async with opened(cluster.url) as one, opened(cluster.nodes[2].url) as other:
+        for user in ("alice", "bob", "carol", "a}b{", "\ud800"):
+            assert await one.counted(user) is None
+            value, ends = await one.count(user, 2, 60)
+            assert (value, abs(ends - time.time() - 60) < 10) == (2, True)
+            assert (await other.count(user, -1, 60))[0] == 1
+            assert (await other.counted(user) or (0, 0))[0] == 1
+        await one.count("short", 1, 1)
+        while await other.counted("short") is not None:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_dead_node_of_a_cluster_stops_its_own_users_alone(cluster: Cluster) -> None:
