@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,7 @@ class FileStore(Services, HistoryStore):
                 if not log_names(folder):
                     return Page([])
                 look = partial(find_sessions, disk=self.disk, folder=folder, limit=limit, before=before, query=query)
-                return self.indices.ask(self.disk, user, folder, look)
+                return self.indices.ask(self.disk, user, folder, partial(look, later=self._later(user)))
 
         try:
             return await self.call(find)
@@ -129,12 +129,17 @@ class FileStore(Services, HistoryStore):
                     return []
                 ask = partial(recall_turns, disk=self.disk, folder=folder, query=query)
                 ask = partial(ask, only=only, exclude=exclude, limit=limit, changed=self.indices.waiting(user))
+                ask = partial(ask, later=self._later(user))
                 return self.indices.ask(self.disk, user, folder, ask)
 
         try:
             return await self.call(find)
         except SessionNotFound:
             return []
+
+    def _later(self, user: str) -> Callable[[], None] | None:
+        """Has the rest of an index built, if there is somebody to do it: else who asks waits for all of it."""
+        return partial(self.build_later, user) if self.keeps_open else None
 
     @override
     async def bytes_kept(self, user_id: str, session_id: str | None = None) -> int:
