@@ -35,7 +35,7 @@ from histories.files.find import find_sessions, parse_cursor, recall_turns
 from histories.files.history import FileHistory
 from histories.files.idle import present, remove_leftovers, remove_session, while_idle
 from histories.files.index_file import remove_index
-from histories.files.listing import find_user, log_names
+from histories.files.listing import find_user, has_logs, log_names
 from histories.files.names import file_name
 from histories.files.notes import NOTES, read_notes, write_notes
 from histories.files.place import Place
@@ -101,7 +101,7 @@ class FileStore(Services, HistoryStore):
 
         def find() -> Page[Session]:
             with present(self, user) as folder:
-                if not log_names(folder):
+                if not has_logs(folder):
                     return Page([])
                 look = partial(find_sessions, disk=self.disk, folder=folder, limit=limit, before=before, query=query)
                 return self.indices.ask(self.disk, user, folder, partial(look, later=self._later(user)))
