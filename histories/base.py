@@ -310,7 +310,8 @@ class HistoryStore(Counted):
         """The user's sessions, newest first; with `query`, those in whose shown line or title all its words stand.
 
         Case, accents and widths make no difference, nor does the order of the words; a word of the query may be the
-        beginning of one that was said. `hits` of each session are turns in which they stand. `InvalidCursor`.
+        beginning of one that was said. `hits` of each session are turns in which they stand. A search takes a bounded
+        time: its page may be short, or empty, and `next` goes on where it ended. `InvalidCursor`.
         """
 
     @abstractmethod

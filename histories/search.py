@@ -60,15 +60,22 @@ def hits(query: str, title: str, texts: Sequence[Text[str]]) -> list[Hit] | None
 
     None if one of them does not, or if the query has no words.
     """
+    return found_in(query, title, reversed(texts))
+
+
+def found_in(query: str, title: str, newest_first: Iterable[Text[str]]) -> list[Hit] | None:
+    """The same for texts that come newest first: no more of them are asked for than an answer needs."""
     wanted = set(words(query))
     if not wanted:
         return None
     missing, found = {word for word in wanted if not _has(title, word)}, list[Hit]()
-    for text in reversed(texts):
+    for text in newest_first:
         there = {word for word in wanted if _has(text.text, word)}
         missing -= there
         if there and len(found) < _HITS:
             found.append(Hit(text.key, snippet(text.text, there)))
+        if not missing and len(found) == _HITS:
+            break
     return None if missing else found
 
 

@@ -97,7 +97,11 @@ export class Sidebar {
   async #read(fromTop) {
     const read = ++this.#reads;
     const limit = fromTop ? PAGE : Math.min(200, Math.max(PAGE, this.#sessions.length));
-    const page = await this.api.sessions.list({ limit, q: searched() });
+    let page = await this.api.sessions.list({ limit, q: searched() });
+    // A search that ran out of time has found nothing yet: it goes on.
+    while (read === this.#reads && searched() && !page.sessions.length && page.next !== null) {
+      page = await this.api.sessions.list({ limit, cursor: page.next, q: searched() });
+    }
     if (read !== this.#reads) return this.#latest;
     this.#sessions = page.sessions;
     this.#next = page.next;

@@ -2,6 +2,9 @@
 
 Logs are read before the index is written to, so that nobody waits for the one because of the other. What was read is
 put in only if the log is still there, and if nobody has read on in it meanwhile.
+
+What nobody has looked at yet, as an import of thousands of sessions, takes minutes. So there is a pace: who waits for
+an answer has some of it read, the newest first, and is told what was left out.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 from zlib import crc32
 
@@ -23,6 +28,7 @@ from histories.files.disk import Disk
 from histories.files.index import Index, Row, Said
 from histories.files.listing import any_entry, log_names
 from histories.files.log import Backward, Log
+from histories.files.pace import ALL, Pace
 from histories.files.records import Entry
 
 _PART: Final = 128
@@ -48,6 +54,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 PLACE_LENGTH: Final = 24
 """A time is a text of so many digits, so that its order is that of time, before 1970, too."""
 
+
 File = tuple[str, str]
 """The time of a file's last change, which places it in lists if its records don't tell, and its mark."""
 
@@ -66,6 +73,11 @@ def _place(at_ns: int) -> str:
     return f"{at_ns + 10**22:0{PLACE_LENGTH}d}"
 
 
+def place_of(at: datetime) -> str:
+    """Where a session of that time stands in lists."""
+    return _place((at - _EPOCH) // timedelta(microseconds=1) * 1000)
+
+
 def _file(folder: int, name: str) -> os.stat_result | None:
     try:
         file = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -82,37 +94,74 @@ def _is_settled(mark: str) -> bool:
     return int(mark.rpartition(".")[2]) < time.time_ns() - _SETTLED_NS
 
 
-def catch_up(index: Index, disk: Disk, folder: int, *, texts: bool) -> None:
+def catch_up(index: Index, disk: Disk, folder: int, *, texts: bool, pace: Pace = ALL) -> dict[str, str]:
     """Makes the index say what all logs in a folder say now: who they are, and with `texts` what was said in them.
+
+    Gives those that were left out, as they did not fit the pace: their names and places in lists, newest first. What
+    the index says of these is of another time. Some are read in any case.
 
     Raises `OSError`, `sqlite3.Error`.
     """
     names, known = log_names(folder), index.marks()
     behind = _behind(folder, names, known)
-    gone = known.keys() - set(names) | {name for name in known.keys() & set(behind) if _file(folder, name) is None}
+    gone = known.keys() - set(names) | {name for name in known.keys() & behind.keys() if _file(folder, name) is None}
     if gone:
         with index.writing():
             index.drop(name for name in gone if _file(folder, name) is None)
-    for start in range(0, len(behind), _PART):
-        _read_entries(index, disk, folder, look(folder, behind[start : start + _PART]))
+    unread = _newest_first(behind)
+    while unread:
+        part = [*islice(unread, _PART)]
+        with pace.step():
+            _read_entries(index, disk, folder, look(folder, part))
+        for name in part:
+            del unread[name]
+        if pace.is_over:
+            break
     if texts:
-        for name in index.behind():
-            _read_words(index, disk, folder, name)
-        if not is_complete(index, 0.5):
+        unread |= _catch_up_words(index, disk, folder, pace)
+        if not unread and not is_complete(index, 0.5):
             with index.writing():
                 index.note("complete", int(time.time()))
+    return _newest_first(unread)
 
 
-def _behind(folder: int, names: Sequence[str], known: Mapping[str, str]) -> list[str]:
-    """Those of these logs whose marks are not the known ones. Each list of sessions looks at all of them."""
-    behind, stat_of, known_of = list[str](), os.stat, known.get
+def _newest_first(places: Mapping[str, str]) -> dict[str, str]:
+    return dict(sorted(places.items(), key=itemgetter(1, 0), reverse=True))
+
+
+def _catch_up_words(index: Index, disk: Disk, folder: int, pace: Pace) -> dict[str, str]:
+    """Reads the words of those sessions that are known, newest first; gives those that were left out."""
+    left, is_over = dict[str, str](), False
+    for row in index.behind():
+        if is_over or _new_bytes(row) > pace.most:
+            left[row.name] = row.place
+            continue
+        with pace.step():
+            if not _read_words(index, disk, folder, row.name, pace):
+                left[row.name] = row.place
+        is_over = pace.is_over
+    return left
+
+
+def _new_bytes(row: Row) -> int:
+    """How many bytes of its log were not read."""
+    log, read = (int(end.split(" ")[2]) if end else 0 for end in (row.log, row.read))
+    return log - read if 0 < read <= log else log
+
+
+def _behind(folder: int, names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Those of these logs whose marks are not the known ones, and their places as far as their files tell.
+
+    Each list of sessions looks at all of them.
+    """
+    behind, stat_of, known_of = dict[str, str](), os.stat, known.get
     for name in names:
         try:
             file = stat_of(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             continue
         if known_of(name) != f"{file.st_ino}.{file.st_size}.{file.st_ctime_ns}":  # as _mark makes it
-            behind.append(name)
+            behind[name] = _place(file.st_mtime_ns)
     return behind
 
 
@@ -133,7 +182,8 @@ def catch_up_some(index: Index, disk: Disk, folder: int, names: Sequence[str]) -
                     index.drop([name])
         elif row is None or (row.mark, row.settled, row.read) != (files[name][1], True, row.log):
             behind = _read_entries(index, disk, folder, {name: files[name]}) or behind
-            behind = _read_words(index, disk, folder, name) or behind
+            behind = _is_behind_in_words(index, name) or behind
+            _read_words(index, disk, folder, name, ALL)
     return behind
 
 
@@ -184,7 +234,7 @@ def _entry_of(index: Index, disk: Disk, folder: int, name: str, place: str, mark
             return None
         session, sound = any_entry(log)
         if session is not None and sound:  # a backup may have been restored without the times of its files
-            place = _place((session.updated_at - _EPOCH) // timedelta(microseconds=1) * 1000)
+            place = place_of(session.updated_at)
         entry, end = None if session is None else _to_json(session), _end(log, log.size())
     read = "" if before is None else before.read
     if before is not None and _size(before.mark) == _size(mark) and before.mark != mark:
@@ -221,16 +271,21 @@ def _end(log: Log, size: int) -> str:
     return f"{inode} {nonce} {size} {tail.hex()}"
 
 
-def _read_words(index: Index, disk: Disk, folder: int, name: str) -> bool:
-    """Reads on in the log of a session from where its words were read up to; was there any more?"""
+def _is_behind_in_words(index: Index, name: str) -> bool:
+    row = index.row(name)
+    return row is not None and row.read != row.log
+
+
+def _read_words(index: Index, disk: Disk, folder: int, name: str, pace: Pace) -> bool:
+    """Reads on in the log of a session from where its words were read up to: to its end, as far as can be?"""
     row = index.row(name)
     if row is None or row.read == row.log:
-        return False
+        return True
     with _opened(disk, folder, name) as log:
         if log is None or row.entry is None:
-            return False
+            return True
         try:
-            _add_words(index, row, log, folder)
+            return _add_words(index, row, log, folder, pace)
         except HistoryDamaged:
             with _unless_others_did(index, row, folder) as mine:
                 if mine:
@@ -239,7 +294,7 @@ def _read_words(index: Index, disk: Disk, folder: int, name: str) -> bool:
     return True
 
 
-def _add_words(index: Index, row: Row, log: Log, folder: int) -> None:
+def _add_words(index: Index, row: Row, log: Log, folder: int, pace: Pace) -> bool:
     known = row.read != "" and row.read == _end(log, int(row.read.split(" ")[2]))
     unread, last = list[Entry](), -1
     for number, entry in enumerate(log.entries()):
@@ -252,13 +307,16 @@ def _add_words(index: Index, row: Row, log: Log, folder: int) -> None:
     for part, is_last in _parts(log, unread):
         with _unless_others_did(index, row, folder) as mine:
             if not mine:
-                return
+                return True
             read = row.log if is_last else _end(log, part[-1].stop)
             if is_first:
                 index.forget_from(row, last + 1 if known else -1, [entry.offset for entry in unread] if known else [])
                 part += _title(index, row)
             index.put_words(row, part, read)
         row, is_first = replace(row, read=read), False
+        if pace.is_over and not is_last:
+            return False
+    return True
 
 
 def _title(index: Index, row: Row) -> list[Said]:

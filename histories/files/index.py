@@ -122,9 +122,12 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
         found = self.db.execute("SELECT * FROM sessions WHERE name = ?", [name]).fetchone()
         return None if found is None else _row(found)
 
-    def behind(self) -> list[str]:
-        """The names of the sessions whose words were not read up to the end of their logs."""
-        return [name for (name,) in self.db.execute("SELECT name FROM sessions WHERE read <> log")]
+    def behind(self) -> list[Row]:
+        """The sessions whose words were not read up to the end of their logs, newest first."""
+        return [
+            _row(row)
+            for row in self.db.execute("SELECT * FROM sessions WHERE read <> log ORDER BY place DESC, name DESC")
+        ]
 
     def put(self, row: Row) -> None:
         """Puts a session in the place of what was known of it; its words stay, as far as they were read."""
@@ -143,15 +146,18 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
                 self.forget_from(row, -1)
                 self.db.execute("DELETE FROM sessions WHERE id = ?", [row.key])
 
-    def newest(self, before: tuple[str, str] | None, limit: int, keys: Sequence[int] | None = None) -> list[Row]:
-        """The sessions that were used last, before that place and name; among those of these keys, if there are any."""
+    def newest(self, before: tuple[str, str] | None, limit: int, keys: Sequence[int] | None = None) -> Iterator[Row]:
+        """The sessions that were used last, before that place and name; among those of these keys, if there are any.
+
+        At most `limit`; -1: all.
+        """
         among = None if keys is None else json.dumps(keys)
         rows = self.db.execute(
             "SELECT * FROM sessions WHERE entry IS NOT NULL AND (place, name) < (?, ?) "
             "AND (? IS NULL OR id IN (SELECT value FROM json_each(?))) ORDER BY place DESC, name DESC LIMIT ?",
             [*(before or ("~", "")), among, among, limit],
         )
-        return [_row(row) for row in rows]
+        return map(_row, rows)
 
     # Words.
 

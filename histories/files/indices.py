@@ -19,6 +19,7 @@ from histories.files.catch_up import catch_up, catch_up_some
 from histories.files.disk import Disk
 from histories.files.index import Index
 from histories.files.index_file import INDEX, index_inode, memory_index, open_index, remove_index
+from histories.files.pace import Pace
 
 T = TypeVar("T")
 
@@ -112,6 +113,12 @@ class Indices:
                     catch_up_some(index, disk, folder, sorted(names))
                     self._purge(index, user)
 
+    def build(self, disk: Disk, user: str, folder: int, pace: Pace) -> bool:
+        """Brings an index up to all logs, as far as the pace allows: is it, or can't it be?"""
+        with suppress(sqlite3.Error, OSError), self._index(user, folder) as index:
+            return not catch_up(index, disk, folder, texts=True, pace=pace)
+        return True
+
     def _purge(self, index: Index, user: str) -> None:
         """Takes what was forgotten from the file: later, if that has just been done."""
         at = time.monotonic()
@@ -127,7 +134,7 @@ class Indices:
             if index_inode(folder):
                 with self._index(user, folder) as index:
                     catch_up(index, disk, folder, texts=False)
-                    catch_up_some(index, disk, folder, index.behind())
+                    catch_up_some(index, disk, folder, [row.name for row in index.behind()])
                     index.purge()
 
     def close(self, *, idle_only: bool = False) -> None:

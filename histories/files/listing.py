@@ -17,6 +17,12 @@ def log_names(folder: int) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(".jsonl")]
 
 
+def has_logs(folder: int) -> bool:
+    """Whether there is a log in a folder."""
+    with os.scandir(folder) as files:
+        return any(file.name.endswith(".jsonl") for file in files)
+
+
 def session_entry(log: Log) -> Session:
     """The session of a log: its head says who it is, its tail what has become of it."""
     head, last = log.head(), Backward(log, None).previous()

@@ -20,6 +20,7 @@ from histories.files.flock import NotNow
 from histories.files.indices import Indices
 from histories.files.names import file_name
 from histories.files.open_sessions import OpenSession, OpenSessions
+from histories.files.pace import Pace
 from histories.files.place import Place
 from histories.files.threads import Threads
 from histories.files.tree import Trees
@@ -34,6 +35,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 WRITE_WAIT_S = 20.0
 """How long a write to a session's log waits for others: longer than disks stall, and not for ever."""
 _SOONEST_S, _LATEST_S = 0.001, 0.05
+_SLICE_S: Final = 0.5
+"""How long one user's index is built before it is another one's turn, and somebody is heard who closes the store."""
+_REST: Final = 1.0
+_MANY: Final = 32
+"""With more sessions of one user that have changed, the others' changes do not wait for them."""
 
 
 class Services:
@@ -50,6 +56,8 @@ class Services:
         self.keeps_open = False
         """Whether there is somebody to close, in time, what stays open between turns."""
         self._follows = False
+        self._unbuilt: dict[str, None] = {}  # users, in their order
+        self._builds = False
         self._threads: Threads | None = None
         self._guard = threading.Lock()
 
@@ -183,10 +191,42 @@ class Services:
     def follow_changes(self, *, at_once: bool = False) -> None:
         try:
             for user, names in self.indices.take_changes(at_once=at_once).items():
+                if len(names) > _MANY and not at_once:
+                    self.build_later(user)
+                    continue
                 with suppress(OSError), self.folder(user) as folder:
                     self.indices.follow(self.disk, user, folder, names)
         finally:
             self._follows = False
+
+    def build_later(self, user: str) -> None:
+        """Has a user's index brought up to all logs in a thread: one for all users of this process, each in turn."""
+        with self._guard:
+            self._unbuilt.setdefault(user)
+            if not self._builds:
+                self._builds = True
+                self._some_threads().start_unheard(self._build)
+
+    def _build(self) -> None:
+        while (user := self._next_unbuilt()) is not None:
+            is_built = True
+            with suppress(OSError), self.folder(user) as folder:
+                pace = Pace(until=time.monotonic() + _SLICE_S, rest=_REST)
+                is_built = self.indices.build(self.disk, user, folder, pace)
+            if not is_built:
+                with self._guard:
+                    self._unbuilt.setdefault(user)
+
+    def _next_unbuilt(self) -> str | None:
+        with self._guard:
+            if not self.keeps_open:
+                self._unbuilt.clear()  # the next look sees what is missing
+            user = next(iter(self._unbuilt), None)
+            if user is None:
+                self._builds = False
+            else:
+                del self._unbuilt[user]
+            return user
 
     # Word for the process that runs a turn: an empty file whose name tells for which turn, and what.
 

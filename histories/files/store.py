@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from histories.files.find import find_sessions, parse_cursor, recall_turns
 from histories.files.history import FileHistory
 from histories.files.idle import present, remove_leftovers, remove_session, while_idle
 from histories.files.index_file import remove_index
-from histories.files.listing import find_user, log_names
+from histories.files.listing import find_user, has_logs, log_names
 from histories.files.names import file_name
 from histories.files.notes import NOTES, read_notes, write_notes
 from histories.files.place import Place
@@ -101,10 +101,10 @@ class FileStore(Services, HistoryStore):
 
         def find() -> Page[Session]:
             with present(self, user) as folder:
-                if not log_names(folder):
+                if not has_logs(folder):
                     return Page([])
                 look = partial(find_sessions, disk=self.disk, folder=folder, limit=limit, before=before, query=query)
-                return self.indices.ask(self.disk, user, folder, look)
+                return self.indices.ask(self.disk, user, folder, partial(look, later=self._later(user)))
 
         try:
             return await self.call(find)
@@ -129,12 +129,17 @@ class FileStore(Services, HistoryStore):
                     return []
                 ask = partial(recall_turns, disk=self.disk, folder=folder, query=query)
                 ask = partial(ask, only=only, exclude=exclude, limit=limit, changed=self.indices.waiting(user))
+                ask = partial(ask, later=self._later(user))
                 return self.indices.ask(self.disk, user, folder, ask)
 
         try:
             return await self.call(find)
         except SessionNotFound:
             return []
+
+    def _later(self, user: str) -> Callable[[], None] | None:
+        """Has the rest of an index built, if there is somebody to do it: else who asks waits for all of it."""
+        return partial(self.build_later, user) if self.keeps_open else None
 
     @override
     async def bytes_kept(self, user_id: str, session_id: str | None = None) -> int:

@@ -145,6 +145,10 @@ def cursor_after(session: Session) -> str:
     return f"{(session.updated_at - _EPOCH) // timedelta(microseconds=1)}~{session.session_id}"
 
 
+TOP: Final = f"{(datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)}~"
+"""The cursor of all sessions."""
+
+
 def place_of(cursor: str | None) -> tuple[datetime, str]:
     """Where the list of sessions goes on; raises `InvalidCursor`."""
     if cursor is None:

@@ -15,6 +15,7 @@ from histories.postgres import statements
 from histories.postgres.driver import Row
 from histories.postgres.link import Link
 from histories.postgres.rows import (
+    TOP,
     cursor_after,
     messages_from,
     pack,
@@ -29,6 +30,10 @@ from histories.search import Text, rank, snippet, terms, words
 from histories.waiting import WaitQueue
 
 _WAIT_S: Final = 5.0
+_INDEX_S: Final = 1.0
+"""How long a search brings into the index what it lacks, before it tells who asks to go on."""
+_RECALL_S: Final = 0.1
+"""How long a recall does so, which then finds what is there: a turn waits for it."""
 _LONG: Final = 200_000
 """Bytes of messages from which on reading them would hold the event loop up."""
 _MOST: Final = 2000
@@ -48,14 +53,18 @@ class Search:
         self._queue = WaitQueue()
 
     async def sessions(self, link: Link, user_id: str, query: str, cursor: str | None, limit: int) -> Page[Session]:
-        """The sessions in which the words of the query stand."""
+        """The sessions in which the words of the query stand.
+
+        None, and the same place to go on at, as long as too much is not in the index yet: each time more of it is.
+        """
         at, session = place_of(cursor)
         wanted = queries(user_id, query, prefixes=True)
         if not wanted:
             return Page([])
         params = {"user": pack(user_id), "at": at, "session": session, "limit": limit + 1, "queries": wanted}
         async with self._turn_of(f"search {user_id}", link.searches):
-            await _index(link, user_id)
+            if not await _index(link, user_id, _INDEX_S):
+                return Page([], cursor or TOP)
             # Planned for these very words: what is common is found otherwise than what is rare.
             rows = await link.fetch(statements.SESSIONS_THAT_SAY, params, prepare=False)
             page = [session_from(row) for row in rows[:limit]]
@@ -89,7 +98,7 @@ class Search:
             "but_turns": [pack(turn) for _, turn in exclude],
         }
         async with self._turn_of(f"recall {user_id}", link.recalls):
-            await _index(link, user_id)
+            await _index(link, user_id, _RECALL_S)
             rows = await link.fetch(statements.CANDIDATES, params, prepare=False)
         return (await _in_time(rows, _ranked, query, rows))[:limit]
 
@@ -113,19 +122,28 @@ class Search:
             self._queue.leave(key)
 
 
-async def _index(link: Link, user_id: str) -> None:
-    """Brings what this user's index lacks into it: imports, what an earlier version wrote, what a dead owner left."""
-    user = {"user": pack(user_id), "limit": _PART}
+async def _index(link: Link, user_id: str, limit_s: float) -> bool:
+    """Brings what this user's index lacks into it: imports, what an earlier version wrote, what a dead owner left.
+
+    Some of it in any case, the rest as far as the time allows: is it whole?
+    """
+    user, loop = {"user": pack(user_id), "limit": _PART}, asyncio.get_running_loop()
+    until = loop.time() + limit_s
     while rows := await link.fetch(statements.UNREAD, user):
         found = await _in_time(rows, _words_of_turns, user_id, rows)
         params = {"sessions": [row[0] for row in rows], "turns": [row[1] for row in rows], "words": found}
         if len(await link.fetch(statements.INDEX_TURNS, {**user, **params})) < len(rows):
             break  # somebody else is at the others
+        if len(rows) == _PART and loop.time() >= until:
+            return False
     while rows := await link.fetch(statements.UNREAD_TITLES, user):
         found = _words(user_id, [unpack(title) for _, title in rows])
         params = {"sessions": [row[0] for row in rows], "words": found}
         if len(await link.fetch(statements.INDEX_TITLES, {**user, **params})) < len(rows):
             break
+        if len(rows) == _PART and loop.time() >= until:
+            return False
+    return True
 
 
 def _words_of_turns(user_id: str, rows: Sequence[Row]) -> list[str]:

@@ -138,12 +138,18 @@ class RedisStore(HistoryStore):
         return Page([session for _, session in found])
 
     async def _search(self, user_id: str, query: str, limit: int, place: Place | None) -> Page[Session]:
-        """Looks through sessions from the newest on, until the page is full or its time is up."""
+        """Looks through sessions from the newest on, until the page is full or its time is up.
+
+        A session that is too long for that is where the next page goes on: more of it has been read then.
+        """
         loop, found = asyncio.get_running_loop(), list[Session]()
         until = loop.time() + _SEARCH_S
-        last: Place | None = None
+        last = place
         async for at, session in self._entries(user_id, place, _BATCH):
-            hits = await self._texts.find(self._history(user_id, session.session_id), session, query)
+            try:
+                hits = await self._texts.find(self._history(user_id, session.session_id), session, query, until)
+            except TimeoutError:
+                return Page(found, _cursor_of(last or (at[0] + 1, "")))
             if hits is not None and len(found) == limit:
                 return Page(found, _cursor_of(last or at))
             if hits is not None:

@@ -66,15 +66,23 @@ class Texts:
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._size = 0
 
-    async def find(self, history: RedisHistory, session: Session, query: str) -> list[Hit] | None:
-        """Where the query's words stand in the session, newest first; None if one of them does not."""
+    async def find(
+        self, history: RedisHistory, session: Session, query: str, until: float = math.inf
+    ) -> list[Hit] | None:
+        """Where the query's words stand in the session, newest first; None if one of them does not.
+
+        Raises `TimeoutError` if that can't be told of as much as can be read until then: the next one reads on.
+        """
         wanted = set(words(query))
-        said = await self._line(history, session, math.inf)
-        title = fold(session.title)
-        if not wanted or not all(word in title or any(word in one.folded for one in said) for word in wanted):
-            return None
-        texts = [Text(one.turn_id, one.text) for one in said if any(word in one.folded for word in wanted)]
-        return await asyncio.to_thread(hits, query, session.title, texts)
+        line = await self._line(history, session, until)
+        title, said = fold(session.title), line.said
+        found: list[Hit] | None = None
+        if wanted and all(word in title or any(word in one.folded for one in said) for word in wanted):
+            texts = [Text(one.turn_id, one.text) for one in said if any(word in one.folded for word in wanted)]
+            found = await asyncio.to_thread(hits, query, session.title, texts)
+        if wanted and found is None and line.older:
+            raise TimeoutError
+        return found
 
     async def recall(
         self,
@@ -87,7 +95,7 @@ class Texts:
         wanted, loop = set(terms(query)), asyncio.get_running_loop()
         until, texts = loop.time() + _RECALL_S, list[Text[tuple[RedisHistory, str]]]()
         for history, session in sessions:
-            for one in reversed(await self._line(history, session, until)):
+            for one in reversed((await self._line(history, session, until)).said):
                 if one.is_complete and any(word in one.folded for word in wanted):
                     texts.append(Text((history, one.turn_id), one.text))
             if loop.time() > until or len(texts) > _RANKED:
@@ -102,7 +110,7 @@ class Texts:
                     found.append(Recalled(history.session_id, await history.turn(turn_id), score))
         return found
 
-    async def _line(self, history: RedisHistory, session: Session, until: float) -> Sequence[_Said]:
+    async def _line(self, history: RedisHistory, session: Session, until: float) -> _Line:
         """The texts of the shown line, or as many of the newest of them as can be read until then."""
         name = f"{history.key}\0{session.created_at}"  # a later session of the same name is another one
         line = self._lines.pop(name, None)
@@ -115,7 +123,7 @@ class Texts:
         self._size += line.size
         while self._size > _KEPT and len(self._lines) > 1:
             self._size -= self._lines.popitem(last=False)[1].size
-        return line.said
+        return line
 
 
 async def _renewed(history: RedisHistory, session: Session, line: _Line | None, until: float) -> _Line:
@@ -135,9 +143,9 @@ async def _renewed(history: RedisHistory, session: Session, line: _Line | None, 
 
 
 async def _extended(history: RedisHistory, line: _Line, until: float) -> _Line:
-    """The line with the texts before those that are known."""
+    """The line with the texts before those that are known: some of them in any case, so that each look gets on."""
     pages, older, loop = [line.said], line.older, asyncio.get_running_loop()
-    while older and loop.time() < until:
+    while older and (len(pages) == 1 or loop.time() < until):
         older, page = await _page(history, older)
         pages.append(page)
     said = [one for page in reversed(pages) for one in page]

@@ -26,6 +26,7 @@ from tests.histories.postgres.steps import ask, opened, until
 from tests.histories.steps import REPLY
 from tests.proofs import proves
 from tests.store_holder import USER, whole_turn
+from tests.stores import all_sessions
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "~", "1", "1-~s", "-~s", "-99999999999999999~s", "9" * 30 + "~s"])
@@ -50,6 +51,29 @@ async def test_what_a_search_finds_is_its_users_alone_and_in_the_index_from_then
     assert (await store.history(USER, "s").info()).title == "A Title, \0 with {"
 
 
+async def test_a_search_after_an_import_ends_in_its_time_and_goes_on_until_all_is_in_the_index(
+    store: PostgresStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histories.postgres.search._INDEX_S", 0.0)
+    monkeypatch.setattr("histories.postgres.search._RECALL_S", 0.0)
+    monkeypatch.setattr("histories.postgres.search._PART", 10)
+    for session in range(5):
+        turns = [
+            Turn(
+                turn_id=str(n), status=TurnStatus.COMPLETE, chain="", started_at=now(), input=[HumanMessage("a needle")]
+            )
+            for n in range(9)
+        ]
+        await store.history(USER, f"s{session}").restore(turns, title="t", created_at=now())
+    first = await store.sessions(USER, query="needle")
+    assert (first.items, first.next is not None) == ([], True)
+    assert ask(url, "SELECT count(*) FROM recollect_turns WHERE words IS NULL") == 35
+    assert len(await store.recall(USER, "needle", limit=50)) == 20
+    found = await all_sessions(store, USER, limit=2, query="needle")
+    assert [one.session_id for one in found] == ["s4", "s3", "s2", "s1", "s0"]
+    assert [len(one.hits) for one in found] == [3] * 5
+
+
 async def test_a_search_reads_the_index_and_not_the_turns(store: PostgresStore) -> None:
     turns = [
         Turn(
@@ -58,7 +82,7 @@ async def test_a_search_reads_the_index_and_not_the_turns(store: PostgresStore) 
         for n in range(2000)
     ]
     await store.history(USER, "s").restore(turns, title="many", created_at=now())
-    (session,) = (await store.sessions(USER, query="word1999 IS")).items
+    (session,) = await all_sessions(store, USER, query="word1999 IS")
     assert session.hits[0].turn_id == "1999"
     params = {"queries": queries(USER, "word7", prefixes=True), "user": USER, "at": now(), "session": "", "limit": 2}
     async with store.link().connection() as conn:

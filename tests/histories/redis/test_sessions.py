@@ -13,6 +13,7 @@ from histories.base import (
     now,
 )
 from histories.redis.store import RedisStore
+from histories.redis.texts import Texts
 from tests.redis_server import RedisServer
 from tests.store_holder import USER
 from tests.stores import all_sessions, replied, said, talk
@@ -68,3 +69,35 @@ async def test_a_search_sees_what_was_added_taken_away_and_chosen_since(store: R
     assert await finds("apple", "plum", "cherry") == [False, False, True]
     await history.choose(one)
     assert await finds("apple", "plum", "cherry") == [True, True, False]
+
+
+async def test_a_search_of_one_very_long_session_ends_in_its_time_and_reads_on_with_the_next(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page leaves off within the session, and as many pages as that takes find what stands at its beginning."""
+    turns = [
+        Turn(
+            turn_id=str(n), status=TurnStatus.COMPLETE, chain="", started_at=now(),
+            input=[HumanMessage("needle" if n == 0 else "newest" if n == 899 else "hay")],
+        )
+        for n in range(900)
+    ]  # fmt: skip
+    await store.history(USER, "long").restore(turns, title="t", created_at=now())
+    await talk(store.history(USER, "older"), "a needle, too")
+    await talk(store.history(USER, "newer"), "a needle here")
+    monkeypatch.setattr("histories.redis.store._SEARCH_S", -1.0)
+    monkeypatch.setattr("histories.redis.texts._BATCH", 200)
+    assert [one.session_id for one in await all_sessions(store, USER, query="newest")] == ["long"]
+    pages, cursor = list[list[str]](), None
+    while True:
+        page = await store.sessions(USER, query="needle", cursor=cursor)
+        pages.append([one.session_id for one in page.items])
+        cursor = page.next
+        if cursor is None:
+            break
+    assert [name for page_ in pages for name in page_] == ["newer", "older", "long"]
+    assert len(pages) >= 4
+    await talk(store.history(USER, "long"), "hay")  # now it is the first one of the list
+    store._texts = Texts()
+    found = await all_sessions(store, USER, query="needle")
+    assert [one.session_id for one in found] == ["long", "newer", "older"]
