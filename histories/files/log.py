@@ -68,7 +68,10 @@ class Log:
         """The first record; raises `HistoryDamaged` if it is not a session's."""
         head, size = b"", self.size()
         while b"\n" not in head and len(head) < size:
-            head += self.disk.read(self.descriptor, 1024 + len(head), len(head))
+            more = self.disk.read(self.descriptor, 1024 + len(head), len(head))
+            if not more:  # it was taken back in this instant
+                raise damaged()
+            head += more
         record = decode(head.partition(b"\n")[0])
         if record["r"] != "session":
             raise damaged()
@@ -226,6 +229,8 @@ class Backward:
     def _read_more(self) -> None:
         start = max(0, self._start - max(_BLOCK, self._stop))
         more = self._log.disk.read(self._log.descriptor, self._start - start, start)
+        if self._stop and len(more) < self._start - start:  # even what precedes the end was taken back in this instant
+            raise damaged()
         self._buffer = more + self._buffer[: self._stop] if self._stop else more
         self._start, self._stop = start, len(self._buffer)
 

@@ -169,11 +169,14 @@ class Tree:
         self.remove([self.nodes[offset] for offset in record.get("gone", ()) if offset in self.nodes])
 
     def read_on(self, log: Log) -> None:
-        """Reads what was added to the log."""
+        """Reads what was added to the log; raises `HistoryDamaged` if that is taken back in this instant."""
         end, part = Backward(log, None).end, b""
         while self.size + len(part) < end:
             start = self.size + len(part)
-            part += log.disk.read(log.descriptor, min(_SCAN, end - start), start)
+            more = log.disk.read(log.descriptor, min(_SCAN, end - start), start)
+            if not more:  # whoever appended it could not sync it
+                raise damaged()
+            part += more
             whole = part.rfind(b"\n") + 1
             self.learn(part[:whole])
             part = part[whole:]

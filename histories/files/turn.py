@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from histories.base import (
     Attempt,
+    HistoryDamaged,
     OpenTurn,
     Reply,
     SessionHistory,
@@ -128,11 +129,14 @@ class FileTurn(OpenTurn):
             return self
 
     def _answered_elsewhere(self, folder: int) -> Turn | None:
-        """A complete turn of the given id; raises `TurnRunning` for one that runs. A retry need not wait for either."""
+        """A complete turn of the given id; raises `TurnRunning` for one that runs. A retry need not wait for either.
+
+        Others may write meanwhile, and take back what they wrote: what seems damaged is left to who has the lock.
+        """
         disk = self.store.disk
         if not self._new.given:
             return None
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, HistoryDamaged):
             log = Log(disk, disk.open(folder, self.place.log, os.O_RDONLY))
             try:
                 last = None if log.is_empty() else next(log.entries(), None)

@@ -24,6 +24,9 @@ from histories.files import threads
 _ENOUGH_S: Final = 120.0
 """Of simulated time: whoever still waits then waits for ever, as every wait of a story is shorter."""
 
+_MANY: Final = 200_000
+"""Steps: more than ten times what the longest story has. Whoever goes on still goes round in a circle."""
+
 _really_lock = fcntl.flock
 
 
@@ -47,6 +50,8 @@ class World:
     def switch(self) -> None:
         """A point at which another may go on first."""
         self.steps += 1
+        if self.steps == _MANY:
+            raise Hang("somebody goes round in a circle")
         current = greenlet.getcurrent()
         if current is self._main:
             while self.random.random() < 0.3 and (thread := self._choose()) is not None:
