@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+_REST_S: Final = 1.0
+"""A thread that rests is one that others may wait for, as at the end of a store: it does so no longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -32,7 +35,7 @@ class Pace:
         started = time.monotonic()
         yield
         if self.rest:
-            time.sleep(self.rest * (time.monotonic() - started))
+            time.sleep(min(_REST_S, self.rest * (time.monotonic() - started)))
 
 
 ALL: Final = Pace()

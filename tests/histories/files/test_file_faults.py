@@ -372,7 +372,7 @@ async def test_a_name_that_an_empty_file_holds_is_free(tmp_path: Path) -> None:
 
 
 class _TakenBack(Disk):
-    """At the `at`-th read, or look at a size, of a file that it reads, another process takes back the last line of it."""
+    """At the `at`-th read another process takes back the last line of a file."""
 
     def __init__(self, path: Path, at: int) -> None:
         self.path, self.at, self.reads = path, at, 0

@@ -103,7 +103,8 @@ def test_no_thread_waits_but_for_the_end_of_threads() -> None:
             is_of_strings = what == "join" and call.args
             if what in waiting and not is_of_strings and not _is_awaited(tree, call):
                 waits.append((name, ast.unparse(call)))
-    assert waits == [("check.py", "time.sleep(0.005)"), ("threads.py", "thread.join()")]
+    rest = "time.sleep(min(_REST_S, self.rest * (time.monotonic() - started)))"
+    assert waits == [("check.py", "time.sleep(0.005)"), ("pace.py", rest), ("threads.py", "thread.join()")]
 
 
 def _is_awaited(tree: ast.Module, call: ast.Call) -> bool:
