@@ -15,7 +15,7 @@ from turns.observer import TurnObserver
 from turns.rules import Explain, OnDisconnect, Rules, Speech, Stop, plainly
 from turns.shares import Admit, Budget, ShareRules, Shares, no_budget
 from turns.summary import Summaries
-from turns.turn_run import TurnRun
+from turns.turn_run import BEGINS_WITHIN_S, TurnRun
 from turns.voice import Encode, Voice, encode
 
 
@@ -118,15 +118,22 @@ class Turns:
         return self._named.get((user_id, session_id, turn_id))
 
     async def drain(self, limit_s: float) -> None:
-        """Begins no more turns, gives the running ones `limit_s` to end, then stops them and keeps what they said."""
+        """Begins no more turns, refuses those in line, gives the running ones `limit_s` seconds to end, then stops
+        them and keeps what they said.
+        """
         self.closing.set()
         self.fits.close()
         await self.summaries.close()
+        about_to_begin = min(limit_s, BEGINS_WITHIN_S)
+        await self._wait_for_all(about_to_begin)
+        for run in list(self.running):
+            run.leave_line()
+        await self._wait_for_all(limit_s - about_to_begin)
+        for run in list(self.running):
+            run.stop(Stop.SHUTDOWN)
+        await self._wait_for_all(None)
+
+    async def _wait_for_all(self, limit_s: float | None) -> None:
         tasks = {run.task for run in self.running}
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)
-        for run in list(self.running):
-            run.stop(Stop.SHUTDOWN)
-        tasks = {run.task for run in self.running}
-        if tasks:
-            await asyncio.wait(tasks)

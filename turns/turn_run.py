@@ -40,6 +40,9 @@ from turns.voice import Voice, events_of
 _LOOK_AGAIN_S: Final = 1.0
 """How soon the store is asked again, at the soonest, whether somebody listens elsewhere."""
 
+BEGINS_WITHIN_S: Final = 0.5
+"""What has not begun for so long stands in line, where nobody comes back to it; before, it may be about to begin."""
+
 
 class RunsTurns(Protocol):
     """What all turns of a process share."""
@@ -192,7 +195,15 @@ class TurnRun:
 
     @property
     def _patience_s(self) -> float:
-        return self._rules.grace_s if self._rules.on_disconnect == "grace" else 0
+        if self._rules.on_disconnect != "grace":
+            return 0
+        return self._rules.grace_s if self.owns_session else min(BEGINS_WITHIN_S, self._rules.grace_s)
+
+    def leave_line(self) -> None:
+        """The server is about to end: what stands in line is refused. What has a place, or is to go on, goes on."""
+        wanted = self.owns_session and self._rules.on_disconnect == "finish"
+        if self._phase is Phase.WAITING and not wanted:
+            self.stop(Stop.SHUTDOWN)
 
     def _give_up_in(self, seconds: float) -> None:
         """Stops the turn in so many seconds, unless somebody listens again: here, or, as the store tells, elsewhere."""
@@ -251,6 +262,8 @@ class TurnRun:
 
     async def _answer(self, turn: OpenTurn) -> None:
         self.owns_session = self._history is not None
+        if self._grace is not None:
+            self._leave()  # who left while it stood in line has, from now on, the time to come back
         self._set_begun()
         if self.owns_session:
             self._voice.journal_to(turn)
@@ -359,6 +372,8 @@ class TurnRun:
         self._phase = Phase.SAVING
 
     def _stopped(self) -> ChainError:
+        if self._stop is Stop.SHUTDOWN and self._history is not None and not self.owns_session:
+            return ShuttingDown("The server is shutting down. The turn was not begun: try again.")
         if self._stop is Stop.SHUTDOWN:
             return ShuttingDown("The server is shutting down. What was said so far is kept: try again.")
         return TurnStopped("The turn was stopped. What was said so far is kept.")

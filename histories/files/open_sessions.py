@@ -136,9 +136,18 @@ class OpenSessions:
             return [self._sessions.popitem(last=False) for _ in range(len(self._sessions) - _SESSIONS)]
 
     def take_stale(self, *, all_of_them: bool = False) -> list[tuple[str, OpenSession]]:
-        """Those that were idle for long, and those that somebody else has removed or put something else in place of."""
+        """Those that were idle for long, and those that somebody else has removed or put something else in place of.
+
+        Unless it is `all_of_them`, this asks the disk about each, so it is for a thread. Who takes or keeps a session
+        meanwhile waits for one answer of the disk at most.
+        """
         before = time.monotonic() - _IDLE_S
         with self._guard:
-            sessions = self._sessions.items()
-            keys = [key for key, one in sessions if all_of_them or one.rested_at < before or one.lock.gone]
-            return [(key, self._sessions.pop(key)) for key in keys]
+            keys = list(self._sessions)
+        stale = []
+        for key in keys:
+            with self._guard:  # as long as the session is here, its files are open
+                one = self._sessions.get(key)
+                if one is not None and (all_of_them or one.rested_at < before or one.lock.gone):
+                    stale.append((key, self._sessions.pop(key)))
+        return stale

@@ -58,6 +58,7 @@ class Services:
         self._follows = False
         self._unbuilt: dict[str, None] = {}  # users, in their order
         self._builds = False
+        self._puts_away = False
         self._threads: Threads | None = None
         self._guard = threading.Lock()
 
@@ -83,6 +84,18 @@ class Services:
         """Closes what was open of these sessions, when there is a thread for it."""
         if sessions:
             self.unheard(partial(self.put_away_now, sessions))
+
+    def put_away_soon(self) -> None:
+        """Puts away what is stale among the open sessions, when there is a thread for it."""
+        if len(self.open_sessions) and not self._puts_away:
+            self._puts_away = True
+            self.unheard(self._put_away_stale)
+
+    def _put_away_stale(self) -> None:
+        try:
+            self.put_away_now(self.open_sessions.take_stale())
+        finally:
+            self._puts_away = False
 
     def put_away_now(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
         for key, session in sessions:

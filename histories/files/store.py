@@ -252,7 +252,7 @@ class FileStore(Services, HistoryStore):
         """Stops turns of this process that another process asked to be stopped."""
         while True:
             await asyncio.sleep(_STOP_POLL_S)
-            self.put_away(self.open_sessions.take_stale())
+            self.put_away_soon()
             self.follow_soon()
             if self.offsets:
                 with suppress(StoreUnavailable):

@@ -22,6 +22,8 @@ from turns.connection import Connection, connection
 from turns.errors import ChainFailed, ShuttingDown, TurnStopped, TurnTooLong
 from turns.rules import Rules
 from turns.run import Turns
+from turns.shares import ShareRules
+from turns.turn_run import BEGINS_WITHIN_S
 from turns.voice import Voice, encode
 from turns.with_history import ChainWithHistory
 
@@ -269,6 +271,65 @@ async def test_turns_that_do_not_end_in_time_are_interrupted_and_keep_what_they_
     (turn,) = await turns_of(store)
     assert (turn.status, text_of(list(turn.output))) == (TurnStatus.INTERRUPTED, "one")
     await turns.drain(0)
+
+
+async def test_who_leaves_while_their_turn_stands_in_line_leaves_the_line() -> None:
+    store, gate, client = MemoryStore(), Gate(0), Connection()
+    turns = Turns(store, Rules(on_disconnect="grace", grace_s=60))
+    model = EchoModel(prompts=[], pause=gate)
+    chain = chain_on(model, turns)
+    first = asyncio.create_task(chain.ainvoke(question("one"), config()))
+    await gate.reached.wait()
+    connection.set(client)
+    crowd = [asyncio.create_task(chain.ainvoke(question(f"gone {n}"), config())) for n in range(5)]
+    await wait_for(lambda: len(turns.running) == 6)
+    client.lose()
+    await wait_for(lambda: len(turns.running) == 1)
+    for told in await asyncio.gather(*crowd, return_exceptions=True):
+        assert isinstance(told, TurnStopped)
+    gate.opened.set()
+    await first
+    assert [text_of(list(t.input)) for t in await turns_of(store)] == ["one"]
+
+
+async def test_who_leaves_as_their_turn_begins_has_the_whole_grace_to_come_back() -> None:
+    store, gate, later, client = MemoryStore(), Gate(0), Gate(0), Connection()
+    turns = Turns(store, Rules(on_disconnect="grace", grace_s=60))
+    model = EchoModel(prompts=[], pause=gate)
+    chain = chain_on(model, turns)
+    first = asyncio.create_task(chain.ainvoke(question("one"), config()))
+    await gate.reached.wait()
+    connection.set(client)
+    second = asyncio.create_task(chain.ainvoke(question("two"), config()))
+    await wait_for(lambda: len(turns.running) == 2)
+    client.lose()
+    model.pause = later
+    gate.opened.set()
+    await first
+    await later.reached.wait()
+    await asyncio.sleep(2 * BEGINS_WITHIN_S)
+    later.opened.set()
+    assert text_of(await second).startswith("one, ")
+    assert [t.status for t in await turns_of(store)] == [TurnStatus.COMPLETE] * 2
+
+
+async def test_turns_in_line_are_refused_at_once_when_the_server_shuts_down() -> None:
+    store, gate = MemoryStore(), Gate(0)
+    turns = Turns(store, Rules(shares=ShareRules(at_once=1)))
+    chain = chain_on(EchoModel(pause=gate), turns)
+    first = asyncio.create_task(chain.ainvoke(question("one"), config()))
+    await gate.reached.wait()
+    for_the_session = [asyncio.create_task(chain.ainvoke(question("two"), config())) for _ in range(5)]
+    for_a_place = [asyncio.create_task(chain.ainvoke(question("one"), config(f"s{n}"))) for n in range(2, 5)]
+    await wait_for(lambda: len(turns.running) == 9)
+    draining = asyncio.create_task(turns.drain(60))
+    await wait_for(lambda: len(turns.running) == 1)
+    for told in await asyncio.gather(*for_the_session, *for_a_place, return_exceptions=True):
+        assert isinstance(told, ShuttingDown)
+    gate.opened.set()
+    await draining
+    assert text_of(await first) == "one."
+    assert [text_of(list(t.input)) for t in await turns_of(store)] == ["one"]
 
 
 class FullHistory(MemoryHistory):

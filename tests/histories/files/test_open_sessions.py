@@ -18,6 +18,7 @@ from histories.base import NewTurn, OpenTurn, Reply, StoreUnavailable, Turn, Tur
 from histories.files import open_sessions
 from histories.files.check import check_main
 from histories.files.disk import Disk
+from histories.files.locks import FileLock
 from histories.files.store import FileStore
 from tests.files import folder_of, log_of
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
@@ -347,6 +348,20 @@ async def test_the_files_of_a_deleted_session_are_closed_soon(store: FileStore, 
 
     await other.history("alice", "s1").delete()
     await until(lambda: not [link for link in deleted() if "jsonl" in os.readlink(link)])
+
+
+async def test_the_disk_is_not_asked_about_open_sessions_on_the_event_loop(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_by = set[int]()
+
+    def gone(lock: FileLock) -> bool:
+        asked_by.add(threading.get_ident())
+        return False
+
+    monkeypatch.setattr(FileLock, "gone", property(gone))
+    await until(lambda: bool(asked_by))
+    assert threading.get_ident() not in asked_by
 
 
 async def test_only_so_many_sessions_stay_open(
