@@ -45,24 +45,29 @@ export class Attachments {
   }
 
   #over(event) {
-    if (!$("attach-label").hidden && event.dataTransfer.types.includes("Files")) event.preventDefault();
+    if (event.dataTransfer.types.includes("Files")) event.preventDefault(); // else the browser leaves for the file
   }
 
   #offered(event, data) {
-    if (!data.files.length || $("attach-label").hidden) return;
+    if (!data.files.length) return;
+    const takes = !$("attach-label").hidden;
+    if (!takes && data.getData("text/plain")) return; // a cell of a table comes as a picture, too
     event.preventDefault();
-    this.#take([...data.files]);
+    if (takes) this.#take([...data.files]);
+    else this.say("This chain takes no files: nothing was attached.");
   }
 
   async #take(files) {
+    const faults = new Set(); // all are told at once: a notice takes the place of the one before
     for (const file of files) {
       try {
         if (this.#blocks.length === AT_MOST) throw new Error(`At most ${AT_MOST} files go with one message.`);
         this.#blocks.push({ name: file.name, block: await blockOf(file) });
       } catch (error) {
-        this.say(error.message);
+        faults.add(error.message);
       }
     }
+    if (faults.size) this.say([...faults].join(" "));
     this.#draw();
     $("text").focus();
   }

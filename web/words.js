@@ -7,6 +7,7 @@ const PER_CALL = 100;
 const KEPT = 1000;
 const PAUSE_MS = 200; // between two looks at a text that grows
 const RETRY_MS = 3000;
+const LATER = [408, 429]; // statuses that tell of a busy server, not of a text that it refuses
 
 export class Words {
   #states = new WeakMap(); // element -> {text, ended, at: how much of it is rendered}
@@ -59,7 +60,7 @@ export class Words {
         else await this.#renderStart(this.#queue.values().next().value);
       }
     } catch (error) {
-      if (error.status < 500) this.#queue.clear(); // it can be read as it is
+      if (error.status < 500 && !LATER.includes(error.status)) this.#queue.clear(); // it can be read as it is
     } finally {
       this.#busy = false;
     }

@@ -220,6 +220,27 @@ def test_files_that_are_too_large_too_many_or_of_another_kind_are_refused_with_a
     expect(page.locator("#attached li")).to_have_count(5)
 
 
+def test_a_file_that_the_chain_does_not_take_is_refused_with_a_reason_and_the_draft_stays(page: Page) -> None:
+    page.locator("#chain").select_option("chat")
+    expect(page.locator("#attach-label")).to_be_hidden()
+    page.locator("#text").fill("a draft")
+    for event in ("paste", "drop"):
+        page.locator("#what").evaluate("one => { one.textContent = ''; }")
+        drop(page, "a.png", "image/png", PICTURE, event)
+        expect(page.locator("#what")).to_have_text("This chain takes no files: nothing was attached.")
+    expect(page.locator("#text")).to_have_value("a draft")
+
+
+def test_each_file_of_many_is_refused_for_its_own_reason(page: Page) -> None:
+    page.locator("#chain").select_option("looker")
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "video/mp4", "buffer": b"\xff\xfe\x00"} for name in ("a.mp4", "b.mp4")
+    ]
+    page.locator("#attach").set_input_files(files)
+    expect(page.locator("#what")).to_contain_text("a.mp4 is neither")
+    expect(page.locator("#what")).to_contain_text("b.mp4 is neither")
+
+
 # Conversations of any size.
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from langchain_core.runnables import RunnableGenerator
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import BaseModel
 
 from chains import Chain, load_chains
@@ -142,6 +142,27 @@ def test_a_reply_of_any_length_is_rendered(page: Page, server: Here) -> None:
     page.goto("/#/long")
     page.locator(".rendered").wait_for()
     expect(page.locator(".words > p strong")).to_have_count(3000)
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_rendering_that_a_busy_server_refuses_is_tried_again(
+    browser: Browser, server: Here, stub: OpenAIStub, status: int
+) -> None:
+    stub.reply = lambda _: "some **bold** words"
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=status, json={"detail": "Too busy."})
+
+    with person(browser, server, quiet=False) as someone:
+        someone.page.route("**/render", refuse_once)
+        ask(someone.page, "go", wait=False)
+        expect(someone.page.locator(".rendered strong")).to_have_text("bold", timeout=15_000)
+    assert len(refused) == 1
 
 
 def test_an_agents_steps_are_shown_in_order_live_and_from_the_record(page: Page) -> None:
