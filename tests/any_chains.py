@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from langchain_core.runnables.utils import AddableDict
 from pydantic import BaseModel
 
@@ -69,6 +69,15 @@ STREAMS: dict[str, tuple[list[Any], list[str]]] = {
     "updates of a graph": (
         [{"model": {"messages": [AIMessage("a", id="1")]}}, {"tools": {"messages": [AIMessage("b", id="2")]}}],
         ["a", "b"],
+    ),
+    "a call, its result and an answer": (
+        [
+            AIMessageChunk(content="", id="1", tool_call_chunks=[{"id": "c", "name": "w", "args": "{}", "index": 0}]),
+            ToolMessage("22", tool_call_id="c", id="2"),
+            AIMessageChunk(content="It ", id="3"),
+            AIMessageChunk(content="is 22.", id="3"),
+        ],
+        ["", "22", "It is 22."],
     ),
     "numbers": ([1, 5, 2], ["[1, 5, 2]"]),
 }

@@ -15,11 +15,13 @@ from typing import Any, Final
 import jsonpatch
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.load.dump import dumps
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config, patch_config
 from langchain_core.tracers.log_stream import LogStreamCallbackHandler, RunLog, RunLogPatch
 from typing_extensions import override
+
+from turns.merging import merged
 
 Say = Callable[..., AsyncGenerator[Any, None]]
 """Called as `astream` is; with `inside=True` within a run around it."""
@@ -59,20 +61,23 @@ class Around(Runnable[Any, Any]):
 
 
 def _sum_of(chunks: list[Any]) -> Any:
-    """All chunks as LangChain adds them up, in one step where that comes to the same."""
+    """All chunks as LangChain adds them up, in one step where that comes to the same; several messages as a list."""
     if not chunks:
         return None
     if all(isinstance(chunk, str) for chunk in chunks):
         return "".join(chunks)
     first, *rest = chunks
-    if rest and all(isinstance(chunk, AIMessageChunk) for chunk in chunks):
-        return first + rest
+    if rest and all(isinstance(chunk, BaseMessage) for chunk in chunks):
+        return merged(chunks)
     for chunk in rest:
         first = _added(first, chunk)
     return first
 
 
 def _added(so_far: Any, chunk: Any) -> Any:
+    both = [*(so_far if isinstance(so_far, list) else [so_far]), chunk]
+    if all(isinstance(one, BaseMessage) for one in both):
+        return merged(both)  # `+` makes a prompt of several messages
     try:
         return so_far + chunk
     except TypeError:

@@ -7,12 +7,28 @@ from contextlib import aclosing
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import RunnableGenerator
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableSequence
 from langchain_core.runnables.config import run_in_executor
 
+from turns import quiet
 from turns.merging import Several, merged
 
 _END = object()
+
+
+async def invoked(
+    bound: Runnable[Any, Any], value: Any, config: RunnableConfig, note: quiet.Note | None = None, **kwargs: Any
+) -> AsyncGenerator[Any, None]:
+    """What `bound` gives when it is invoked: its output, or, if it ends in a generator, the pieces of that.
+
+    LangChain's own adds the pieces up by `+`, which dictionaries don't have, and which makes a prompt of two messages.
+    """
+    last = bound.last if isinstance(bound, RunnableSequence) else bound
+    if not isinstance(last, RunnableGenerator):
+        yield await whole(await quiet.invoke(bound, value, config, note, **kwargs))
+        return
+    async for piece in pieces(quiet.stream(bound, value, config, note, **kwargs)):
+        yield piece
 
 
 async def pieces(chunks: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:

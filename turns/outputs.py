@@ -34,14 +34,24 @@ class Given:
     new: Sequence[BaseMessage] = ()
 
     def new_in(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """Those that the chain was not given. A chain may have made its copies of them without their ids."""
+        """Those that the chain was not given. A chain may have made its copies of them without their ids.
+
+        What has none of this turn's own messages is no state of all: a model may give each reply the same id.
+        """
         given = [*self.past, *self.new]
         ids = {message.id for message in given}
+        if self.new and not any(self._is_new(message) for message in messages):
+            return list(messages)
         new = [message for message in messages if message.id is None or message.id not in ids]
         count = len(given)
         if count and len(new) == len(messages) >= count and _same(given, messages[:count]):
             return list(messages[count:])
         return new
+
+    def _is_new(self, message: BaseMessage) -> bool:
+        return any(
+            message.id == own.id or (message.type, message.content) == (own.type, own.content) for own in self.new
+        )
 
     def without_past(self, output: Any) -> Any:
         """An output without the messages of earlier turns: the client heard them then."""
@@ -183,7 +193,15 @@ def _of_mapping(output: Mapping[Any, Any], given: Given, key: str | None) -> _An
     elif inner.kind == "messages" and len(inner.messages) < len(output[found]):
         kind = "turn"  # the messages of the turn's input are among them
     told = str(found) if rest or found != key else None
-    return _Answer([*steps, *inner.messages], f"dict:{kind}", told, rest or None)
+    said = [*steps, *inner.messages] or _asked(output.get("__interrupt__"))
+    return _Answer(said, f"dict:{kind}", told, rest or None)
+
+
+def _asked(interrupts: Any) -> list[BaseMessage]:
+    """What a graph that has stopped for a person asks, where it has said nothing else."""
+    values = [getattr(one, "value", one) for one in interrupts or ()]
+    texts = [value if isinstance(value, str) else _json(jsonable(value)) for value in values]
+    return [AIMessage("\n".join(texts))] if texts else []
 
 
 def _answer_key(output: Mapping[Any, Any], key: str | None) -> Any:

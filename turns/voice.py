@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessageChunk
 from pydantic import BaseModel
 
 from histories.base import Event, OpenTurn, TurnDetails, jsonable, text_lengths
-from turns.merging import merged
+from turns.merging import Several, merged
 
 log = logging.getLogger("recollect.turns")
 
@@ -52,8 +52,9 @@ class Voice:
         self._is_over = False
 
     def output(self) -> Any:
-        """The pieces as one output; the only one as it is."""
-        return self.chunks[0] if len(self.chunks) == 1 else merged(self.chunks)
+        """The pieces as one output; the only one as it is, several of different kinds as a list."""
+        output = self.chunks[0] if len(self.chunks) == 1 else merged(self.chunks)
+        return list(output.outputs) if isinstance(output, Several) else output
 
     # For the turn that speaks.
 

@@ -40,7 +40,7 @@ from turns.failures import hashed
 from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
 from turns.inputs import fields_of, new_messages
-from turns.iterators import pieces, whole
+from turns.iterators import invoked, pieces
 from turns.outputs import Given, Recorded, named, noted, recorded, with_id
 from turns.recall import Recall
 from turns.replay import replayed, replaying
@@ -267,8 +267,9 @@ class ChainWithHistory(DeclaredChain):
 
     def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
-            output = await quiet.invoke(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-            yield call.given.without_past(await whole(output))
+            told = {**self.kwargs, **kwargs}
+            async for piece in invoked(self.bound, call.value, call.config, call.note, **told):
+                yield call.given.without_past(piece)
 
         return self._start(input, config, run)
 

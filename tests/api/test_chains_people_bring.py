@@ -303,7 +303,16 @@ def any_of_them(model: Any) -> Any:
     return chosen
 
 
+def asking(_: Any) -> Any:
+    """A graph that stops to ask."""
+    graph = StateGraph(MessagesState)
+    graph.add_node("ask", lambda state: {"messages": [AIMessage(str(interrupt("Shall I?")))]})
+    graph.add_edge(START, "ask")
+    return graph.compile()
+
+
 OTHERS = [
+    Chain(name="asks", build=asking, **STATE),
     Chain(name="any", build=any_of_them, **TEXT),
     Chain(name="streams", build=lambda _: RunnableGenerator(of_streams), **TEXT),
     Chain(
@@ -393,6 +402,44 @@ def test_a_stream_of_any_kind_is_heard_and_kept_over_http(server: Here, alice: h
     assert jsonable(list(remote(server, "streams").stream(name, config(name)))) == jsonable(chunks)
     (turn,) = turns_of(alice, name)
     assert (turn["status"], [text for _, text in kept(turn)]) == ("complete", said)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_generator_of_any_kind_is_invoked_too_and_told_of_in_events(
+    server: Here, alice: httpx.Client, name: str
+) -> None:
+    assert remote(server, "streams").invoke(name, config(f"{name}, invoked")) is not None
+    assert events(server, name, f"{name}, told") is not None
+    for session in (f"{name}, invoked", f"{name}, told"):
+        (turn,) = turns_of(alice, session)
+        assert (turn["status"], [text for _, text in kept(turn)]) == ("complete", STREAMS[name][1])
+
+
+def events(server: Here, value: str, session: str) -> Any:
+    """The output that the last event of a run tells of."""
+
+    async def heard() -> Any:
+        told = [one async for one in remote(server, "streams").astream_events(value, config(session), version="v2")]
+        assert told[-1]["event"] == "on_chain_end"
+        return told[-1]["data"]["output"]
+
+    return asyncio.run(heard())
+
+
+def test_several_messages_of_a_generator_are_a_list_of_them(server: Here) -> None:
+    name, steps = "a call, its result and an answer", [(AIMessage, ""), (ToolMessage, "22"), (AIMessage, "It is 22.")]
+    invoked = remote(server, "streams").invoke(name, config("steps"))
+    for output in (invoked, events(server, name, "steps, told")):
+        assert [(isinstance(one, kind), one.text) for one, (kind, _) in zip(output, steps, strict=True)] == [
+            (True, text) for _, text in steps
+        ]
+
+
+def test_what_a_graph_asks_a_person_is_on_the_record_and_before_the_model(server: Here, alice: httpx.Client) -> None:
+    asks = remote(server, "asks")
+    assert asks.invoke({"messages": ["go"]}, config("asks"))["__interrupt__"][0]["value"] == "Shall I?"
+    assert list(asks.stream({"messages": ["go"]}, config("asks")))
+    assert [kept(turn) for turn in turns_of(alice, "asks")] == [[("ai", "Shall I?")]] * 2
 
 
 def test_documents_are_the_sources_of_a_turn_and_tool_steps_its_parts(server: Here, alice: httpx.Client) -> None:

@@ -12,29 +12,33 @@ import httpx
 import pytest
 from fastapi import FastAPI, Query
 
-from server import create_app
-from settings import Settings
 from tests.built_once import built_once
-from tests.echo_model import EchoModel
 from tests.live_server import ROOT
 
 PROGRAM = """
 import json, sys
+from contextlib import nullcontext
 from pathlib import Path
 from server import create_app
 from settings import Settings
+from tests.built_once import built_once
 from tests.echo_model import EchoModel
-print(json.dumps(create_app(Settings(data_dir=Path(sys.argv[1])), model=EchoModel()).openapi(), sort_keys=True))
+with built_once() if sys.argv[2] == "once" else nullcontext():
+    for _ in range(2 if sys.argv[2] == "once" else 1):
+        app = create_app(Settings(data_dir=Path(sys.argv[1])), model=EchoModel())
+        print(json.dumps(app.openapi(), sort_keys=True))
 """
 
 
 def test_an_app_of_kept_parts_says_of_itself_what_one_says_that_is_built_alone(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path)]
-    alone = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    with built_once():
-        for _ in range(2):
-            app = create_app(Settings(data_dir=tmp_path), model=EchoModel())
-            assert json.dumps(app.openapi(), sort_keys=True) == alone.strip()
+    """In processes of their own: LangServe counts the models of a process that have one name."""
+
+    def described(how: str) -> list[str]:
+        command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path), how]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    (alone,) = described("alone")
+    assert described("once") == [alone, alone]
 
 
 @pytest.mark.parametrize("default", [0, False, 0.0, "0"])

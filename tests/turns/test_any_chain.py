@@ -80,7 +80,7 @@ async def test_a_stream_of_any_kind_is_sent_as_it_comes_and_kept_as_one_answer(n
     assert await streamed(saying(store, *chunks)) == chunks
     turn = await kept(store)
     assert (turn.status, [m.text for m in turn.output]) == (TurnStatus.COMPLETE, texts)
-    assert all(type(m) is AIMessage for m in turn.output)
+    assert all(type(m) in (AIMessage, ToolMessage) for m in turn.output)
 
 
 async def test_the_documents_beside_an_answer_are_its_sources_and_come_again() -> None:
@@ -268,3 +268,12 @@ async def test_a_call_that_was_cut_off_is_no_call() -> None:
     (message,) = (await kept(store)).output
     assert isinstance(message, AIMessage)
     assert (message.tool_calls, message.invalid_tool_calls[0]["args"]) == ([], '{"ci')
+
+
+async def test_messages_that_have_the_same_ids_each_turn_are_kept_each_turn() -> None:
+    """As a server's that has not thought about ids."""
+    store = MemoryStore()
+    chunks, texts = STREAMS["a call, its result and an answer"]
+    for _ in range(2):
+        await streamed(saying(store, *chunks))
+        assert [m.text for m in (await kept(store)).output] == texts
