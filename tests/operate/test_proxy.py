@@ -150,10 +150,11 @@ async function turn(url, options) {
   });
   let pieces = 0, text = "";
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let piece; !(piece = await reader.read()).done; pieces++) text += piece.value;
+  for (let piece; !(piece = await reader.read()).done; pieces++) window.heard = text += piece.value;
   return {status: response.status, id: response.headers.get("x-request-id"), pieces, text};
 }
 </script>"""
+BEGIN = "([url, options]) => { window.whole = turn(url, options); }"
 TURN = "([url, options]) => turn(url, options).catch(error => String(error))"
 
 
@@ -195,7 +196,12 @@ def test_a_page_of_another_origin_streams_a_turn_in_a_browser_and_no_cookie_help
         page.wait_for_selector("#who:has-text('alice')", state="attached")
 
         page.goto(front)
-        told = page.evaluate(TURN, [url, {"headers": server.headers("bob") | json_}])
+        gate = stub.pause_after(3)
+        page.evaluate(BEGIN, [url, {"headers": server.headers("bob") | json_}])
+        gate.wait()
+        page.wait_for_function("window.heard?.includes('event: data')")  # while the model still speaks
+        gate.release()
+        told = page.evaluate("window.whole")
         assert told["status"] == 200
         assert told["id"]
         assert told["pieces"] > 1
