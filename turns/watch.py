@@ -154,9 +154,9 @@ def raise_failure(turn: Turn) -> None:
         raise RecordedFailure(502, "The turn failed. Send it again.")
     if turn.status is not TurnStatus.INTERRUPTED or reason == "stopped":
         return
+    again = f"What was said so far is kept: send it again, with the turn_id {turn.turn_id!r}, to have it answered."
     if reason == CRASHED or reason is None:
-        raise OwnerDied(
-            f"The server that ran this turn died. What was said so far is kept: send it again, with the turn_id "
-            f"{turn.turn_id!r}, to have it answered."
-        )
+        raise OwnerDied(f"The server that ran this turn died. {again}")
+    if reason == "shutdown":
+        raise ShuttingDown(f"The server that ran this turn was shut down. {again}")
     raise TurnStopped("The turn was stopped. What was said so far is kept.")

@@ -30,7 +30,7 @@ from tests.proofs import proves
 from tests.turns.test_turns import Gate, settled, wait_for
 from tests.turns.test_with_history import config, shapes, text_of, turns_of
 from turns import attendance, turn_run
-from turns.errors import RecordedFailure, TurnStopped, WrongChain
+from turns.errors import RecordedFailure, ShuttingDown, TurnStopped, WrongChain
 from turns.rules import Rules
 from turns.run import Turns
 from turns.turn_run import TurnRun
@@ -64,6 +64,21 @@ async def heard(events: AsyncGenerator[Sequence[Event], None], upto: int | None 
 
 def said(events: Sequence[Event]) -> str:
     return "".join(json.loads(event.data) for event in events)
+
+
+@pytest.mark.parametrize("ended_before", [False, True])
+async def test_who_follows_elsewhere_a_turn_that_a_shutdown_ended_is_told_to_try_again(ended_before: bool) -> None:
+    store, gate = MemoryStore(), Gate(2)
+    here = Turns(store)
+    run = started(here, gate)
+    await gate.reached.wait()
+    following = watch(Turns(store), "alice", "s1", "t")
+    if not ended_before:
+        assert await anext(following)
+    await here.drain(0)
+    await asyncio.wait({run.task})
+    with pytest.raises(ShuttingDown, match="turn_id 't'"):
+        await heard(following)
 
 
 @proves("G12")
