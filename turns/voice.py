@@ -23,6 +23,9 @@ JOURNAL_S: Final = 0.05
 """The first piece is journaled at once; then what has gathered, every so often. A write for each token costs more than
 the token."""
 
+_BREATH: Final = 4
+"""Rounds of the event loop after the first piece in which a chain that says all in one breath comes to its end."""
+
 Encode = Callable[[Any], bytes]
 """A chunk as clients get it: JSON on one line."""
 
@@ -124,6 +127,8 @@ class Voice:
 
     async def _write(self, turn: OpenTurn) -> None:
         """Journals what is there, and after a moment what has come meanwhile, until the turn is about to end."""
+        for _ in range(_BREATH):
+            await asyncio.sleep(0)
         while len(self._data) < len(self.chunks) and not self._closing.is_set():
             data = [self._encoded(chunk) for chunk in self.chunks[len(self._data) :]]
             try:

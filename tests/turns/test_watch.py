@@ -333,6 +333,13 @@ async def test_nothing_is_heard_before_the_store_has_it() -> None:
     assert said(found) == f"{WORDS}."
 
 
+async def test_what_is_said_in_one_breath_is_written_once_with_the_end() -> None:
+    store = SlowJournal()
+    store.let.set()
+    assert said(await heard(started(Turns(store)).events())) == f"{WORDS}."
+    assert store.journaled == []
+
+
 async def test_a_journal_that_fails_holds_the_words_back_until_they_are_recorded() -> None:
     store, gate = SlowJournal(), Gate(4)
     store.refuses = True
