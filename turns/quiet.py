@@ -13,9 +13,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
-from langchain_core.prompts import BasePromptTemplate
+from langchain_core.prompt_values import ChatPromptValue
+from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
+
+from turns.quiet_model import asked, may_be_asked, streamed
 
 Note = Callable[[BaseMessage], None]
 """Is told of each message, or part of one, that a chat model among the steps says."""
@@ -39,7 +42,10 @@ async def invoke(
     (first, *rest), config = steps_of(bound, config)
     value = await _first(first, value, config, kwargs)
     for step in rest:
-        value = _text_of(value) if type(step) is StrOutputParser else await step.ainvoke(value, config)
+        if type(step) is StrOutputParser:
+            value = _text_of(value)
+        else:
+            value = await (asked(step, value) if may_be_asked(step) else step.ainvoke(value, config))
         if note is not None and isinstance(step, BaseChatModel):
             note(value)
     return value
@@ -54,7 +60,8 @@ async def stream(
     if rest and isinstance(first, BasePromptTemplate):
         prompt = await _first(first, value, config, kwargs)
         first, *rest = rest
-        chunks = _noted(first, first.astream(prompt, config), note)
+        said = streamed(first, prompt) if may_be_asked(first) else first.astream(prompt, config)
+        chunks = _noted(first, said, note)
     else:
         chunks = first.astream(value, config, **kwargs)
     for step in rest:
@@ -72,6 +79,9 @@ def says_usage(bound: Runnable[Any, Any], config: RunnableConfig) -> bool:
 
 async def _first(step: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Any:
     """The first step's output. A prompt is filled in without the run that it makes of itself."""
+    if type(step) is ChatPromptTemplate and isinstance(value, dict) and not kwargs:
+        # Without a look at each message again: the past is long, and all of them are messages.
+        return ChatPromptValue.model_construct(messages=await step.aformat_messages(**value))
     if isinstance(step, BasePromptTemplate) and isinstance(value, dict) and not kwargs:
         return await step.aformat_prompt(**value)
     return await step.ainvoke(value, config, **kwargs)
