@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import langchain_openai
 import openai
@@ -17,7 +17,7 @@ from typing_extensions import override
 from chat_models.habits import Habits
 from chat_models.openai_client import ChatCompletions
 
-_ROLES = {HumanMessage: "user", AIMessage: "assistant", SystemMessage: "system"}
+_ROLES: dict[type[Any], str] = {HumanMessage: "user", AIMessage: "assistant", SystemMessage: "system"}
 
 
 class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
@@ -26,6 +26,9 @@ class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
     LangChain looks at each character of a message's text for whether it is a block of audio, and makes the result of a
     whole reply in another thread. It has the same name, as clients read it in the events of a run.
     """
+
+    only_reads: ClassVar = True
+    """It leaves the messages that it is given as they are: who calls it need not copy them first."""
 
     @model_validator(mode="after")
     def _streams_unless_told(self) -> Self:
@@ -38,7 +41,7 @@ class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
     def _get_request_payload(
         self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        messages = self._convert_input(input_).to_messages()
+        messages = input_ if isinstance(input_, list) else self._convert_input(input_).to_messages()
         payload: dict[str, Any] = super()._get_request_payload([], stop=stop, **kwargs)
         if "messages" not in payload:  # of the Responses API
             return super()._get_request_payload(messages, stop=stop, **kwargs)
@@ -77,13 +80,15 @@ class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
         return bool("response_format" in payload or self.include_response_headers or self._uses_gateway)
 
 
-def _plain(message: BaseMessage) -> dict[str, Any] | None:
+def _plain(message: Any) -> dict[str, Any] | None:
     """A message as the server takes it, if it is nothing but somebody's text."""
-    role = _ROLES.get(type(message))
-    if role is None or not isinstance(message.content, str) or message.name is not None:
+    kind: type[Any] = type(message)
+    role = _ROLES.get(kind)
+    if role is None or not isinstance(content := message.content, str) or message.name is not None:
         return None
-    if any(value is not None for value in message.additional_kwargs.values()):
+    told = message.additional_kwargs
+    if told and any(value is not None for value in told.values()):
         return None
-    if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+    if kind is AIMessage and (message.tool_calls or message.invalid_tool_calls):
         return None
-    return {"content": message.content, "role": role}
+    return {"content": content, "role": role}

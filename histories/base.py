@@ -30,6 +30,7 @@ from histories.blocking import run_blocking as run_blocking
 from histories.blocking import see_through as see_through
 from histories.changes import Changes
 from histories.codec import UnknownMessage as UnknownMessage
+from histories.codec import copied as copied
 from histories.codec import dump as dump
 from histories.codec import jsonable as jsonable
 from histories.codec import message_from_json as message_from_json

@@ -13,8 +13,9 @@ from uuid import uuid4
 from langchain_core.messages import BaseMessage, HumanMessage
 from typing_extensions import TypedDict
 
-from histories.codec import text_of
+from histories.codec import is_plain, text_of
 from histories.errors import InvalidId
+from histories.window import estimate_tokens
 
 T = TypeVar("T")
 
@@ -195,10 +196,22 @@ class TurnTree:
 
 @dataclass(frozen=True, slots=True)
 class ShownTurn:
-    """A turn of the window: its messages, input first."""
+    """A turn of the window: its messages, input first.
+
+    They are the store's own, and not to be changed: who hands them to code that may do so hands it copies (`copied`).
+    """
 
     turn_id: str
     messages: Sequence[BaseMessage]
+    tokens: int = field(init=False, repr=False, compare=False)
+    """The estimate of all of them."""
+
+    is_plain: bool = field(init=False, repr=False, compare=False)
+    """Whether they are texts alone, which need no mending to be shown."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", estimate_tokens(self.messages))
+        object.__setattr__(self, "is_plain", all(map(is_plain, self.messages)))
 
 
 @dataclass(frozen=True, slots=True)

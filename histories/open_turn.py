@@ -9,6 +9,7 @@ from datetime import datetime
 from langchain_core.messages import BaseMessage
 
 from histories.blocking import see_through
+from histories.codec import copied
 from histories.errors import TurnLost
 from histories.gate import Gate
 from histories.model import Reply, ShownTurn
@@ -20,7 +21,7 @@ class OpenTurn(ABC):
     turn_id: str
     started_at: datetime | None = None
     window: Sequence[ShownTurn] = ()
-    """The turns that the model is to be shown, oldest first."""
+    """The turns that the model is to be shown, oldest first. Their messages are not to be changed."""
 
     has_older: bool = True
     """Whether turns that a model may be shown stand before the window, as far as is known."""
@@ -35,8 +36,8 @@ class OpenTurn(ABC):
 
     @property
     def past(self) -> list[BaseMessage]:
-        """The messages of the window, oldest first."""
-        return [message for turn in self.window for message in turn.messages]
+        """The messages of the window, oldest first: copies, with which a caller may do what he likes."""
+        return [copied(message) for turn in self.window for message in turn.messages]
 
     async def journal(self, events: Sequence[bytes]) -> None:
         """Puts what the turn has said meanwhile where every process that shares the store can read it.

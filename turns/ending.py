@@ -42,10 +42,10 @@ class Ending:
     def _kept(self, *, cut: bool) -> Recorded:
         """What was said as it goes on the record; the bare text of it rather than nothing."""
         try:
-            return self._speech.record(merged(self._voice.chunks), cut)
+            return self._speech.record(merged(self._voice.chunks.joined()), cut)
         except Exception:
             log.exception("turn %s on /%s: its output is kept as text", self._new.turn_id, self._new.chain)
-            return as_text(self._voice.chunks)
+            return as_text(self._voice.chunks.joined())
 
     def _details(self, error: ChainError | None, stop: Stop | None, details: TurnDetails) -> TurnDetails:
         """The details with the reason why the turn ended before its reply did."""

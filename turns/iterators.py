@@ -17,13 +17,18 @@ _END = object()
 
 
 async def invoked(
-    bound: Runnable[Any, Any], value: Any, config: RunnableConfig, note: quiet.Note | None = None, **kwargs: Any
+    bound: Runnable[Any, Any] | quiet.Steps,
+    value: Any,
+    config: RunnableConfig,
+    note: quiet.Note | None = None,
+    **kwargs: Any,
 ) -> AsyncGenerator[Any, None]:
-    """What `bound` gives when it is invoked: its output, or, if it ends in a generator, the pieces of that.
+    """What `bound`, or its steps, gives when it is invoked: its output, or the pieces of a generator that it ends in.
 
     LangChain's own adds the pieces up by `+`, which dictionaries don't have, and which makes a prompt of two messages.
     """
-    last = bound.last if isinstance(bound, RunnableSequence) else bound
+    last = bound.each[-1] if isinstance(bound, quiet.Steps) else bound
+    last = last.last if isinstance(last, RunnableSequence) else last
     if not isinstance(last, RunnableGenerator):
         yield await whole(await quiet.invoke(bound, value, config, note, **kwargs))
         return

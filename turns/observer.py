@@ -79,7 +79,7 @@ class Watch:
     def began(self, begun: OpenTurn | Turn) -> None:
         self.turn.began_at = time.monotonic()
         self.turn.outcome = "replayed" if isinstance(begun, Turn) else "unsaved"
-        self.turn.past = () if isinstance(begun, Turn) else begun.past
+        self.turn.past = () if isinstance(begun, Turn) else [m for one in begun.window for m in one.messages]
         self._tell("began")
 
     def spoke(self) -> None:

@@ -17,16 +17,17 @@ _LEAST_LEVEL: Final = 60
 """A message that is cut to less tells nothing: before that, tool steps are left out."""
 
 
-def fitting(turns: Sequence[ShownTurn], *, limit: int, share: int) -> list[list[BaseMessage]]:
+def fitting(turns: Sequence[ShownTurn], *, limit: int, share: int) -> list[ShownTurn]:
     """The newest turns within `limit` tokens, none above `share`. The last one is always there, if only in part."""
-    shown: list[list[BaseMessage]] = []
+    shown: list[ShownTurn] = []
     left = limit
     for turn in reversed(turns):
-        messages, size = _shortened(turn.messages, share if shown else min(share, max(limit, _LEAST_LEVEL)))
-        left -= size
+        most = share if shown else min(share, max(limit, _LEAST_LEVEL))
+        fit = turn if turn.tokens <= most else ShownTurn(turn.turn_id, shortened(turn.messages, most))
+        left -= fit.tokens
         if left < 0 and shown:
             break
-        shown.append(messages)
+        shown.append(fit)
     return shown[::-1]
 
 
@@ -36,15 +37,10 @@ def shortened(messages: Sequence[BaseMessage], share: int) -> list[BaseMessage]:
     Where they are too many for that, tool calls are left out with their results, the oldest first; never those of the
     last reply, which may still be answered.
     """
-    return _shortened(messages, share)[0]
-
-
-def _shortened(messages: Sequence[BaseMessage], share: int) -> tuple[list[BaseMessage], int]:
-    """The same, and what they come to."""
     sizes = [estimate_tokens([message]) for message in messages]
     size = sum(sizes)
     if size <= share:
-        return list(messages), size
+        return list(messages)
     kept, dropped = list(messages), 0
     while _level(sizes, share) < _LEAST_LEVEL and (steps := _first_steps(kept)) is not None:
         dropped += steps.stop - steps.start
@@ -55,7 +51,7 @@ def _shortened(messages: Sequence[BaseMessage], share: int) -> tuple[list[BaseMe
         shown[0] = _with_note(
             shown[0], f"[… {dropped:,} messages with tool calls and their results are left out here …]"
         )
-    return shown, estimate_tokens(shown)
+    return shown
 
 
 def _level(sizes: Sequence[int], share: int) -> int:

@@ -76,7 +76,7 @@ class Showing:
     recalled: list[RecalledTurn] = field(default_factory=list)
     _size: int = 0
     _tried: int = 0
-    _fits: tuple[int, list[list[BaseMessage]]] | None = None
+    _fits: tuple[int, list[ShownTurn]] | None = None
 
     async def begin(self, turn: OpenTurn) -> None:
         """Reads what the turn is shown. Raises `InvalidInput` for the result of a tool that nobody called."""
@@ -128,7 +128,7 @@ class Showing:
         self.message = memory_message(notes, earlier, f"memory-{turn_id}")
         self.recalled = as_details(earlier)
 
-    def _fitting(self) -> list[list[BaseMessage]]:
+    def _fitting(self) -> list[ShownTurn]:
         """The newest turns of the window within the limit."""
         if self._fits is None or self._fits[0] != self.limit:
             self._fits = self.limit, fitting(self.window, limit=self.limit, share=self.fit.turn)
@@ -136,9 +136,16 @@ class Showing:
 
     def past(self) -> list[BaseMessage]:
         """What stands before the new message: the newest turns within the limit, and what is remembered."""
-        messages = fit_to_show([message for turn in self._fitting() for message in turn], self.new)
-        messages = messages if self.summary is None else [self.summary, *messages]
-        self.shown = estimate_tokens(messages)
+        turns = self._fitting()
+        messages = [message for turn in turns for message in turn.messages]
+        if all(turn.is_plain for turn in turns):
+            self.shown = sum(turn.tokens for turn in turns)
+        else:
+            messages = fit_to_show(messages, self.new)
+            self.shown = estimate_tokens(messages)
+        if self.summary is not None:
+            messages = [self.summary, *messages]
+            self.shown += estimate_tokens([self.summary])
         return messages if self.message is None else [*messages, self.message]
 
     def is_to_shrink(self, error: Exception, attempt: int) -> bool:

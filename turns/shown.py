@@ -26,6 +26,10 @@ def well_formed(value: Any) -> Any:
 
     What is well-formed is given back as it is, not copied.
     """
+    if isinstance(value, BaseMessage):
+        said = value.content
+        content = said if isinstance(said, str) and said.isascii() else well_formed(said)
+        return value if content is said else value.model_copy(update={"content": content})
     if isinstance(value, str):
         return value if value.isascii() or _LONE.search(value) is None else _LONE.sub("\ufffd", value)
     if isinstance(value, list):
@@ -34,9 +38,6 @@ def well_formed(value: Any) -> Any:
     if isinstance(value, dict):
         pairs = {well_formed(key): well_formed(item) for key, item in value.items()}
         return pairs if any(pairs.get(key) is not item for key, item in value.items()) else value
-    if isinstance(value, BaseMessage):
-        content = well_formed(value.content)
-        return value if content is value.content else value.model_copy(update={"content": content})
     return value
 
 

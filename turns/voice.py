@@ -8,11 +8,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from langchain_core.messages import AIMessageChunk
 from pydantic import BaseModel
 
 from histories.base import Event, OpenTurn, TurnDetails, jsonable, text_lengths
 from turns.merging import Several, merged
+from turns.pieces import Pieces
 
 log = logging.getLogger("recollect.turns")
 
@@ -25,6 +25,11 @@ the token."""
 
 _BREATH: Final = 4
 """Rounds of the event loop after the first piece in which a chain that says all in one breath comes to its end."""
+
+_REST: Final = 2
+_LONGEST_S: Final = 0.5
+"""A write that took long, since many streams have one, is followed by so many times as long a rest, at the most so
+long: streams that are too many for a machine bring more tokens with each write, and are not late by more and more."""
 
 Encode = Callable[[Any], bytes]
 """A chunk as clients get it: JSON on one line."""
@@ -44,19 +49,21 @@ class Voice:
     """
 
     def __init__(self, encode: Encode, *, journals: bool, gated: bool = True) -> None:
-        self.chunks: list[Any] = []
+        self.chunks = Pieces(encode)
         self._encode, self._journals, self._gated = encode, journals, gated
-        self._data: list[bytes] = []
+        self._data: list[bytes | None] = []
+        """Those that were journaled; None for one whose bytes are easily made again."""
         self._released = 0
         self._turn: OpenTurn | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._is_closing = False
+        self._pause: asyncio.Future[None] | None = None
         self._readers: set[asyncio.Future[None]] = set()
         self._is_over = False
 
     def output(self) -> Any:
         """The pieces as one output; the only one as it is, several of different kinds as a list."""
-        output = self.chunks[0] if len(self.chunks) == 1 else merged(self.chunks)
+        output = self.chunks[0] if len(self.chunks) == 1 else merged(self.chunks.joined())
         return list(output.outputs) if isinstance(output, Several) else output
 
     # For the turn that speaks.
@@ -85,7 +92,9 @@ class Voice:
 
         What the journal does not have is released with the end: so a reply that was said in one breath is written once.
         """
-        self._closing.set()
+        self._is_closing = True
+        if self._pause is not None:
+            _wake(self._pause)
         return self._written()
 
     async def _written(self) -> None:
@@ -97,12 +106,12 @@ class Voice:
         self._is_over = True
         self._release(len(self.chunks) if kept else self._released)
 
-    def _encoded(self, chunk: Any) -> bytes:
+    def _encoded(self, place: int) -> bytes:
         """A chunk as clients get it; one that a server can't write down, as well as can be."""
         try:
-            return self._encode(chunk)
+            return self.chunks.encoded(place)
         except Exception:  # noqa: BLE001 - a chain may say anything
-            return encode(chunk)
+            return encode(self.chunks[place])
 
     def details(self) -> TurnDetails:
         """What the record needs to tell the rest to who has heard some of it."""
@@ -117,8 +126,8 @@ class Voice:
     def _text_lengths(self) -> list[int]:
         """`text_lengths` of all events; what is plainly text is not read again as JSON."""
         lengths = list[int]()
-        for place, chunk in enumerate(self.chunks):
-            text = _text_alone(chunk)
+        for place in range(len(self.chunks)):
+            text = self.chunks.text(place)
             some = text_lengths(self.data(place, place + 1)) if text is None else [len(text)]
             if not some:
                 break
@@ -129,22 +138,34 @@ class Voice:
         """Journals what is there, and after a moment what has come meanwhile, until the turn is about to end."""
         for _ in range(_BREATH):
             await asyncio.sleep(0)
-        while len(self._data) < len(self.chunks) and not self._closing.is_set():
-            data = [self._encoded(chunk) for chunk in self.chunks[len(self._data) :]]
+        loop = asyncio.get_running_loop()
+        while len(self._data) < len(self.chunks) and not self._is_closing:
+            began = loop.time()
+            places = range(len(self._data), len(self.chunks))
+            data = [self._encoded(place) for place in places]
             try:
                 await turn.journal(data)
             except Exception as error:  # noqa: BLE001 - whatever it is, the turn goes on
                 # Nothing is said any more that the record might not hold; the end tells all, or that it was lost.
                 log.warning("turn %s: what it says can't be journaled: %s", turn.turn_id, error)
                 return
-            self._data += data
+            is_short = self.chunks.is_short
+            self._data += [None if is_short(place) else one for place, one in zip(places, data, strict=True)]
             self._release(len(self._data))
-            try:
-                async with asyncio.timeout(JOURNAL_S):
-                    await self._closing.wait()
-            except TimeoutError:
-                continue
+            await self._rest(max(JOURNAL_S, min(_REST * (loop.time() - began), _LONGEST_S)))
         self._writer = None
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits so long, or until the turn is about to end."""
+        if not self._is_closing:
+            loop = asyncio.get_running_loop()
+            self._pause = loop.create_future()
+            timer = loop.call_later(seconds, _wake, self._pause)
+            try:
+                await self._pause
+            finally:
+                timer.cancel()
+                self._pause = None
 
     def _release(self, upto: int) -> None:
         self._released = max(upto, self._released)
@@ -155,7 +176,8 @@ class Voice:
     def data(self, start: int, end: int) -> list[bytes]:
         """Pieces as clients get them."""
         kept = self._data[start:end]
-        return [*kept, *(self._encoded(chunk) for chunk in self.chunks[start + len(kept) : end])]
+        made = [self._encoded(start + place) if data is None else data for place, data in enumerate(kept)]
+        return made + [self._encoded(place) for place in range(start + len(kept), min(end, len(self.chunks)))]
 
     def wake(self) -> None:
         """Lets all who wait look again."""
@@ -187,14 +209,6 @@ class Voice:
                     self._readers.discard(news)
                 if position >= self._released and not self._is_over:
                     yield position, position
-
-
-def _text_alone(chunk: Any) -> str | None:
-    """The text of a chunk that plainly says nothing else."""
-    if type(chunk) is AIMessageChunk:
-        told = chunk.tool_call_chunks or chunk.additional_kwargs or chunk.usage_metadata
-        chunk = None if told or "finish_reason" in chunk.response_metadata else chunk.content
-    return chunk if type(chunk) is str else None
 
 
 def _wake(news: asyncio.Future[None]) -> None:

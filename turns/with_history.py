@@ -27,6 +27,7 @@ from histories.base import (
     TurnRunning,
     TurnStatus,
     check_id,
+    copied,
     estimate_tokens,
 )
 from turns import quiet
@@ -235,7 +236,9 @@ class ChainWithHistory(DeclaredChain):
         if not self.memory:
             call.value = well_formed(input)
             return
-        shown = [well_formed(message) for message in named(past)]
+        call.steps = quiet.steps_of(self.bound, call.config)
+        own = past if call.steps.only_read else [copied(message) for message in past]  # chains do what they like
+        shown = [well_formed(message) for message in named(own)]
         said = [well_formed(message) for message in new]
         call.given = Given(shown, said)
         call.value = self._with_past(fields_of(input), shown, said)
@@ -259,16 +262,16 @@ class ChainWithHistory(DeclaredChain):
 
     @override
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        try:
-            return await self._invoking(input, config, kwargs).output()
-        except TurnRunning:
-            await self._joined(config)
-        return await self._invoking(input, config, kwargs).output()  # now from the record
+        while True:  # until it is answered from the record, if it runs already: it may just be about to let go
+            try:
+                return await self._invoking(input, config, kwargs).output()
+            except TurnRunning:
+                await self._joined(config)
 
     def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             told = {**self.kwargs, **kwargs}
-            async for piece in invoked(self.bound, call.value, call.config, call.note, **told):
+            async for piece in invoked(call.steps or self.bound, call.value, call.config, call.note, **told):
                 yield call.given.without_past(piece)
 
         return self._start(input, config, run)
@@ -293,16 +296,15 @@ class ChainWithHistory(DeclaredChain):
         **kwargs: Any,
     ) -> AsyncGenerator[Any, None]:
         """What LangChain documents. `redaction` is told what to hide; `inside`: within a run around the turn."""
-        try:
-            async with aclosing(self._streaming(input, config, redaction, kwargs, inside=inside).chunks()) as chunks:
-                async for chunk in chunks:
-                    yield chunk if redaction is None else finite(chunk)
-            return
-        except TurnRunning:
-            await self._joined(config)
-        async with aclosing(self._streaming(input, config, redaction, kwargs, inside=inside).chunks()) as chunks:
-            async for chunk in chunks:
-                yield chunk if redaction is None else finite(chunk)
+        while True:
+            run = self._streaming(input, config, redaction, kwargs, inside=inside)
+            try:
+                async with aclosing(run.chunks()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk if redaction is None else finite(chunk)
+                return
+            except TurnRunning:
+                await self._joined(config)
 
     def start(self, input: Any, config: RunnableConfig | None = None, *, streaming: bool) -> TurnRun:
         """Starts a turn, and gives it to who wants to listen to it, or not."""
@@ -318,16 +320,14 @@ class ChainWithHistory(DeclaredChain):
         inside: bool | None = None,
     ) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
-            if is_graph(self.bound):
-                graph = GraphStream(self.bound, call.value, call.config, {**self.kwargs, **kwargs})
+            told = {**self.kwargs, **kwargs}
+            graph = GraphStream(self.bound, call.value, call.config, told) if is_graph(self.bound) else None
+            if graph is not None:
                 chunks = graph.chunks()
+            elif inside:
+                chunks = steps(self.bound, call.value, call.config, **told)
             else:
-                graph = None
-                chunks = (
-                    steps(self.bound, call.value, call.config, **{**self.kwargs, **kwargs})
-                    if inside
-                    else quiet.stream(self.bound, call.value, call.config, call.note, **{**self.kwargs, **kwargs})
-                )
+                chunks = quiet.stream(call.steps or self.bound, call.value, call.config, call.note, **told)
             async for chunk in pieces(chunks):
                 yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
             call.state = graph.state if graph is not None else None

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from turns.outputs import Given
-from turns.quiet import Note
+from turns.quiet import Note, Steps
 
 
 @dataclass(slots=True)
@@ -20,6 +20,9 @@ class Call:
     config: RunnableConfig
     note: Note | None
     given: Given = field(default_factory=Given)
+    steps: Steps | None = None
+    """What is called in the runnable's place, once that is known."""
+
     state: Any = None
     """Of a graph's stream, what its state came to be."""
 

@@ -27,6 +27,7 @@ class JournalWriter:
         return self._descriptor >= 0
 
     def append(self, folder: int, first: int, events: Sequence[bytes]) -> None:
+        """Appends events, for the first ones in a file of this folder. `FileNotFoundError` if that is gone since."""
         lines = b"".join(b"%d %s\n" % (first + place, data) for place, data in enumerate(events))
         if self._descriptor < 0:
             lines = b"%d\n" % self._offset + lines
@@ -35,7 +36,10 @@ class JournalWriter:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
             self._descriptor = self._disk.open(folder, self._name, flags)
         try:
-            if os.fstat(self._descriptor).st_size != self._size:
+            file = os.fstat(self._descriptor)
+            if not file.st_nlink:
+                raise FileNotFoundError
+            if file.st_size != self._size:
                 raise StoreUnavailable("What the turn said before could not be kept.")
             self._disk.write(self._descriptor, lines)
         except OSError:

@@ -13,9 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-from langchain_core.messages import BaseMessage
+from typing import Final
 
 from histories.base import ShownTurn
 from histories.files.locks import FileLock
@@ -46,40 +44,8 @@ class Tail:
         return sum(len(turn.messages) for _, turn in self.shown) <= _MESSAGES
 
     def window(self, floor: int) -> list[ShownTurn]:
-        """The turns from a token count on. They are copies: chains do with messages what they like."""
-        return [
-            ShownTurn(turn.turn_id, [_copy(message) for message in turn.messages])
-            for tokens, turn in self.shown
-            if tokens >= floor
-        ]
-
-
-def _copy(message: BaseMessage) -> BaseMessage:
-    """A copy that shares nothing that can be changed. What was read from JSON is made of dictionaries and lists alone.
-
-    Made by hand: each turn copies all messages of its window, and pydantic's copy of one takes several times as long.
-    """
-    copy, put = object.__new__(type(message)), object.__setattr__
-    put(
-        copy,
-        "__dict__",
-        {name: _copied(value) if type(value) in _CHANGEABLE else value for name, value in message.__dict__.items()},
-    )
-    put(copy, "__pydantic_extra__", _copied(message.__pydantic_extra__))
-    put(copy, "__pydantic_fields_set__", set(message.__pydantic_fields_set__))
-    put(copy, "__pydantic_private__", None)
-    return copy
-
-
-_CHANGEABLE: Final = frozenset({dict, list})
-
-
-def _copied(value: Any) -> Any:
-    if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()} if value else {}
-    if type(value) is list:
-        return [_copied(item) for item in value] if value else []
-    return value
+        """The turns from a token count on."""
+        return [turn for tokens, turn in self.shown if tokens >= floor]
 
 
 @dataclass(slots=True)

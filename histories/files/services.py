@@ -114,13 +114,16 @@ class Services:
             self._threads = Threads(16, "histories")
         return self._threads
 
-    async def in_thread(self, work: Callable[[], T]) -> tuple[T, bool]:
+    async def in_thread(self, work: Callable[[], T], *, with_others: bool = False) -> tuple[T, bool]:
         """Blocking work, seen through to its end: its result, and whether the caller was cancelled meanwhile.
+
+        Short work that comes often is done one after another by one thread, `with_others` of its kind.
 
         What the operating system refuses is raised as `StoreUnavailable` or `StoreFull`; `CancelledError` if both.
         """
         with self._guard:
-            started = self._some_threads().start(work)
+            threads = self._some_threads()
+            started = threads.start_with_others(work) if with_others else threads.start(work)
         (result, error), cancelled = await undisturbed(started)
         if error is not None:
             told = _refused(error) if isinstance(error, OSError) else error
@@ -129,9 +132,9 @@ class Services:
             raise told
         return cast(T, result), cancelled
 
-    async def call(self, work: Callable[[], T]) -> T:
+    async def call(self, work: Callable[[], T], *, with_others: bool = False) -> T:
         """The same, for work that needs no undoing."""
-        result, cancelled = await self.in_thread(work)
+        result, cancelled = await self.in_thread(work, with_others=with_others)
         if cancelled:
             raise asyncio.CancelledError
         return result

@@ -27,6 +27,9 @@ _STALLED_S: Final = 0.02
 _WORK_S: Final = 30.0
 """What a thread does takes no longer, but for a disk that hangs, or an index that is made of very much."""
 
+_MOST_SHORT: Final = 64
+"""Short works that a thread does before others get it."""
+
 Outcome = tuple[Any, Exception | None]
 
 
@@ -64,6 +67,7 @@ class Threads:
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name = most, name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._short = deque[_Job]()
         self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Listener] = WeakKeyDictionary()
         self._guard = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -74,16 +78,42 @@ class Threads:
 
     def start(self, work: Callable[[], Any]) -> asyncio.Future[Outcome]:
         """Does the work; the future has what it returned, or which exception it raised. For an event loop."""
+        job, future = self._job(work)
+        self._put(job)
+        return future
+
+    def start_with_others(self, work: Callable[[], Any]) -> asyncio.Future[Outcome]:
+        """The same, for short work that comes often: the thread that is at it goes on with the next one.
+
+        To wake a thread for each costs more than the work. One that hangs holds up none that comes later.
+        """
+        job, future = self._job(work)
+        with self._guard:
+            self._short.append(job)
+            is_first = len(self._short) == 1  # or a thread will come to it
+        if is_first:
+            self._put((self._do_short, _unheard))
+        return future
+
+    def _do_short(self) -> None:
+        for _ in range(_MOST_SHORT):
+            try:
+                work, tell = self._short.popleft()
+            except IndexError:
+                return
+            tell(_outcome(work))
+        self._put((self._do_short, _unheard))
+
+    def _job(self, work: Callable[[], Any]) -> tuple[_Job, asyncio.Future[Outcome]]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
-        self._put((work, partial(self._listener(loop).tell, loop, future)))
         if loop.time() >= self._watch_at:  # nobody watches, or it was on an event loop that is gone
             self._watch_later(loop)
-        return future
+        return (work, partial(self._listener(loop).tell, loop, future)), future
 
     def start_unheard(self, work: Callable[[], Any]) -> None:
         """Does the work, and nobody asks what comes of it."""
-        self._put((work, lambda outcome: None))
+        self._put((work, _unheard))
 
     def waits(self) -> list[Wait]:
         """What the threads are at."""
@@ -140,6 +170,10 @@ class Threads:
             tell(outcome)
             del job, work, tell, outcome  # not kept for as long as nothing comes
         self._jobs.put(None)  # for the others
+
+
+def _unheard(outcome: Outcome) -> None:
+    """Nobody asks what came of it."""
 
 
 def _outcome(work: Callable[[], Any]) -> Outcome:

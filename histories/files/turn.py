@@ -246,10 +246,13 @@ class FileTurn(OpenTurn):
 
     @override
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
-        await self.store.call(partial(self._write_journal, first, events))
+        await self.store.call(partial(self._write_journal, first, events), with_others=True)
 
     def _write_journal(self, first: int, events: Sequence[bytes]) -> None:
         try:
+            if self._book is not None and self._book.is_open:
+                self._book.append(-1, first, events)
+                return
             with self.store.folder(self.place.user) as folder:
                 if self._book is None:
                     offset = self._begun_size - len(self._line)

@@ -67,5 +67,5 @@ def test_long_arguments_and_parts_are_cut_and_stay_well_formed() -> None:
 def test_the_newest_turns_are_shown_and_the_last_one_always() -> None:
     turns = [ShownTurn(str(n), [HumanMessage(f"q{n} " + "word " * 100), AIMessage("a")]) for n in range(10)]
     shown = fitting(turns, limit=400, share=200)
-    assert [str(one[0].content)[:2] for one in shown] == [f"q{n}" for n in range(10 - len(shown), 10)]
+    assert [str(one.messages[0].content)[:2] for one in shown] == [f"q{n}" for n in range(10 - len(shown), 10)]
     assert len(fitting(turns, limit=0, share=200)) == 1
