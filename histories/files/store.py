@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from histories.base import (
     HistoryDamaged,
+    HistoryMoved,
     HistoryStore,
     Note,
     Page,
@@ -41,7 +42,7 @@ from histories.files.notes import NOTES, read_notes, write_notes
 from histories.files.place import Place
 from histories.files.records import damaged
 from histories.files.rewrite import tidy
-from histories.files.services import STOPS, Services
+from histories.files.services import STOPS, WRITE_WAIT_S, Services
 
 _STOP_POLL_S = 0.2
 _STOP_EXPIRES_S = 60
@@ -170,12 +171,14 @@ class FileStore(Services, HistoryStore):
             return []
 
     @override
-    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+    async def set_notes(self, user_id: str, notes: Sequence[Note], *, if_notes: Sequence[Note] | None = None) -> None:
         def write() -> None:
-            with self.folder(file_name(user_id), create=True) as folder:
+            with self.folder(file_name(user_id), create=True) as folder, self.disk.alone(folder):
+                if if_notes is not None and read_notes(self.disk, folder) != list(if_notes):
+                    raise HistoryMoved
                 write_notes(self.disk, folder, notes, sync=self.fsync)
 
-        await self.call(write)
+        await self.when_free(write, asyncio.get_running_loop().time() + WRITE_WAIT_S)
 
     @override
     async def tidy(self) -> int:

@@ -77,6 +77,7 @@ SET_DOCUMENT: Final = _file("set_document")
 BYTES_KEPT: Final = _file("bytes_kept")
 NOTES: Final = _file("notes")
 SET_NOTES: Final = _file("set_notes")
+CHANGE_NOTES: Final = _file("change_notes")
 FORGET: Final = _call("forget", "user")
 USERS: Final = _file("users")
 
