@@ -30,13 +30,13 @@ from histories.base import (
     StoreUnavailable,
     now,
 )
-from histories.files.catch_up import look
 from histories.files.disk import Disk
 from histories.files.find import find_sessions, parse_cursor, recall_turns
 from histories.files.history import FileHistory
 from histories.files.idle import present, remove_leftovers, remove_session, while_idle
 from histories.files.index_file import remove_index
 from histories.files.listing import find_user, has_logs, log_names
+from histories.files.looks import look
 from histories.files.names import file_name
 from histories.files.notes import NOTES, read_notes, write_notes
 from histories.files.place import Place
