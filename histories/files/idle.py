@@ -38,8 +38,15 @@ def beside_a_turn(store: Services, place: Place) -> Iterator[None]:
             yield
         finally:
             if store.indices.doubt(place.user, folder, place.log):
-                with suppress(OSError):
-                    store.disk.unlink(folder, name)
+                _unlink(store, folder, name)
+
+
+def _unlink(store: Services, folder: int, name: str) -> None:
+    """Removes a file, which may stay if the disk refuses that twice."""
+    for _ in range(2):
+        with suppress(OSError):
+            store.disk.unlink(folder, name)
+            return
 
 
 async def while_idle(
