@@ -60,7 +60,7 @@ def redis() -> Iterator[str]:
 @contextmanager
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL that syncs each commit before it answers."""
-    server = postgres_server.PostgresServer(fsync="on", full_page_writes="on")
+    server = postgres_server.PostgresServer(fsync="on", full_page_writes="on", autovacuum_naptime="5")
     try:
         server.start()
         with _gone_with_me(*server.owns):
