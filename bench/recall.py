@@ -141,12 +141,12 @@ async def _over(url: str, folder: Path, times: int) -> Result:
     for count in (100, 1000, 10_000):
         session, (made, asked) = f"s{count}", conversation(count, 20)
         await asyncio.to_thread(fill, folder, [(session, made)], store=url)
+        looked = await _looked(url, folder)  # all is in the index of the store then
         store = open_store(url, default_dir=str(folder / "histories"))
         await store.open()
         last = {turn.turn_id for turn in made[-_WINDOW:]}
-        one = await ask(store, session, asked, last, times)
+        found[str(count)] = looked | await ask(store, session, asked, last, times)
         await store.close()
-        found[str(count)] = one | await _looked(url, folder)
     return found
 
 

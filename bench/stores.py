@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Final
 from uuid import uuid4
 
 from bench import throughput
@@ -28,13 +30,29 @@ NO_SERVER = (redis_server.NoServer, postgres_server.NoServer)
 """A store's server can't be had here; the message says why."""
 
 
+_ENDS: Final = 'read -r _ || { kill -QUIT "$1"; sleep 2; kill -KILL "$1"; rm -rf "$2"; } 2>/dev/null'
+
+
+@contextmanager
+def _gone_with_me(process: int, folder: Path) -> Iterator[None]:
+    """Ends a server and removes its folder, should this process be killed before it does so itself."""
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", _ENDS, "sh", str(process), str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        watcher.communicate(b"done\n")
+
+
 @contextmanager
 def redis() -> Iterator[str]:
     """The URL of a Redis that syncs each write before it answers."""
     server = redis_server.RedisServer()
     try:
         server.start()
-        yield server.url
+        with _gone_with_me(*server.owns):
+            yield server.url
     finally:
         server.remove()
 
@@ -42,10 +60,11 @@ def redis() -> Iterator[str]:
 @contextmanager
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL that syncs each commit before it answers."""
-    server = postgres_server.PostgresServer(fsync="on", full_page_writes="on")
+    server = postgres_server.PostgresServer(fsync="on", full_page_writes="on", autovacuum_naptime="5")
     try:
         server.start()
-        yield server.url
+        with _gone_with_me(*server.owns):
+            yield server.url
     finally:
         server.remove()
 

@@ -338,8 +338,8 @@ class HistoryStore(Counted):
         """The user's notes, oldest first."""
 
     @abstractmethod
-    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
-        """Puts these in the place of all notes of the user."""
+    async def set_notes(self, user_id: str, notes: Sequence[Note], *, if_notes: Sequence[Note] | None = None) -> None:
+        """Puts these in the place of all notes of the user: `HistoryMoved` if those are not `if_notes` any more."""
 
     @abstractmethod
     def users(self) -> AsyncIterator[str]:

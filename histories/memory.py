@@ -120,7 +120,9 @@ class MemoryStore(HistoryStore):
         return list(self._notes.get(user_id, ()))
 
     @override
-    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+    async def set_notes(self, user_id: str, notes: Sequence[Note], *, if_notes: Sequence[Note] | None = None) -> None:
+        if if_notes is not None and list(if_notes) != self._notes.get(user_id, []):
+            raise HistoryMoved
         self._notes[user_id] = list(notes)
 
     @override

@@ -85,6 +85,12 @@ class PostgresServer:
         """Of the whole server; tests use `fresh_url`."""
         return f"postgresql://postgres:{quote(SECRET)}@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def owns(self) -> tuple[int, Path]:
+        """Its process, once it has started, and its folder: for who ends it should this process be killed."""
+        assert self._process is not None
+        return self._process.pid, self._folder
+
     def start(self) -> None:
         """Returns when the server answers; it may have been started before."""
         if self._process is not None and self._process.poll() is None:

@@ -47,6 +47,12 @@ class RedisServer:
         """A blocking client, which the caller closes. The driver's own types say too much of what it may return."""
         return Redis(port=self.port, password=SECRET, decode_responses=True, socket_timeout=5)
 
+    @property
+    def owns(self) -> tuple[int, Path]:
+        """Its process, once it has started, and its folder: for who ends it should this process be killed."""
+        assert self._process is not None
+        return self._process.pid, self._folder
+
     def start(self) -> None:
         """Returns when the server answers."""
         settings = {

@@ -36,6 +36,8 @@ def remember_tool() -> BaseTool:
     async def remember(note: str) -> str:
         """Notes something about the user that is worth knowing in later conversations, in one sentence."""
         who = _who()
+        if not note.strip():
+            return "There is nothing in this note."
         kept = await add_note(who.store, who.user_id, note)
         return "Noted." if kept else "There are too many notes: the user may delete some."
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
@@ -26,8 +25,18 @@ from histories import codec
 from histories.base import HistoryDamaged, Session, TurnStatus
 from histories.files.disk import Disk
 from histories.files.index import Index, Row, Said
-from histories.files.listing import any_entry, log_names
+from histories.files.listing import any_entry
 from histories.files.log import Backward, Log
+from histories.files.looks import (
+    File,
+    file_of,
+    has_looked,
+    is_settled,
+    look,
+    look_around,
+    mark_of,
+    place_of,
+)
 from histories.files.pace import ALL, Pace
 from histories.files.records import Entry
 
@@ -38,9 +47,6 @@ _PART_BYTES: Final = 2 * 1024 * 1024
 _KEPT: Final = 64
 """How many turns are held in memory from the walk along the line on; longer lines are read again part by part."""
 
-_SETTLED_NS: Final = 2_000_000_000
-"""A file that changed less than this ago may change again and look the same: times are coarse, inodes are reused."""
-
 _TAIL: Final = 32
 """So many bytes at the end of a log, with a checksum among them, tell whether it was only added to since."""
 
@@ -50,65 +56,24 @@ _LOOKED_THROUGH: Final = 256 * 1024
 _COMPLETE_S: Final = 30.0
 """How long a recall takes the index for complete, without a look at all files: only an operator adds some unseen."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-PLACE_LENGTH: Final = 24
-"""A time is a text of so many digits, so that its order is that of time, before 1970, too."""
 
-
-File = tuple[str, str]
-"""The time of a file's last change, which places it in lists if its records don't tell, and its mark."""
-
-
-def look(folder: int, names: Sequence[str] | None = None) -> dict[str, File]:
-    """The logs in a folder, or those of these names that are there."""
-    found = dict[str, File]()
-    for name in log_names(folder) if names is None else names:
-        file = _file(folder, name)
-        if file is not None:
-            found[name] = (_place(file.st_mtime_ns), _mark(file))
-    return found
-
-
-def _place(at_ns: int) -> str:
-    return f"{at_ns + 10**22:0{PLACE_LENGTH}d}"
-
-
-def place_of(at: datetime) -> str:
-    """Where a session of that time stands in lists."""
-    return _place((at - _EPOCH) // timedelta(microseconds=1) * 1000)
-
-
-def _file(folder: int, name: str) -> os.stat_result | None:
-    try:
-        file = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    return file if stat.S_ISREG(file.st_mode) else None
-
-
-def _mark(file: os.stat_result) -> str:
-    return f"{file.st_ino}.{file.st_size}.{file.st_ctime_ns}"
-
-
-def _is_settled(mark: str) -> bool:
-    return int(mark.rpartition(".")[2]) < time.time_ns() - _SETTLED_NS
-
-
-def catch_up(index: Index, disk: Disk, folder: int, *, texts: bool, pace: Pace = ALL) -> dict[str, str]:
+def catch_up(
+    index: Index, disk: Disk, folder: int, *, texts: bool, pace: Pace = ALL, thorough: bool = True
+) -> dict[str, str]:
     """Makes the index say what all logs in a folder say now: who they are, and with `texts` what was said in them.
+
+    Unless that is `thorough`, what others than this store's processes have just done may not be seen: see `looks`.
 
     Gives those that were left out, as they did not fit the pace: their names and places in lists, newest first. What
     the index says of these is of another time. Some are read in any case.
 
     Raises `OSError`, `sqlite3.Error`.
     """
-    names, known = log_names(folder), index.marks()
-    behind = _behind(folder, names, known)
-    gone = known.keys() - set(names) | {name for name in known.keys() & behind.keys() if _file(folder, name) is None}
-    if gone:
+    at, seen = time.time(), look_around(index, folder, thorough=thorough)
+    if seen.gone:
         with index.writing():
-            index.drop(name for name in gone if _file(folder, name) is None)
-    unread = _newest_first(behind)
+            index.drop(name for name in seen.gone if file_of(folder, name) is None)
+    unread = _newest_first(seen.behind)
     while unread:
         part = [*islice(unread, _PART)]
         with pace.step():
@@ -117,6 +82,8 @@ def catch_up(index: Index, disk: Disk, folder: int, *, texts: bool, pace: Pace =
             del unread[name]
         if pace.is_over:
             break
+    if seen.whole and not unread:
+        has_looked(index, at)
     if texts:
         unread |= _catch_up_words(index, disk, folder, pace)
         if not unread and not is_complete(index, 0.5):
@@ -147,22 +114,6 @@ def _new_bytes(row: Row) -> int:
     """How many bytes of its log were not read."""
     log, read = (int(end.split(" ")[2]) if end else 0 for end in (row.log, row.read))
     return log - read if 0 < read <= log else log
-
-
-def _behind(folder: int, names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
-    """Those of these logs whose marks are not the known ones, and their places as far as their files tell.
-
-    Each list of sessions looks at all of them.
-    """
-    behind, stat_of, known_of = dict[str, str](), os.stat, known.get
-    for name in names:
-        try:
-            file = stat_of(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if known_of(name) != f"{file.st_ino}.{file.st_size}.{file.st_ctime_ns}":  # as _mark makes it
-            behind[name] = _place(file.st_mtime_ns)
-    return behind
 
 
 def is_complete(index: Index, part: float = 1.0) -> bool:
@@ -221,14 +172,15 @@ def _read_entries(index: Index, disk: Disk, folder: int, files: dict[str, File])
     if changed:
         with index.writing():
             for row in changed:
-                if _file(folder, row.name) is not None:
-                    index.put(row)
+                file = file_of(folder, row.name)
+                if file is not None:
+                    index.put(row if mark_of(file) == files[row.name][1] else replace(row, settled=False))
     return bool(changed)
 
 
 def _entry_of(index: Index, disk: Disk, folder: int, name: str, place: str, mark: str) -> Row | None:
     """What the file says, if the index does not know it yet."""
-    settled, before = _is_settled(mark), index.row(name)
+    settled, before = is_settled(mark), index.row(name)
     with _opened(disk, folder, name) as log:
         if log is None:
             return None
@@ -353,7 +305,7 @@ def _unless_others_did(index: Index, row: Row, folder: int) -> Iterator[bool]:
     """Writes to the index, if the log is there and nobody else has read on in it."""
     with index.writing():
         now = index.row(row.name)
-        yield _file(folder, row.name) is not None and now is not None and (now.key, now.read) == (row.key, row.read)
+        yield file_of(folder, row.name) is not None and now is not None and (now.key, now.read) == (row.key, row.read)
 
 
 def _to_json(session: Session) -> str:

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TextIO
 
 from histories.base import now
 from histories.files.disk import Disk
-from histories.files.index_file import INDEX
+from histories.files.index_file import INDEX, look_anew
 from histories.files.locks import FileLock, is_held
 from histories.files.log import Log
 from histories.files.notes import NOTES
@@ -46,9 +46,20 @@ def check_main(
         for name in sorted(os.listdir(root)):
             if name != ".stops":
                 check.user(root, name)
+                if repair:  # what told of changes is gone, and some of them are its own
+                    with suppress(OSError):
+                        _look_anew(disk, root, name, path)
     finally:
         os.close(root)
     return check.summary()
+
+
+def _look_anew(disk: Disk, root: int, user: str, path: str | os.PathLike[str]) -> None:
+    folder = disk.subfolder(root, user, create=False)
+    try:
+        look_anew(folder, os.path.join(path, user))
+    finally:
+        os.close(folder)
 
 
 class Progress(Protocol):

@@ -12,7 +12,6 @@ from itertools import groupby, islice
 from histories import codec
 from histories.base import HistoryDamaged, Hit, InvalidCursor, Page, Recalled, Session, Turn, TurnStatus
 from histories.files.catch_up import (
-    PLACE_LENGTH,
     catch_up,
     catch_up_some,
     is_behind,
@@ -22,6 +21,7 @@ from histories.files.catch_up import (
 from histories.files.disk import Disk
 from histories.files.index import Found, Index
 from histories.files.log import Log
+from histories.files.looks import PLACE_LENGTH, is_old
 from histories.files.pace import ALL, Pace
 from histories.files.scan import Match, scan
 from histories.search import snippet, words
@@ -62,8 +62,8 @@ def find_sessions(
     wanted = None if query is None or not query.strip() else set(words(query))
     if wanted == set():
         return Page([])
-    all_unread = catch_up(index, disk, folder, texts=wanted is not None, pace=_pace(later))
-    if all_unread and later is not None:
+    all_unread = catch_up(index, disk, folder, texts=wanted is not None, pace=_pace(later), thorough=later is None)
+    if later is not None and (all_unread or is_old(index)):
         later()
     unread = {name: place for name, place in all_unread.items() if before is None or (place, name) < before}
     found, end = list[Match](), next(((place, name) for name, place in unread.items()), None)
@@ -133,7 +133,8 @@ def recall_turns(
         if is_behind(index, disk, folder, only, {turn_id for _, turn_id in exclude}):
             catch_up_some(index, disk, folder, [only])
     elif not is_complete(index):
-        if catch_up(index, disk, folder, texts=True, pace=_pace(later)) and later is not None:
+        unread = catch_up(index, disk, folder, texts=True, pace=_pace(later), thorough=later is None)
+        if later is not None and (unread or is_old(index)):
             later()
     elif later is not None and len(changed) > _MANY:
         later()

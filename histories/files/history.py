@@ -39,7 +39,7 @@ from histories.base import (
 from histories.files.begin import begin_turn
 from histories.files.documents import read_document, write_document
 from histories.files.follow import follow
-from histories.files.idle import present, remove_session, while_idle
+from histories.files.idle import beside_a_turn, present, remove_session, while_idle
 from histories.files.listing import session_entry
 from histories.files.locks import is_held
 from histories.files.log import Log
@@ -245,7 +245,7 @@ class FileHistory(SessionHistory):
     @override
     async def rename(self, title: str) -> None:
         def write() -> None:
-            with self._writing() as log:
+            with self._writing() as log, beside_a_turn(self._store, self._place):
                 at = now()
                 self._append(log, sums_line("title", log.sums(), at, title=title), at)
 
@@ -258,7 +258,8 @@ class FileHistory(SessionHistory):
                 with self._tree(log) as tree:
                     tree.find(turn_id)
                 at = now()
-                self._append(log, feedback_line(turn_id, feedback, at, log.sums()), at)
+                with beside_a_turn(self._store, self._place):
+                    self._append(log, feedback_line(turn_id, feedback, at, log.sums()), at)
 
         await self._store.write(self.key, write)
 

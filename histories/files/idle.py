@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from secrets import token_hex
 
 from histories.base import SessionBusy, SessionNotFound
 from histories.files.flock import NotNow, Replaced
@@ -27,6 +28,27 @@ def present(store: Services, user: str) -> Iterator[int]:
         os.close(folder)
 
 
+@contextmanager
+def beside_a_turn(store: Services, place: Place) -> Iterator[None]:
+    """For who writes to a log and does not hold the session: who lists sessions sees that it does. See `looks`."""
+    with present(store, place.user) as folder:
+        name = f"{place.session}.{token_hex(4)}.tmp"
+        os.close(store.disk.open(folder, name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        try:
+            yield
+        finally:
+            if store.indices.doubt(place.user, folder, place.log):
+                _unlink(store, folder, name)
+
+
+def _unlink(store: Services, folder: int, name: str) -> None:
+    """Removes a file, which may stay if the disk refuses that twice."""
+    for _ in range(2):
+        with suppress(OSError):
+            store.disk.unlink(folder, name)
+            return
+
+
 async def while_idle(
     store: Services, place: Place, work: Callable[[int], None], *, make_folder: bool = False, makes_room: bool = False
 ) -> None:
@@ -42,7 +64,7 @@ async def while_idle(
             except FileNotFoundError:  # the folder was removed by hand in this instant
                 raise NotNow from None
             finally:
-                lock.release(folder)
+                store.free(lock, place, folder)
 
     async with store.gate.idle(place.key):
         kept = store.open_sessions.take(place.key)

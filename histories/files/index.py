@@ -33,6 +33,8 @@ CREATE TABLE sessions (
   id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, place TEXT NOT NULL, mark TEXT NOT NULL, settled INTEGER NOT NULL,
   entry TEXT, log TEXT NOT NULL, read TEXT NOT NULL DEFAULT '');
 CREATE INDEX sessions_by_place ON sessions (place, name);
+CREATE INDEX sessions_in_doubt ON sessions (name) WHERE settled = 0 OR mark = '';
+CREATE INDEX sessions_unread ON sessions (place, name) WHERE read <> log;
 CREATE TABLE turns (
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
   complete INTEGER NOT NULL, turn TEXT NOT NULL);
@@ -85,7 +87,7 @@ class Found:
 class Index:
     """An open index, for one thread at a time. Every method may raise `sqlite3.Error`."""
 
-    version = 2
+    version = 3
     # The words come cut up and folded, so this tokenizer has only to part them at spaces.
     schema = f"""{TABLES}
 CREATE VIRTUAL TABLE said USING fts5 (words, tokenize = 'ascii');
@@ -117,6 +119,20 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
     def marks(self) -> dict[str, str]:
         """The mark of each file in the index; "" if it is not settled."""
         return dict(self.db.execute("SELECT name, CASE settled WHEN 0 THEN '' ELSE mark END FROM sessions"))
+
+    def names(self) -> set[str]:
+        """The file of each session in the index."""
+        return {name for (name,) in self.db.execute("SELECT name FROM sessions")}
+
+    def doubted(self) -> set[str]:
+        """Those of them that may have changed, even if they look the same."""
+        return {name for (name,) in self.db.execute("SELECT name FROM sessions WHERE settled = 0 OR mark = ''")}
+
+    def doubt(self, name: str) -> None:
+        """Notes that a session may have changed since it was read, if it was."""
+        found = self.db.execute("SELECT settled FROM sessions WHERE name = ?", [name]).fetchone()
+        if found is not None and found[0]:
+            self.db.execute("UPDATE sessions SET settled = 0 WHERE name = ?", [name])
 
     def row(self, name: str) -> Row | None:
         found = self.db.execute("SELECT * FROM sessions WHERE name = ?", [name]).fetchone()

@@ -109,6 +109,16 @@ def _create(folder: int) -> int:
     return index_inode(folder)
 
 
+def look_anew(folder: int, path: str) -> None:
+    """Has the next look at a user's folder be one at all logs in it, if there is an index that would know them."""
+    try:
+        if index_inode(folder):
+            with closing(open_index(folder, path, durable=True)) as index:
+                index.note("start", 0)
+    except (sqlite3.Error, OSError):
+        remove_index(folder)
+
+
 def remove_index(folder: int) -> None:
     """Removes an index, the file itself first: SQLite leaves the other two alone then, whoever still has it open."""
     for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):

@@ -19,6 +19,7 @@ from histories.files.catch_up import catch_up, catch_up_some
 from histories.files.disk import Disk
 from histories.files.index import Index
 from histories.files.index_file import INDEX, index_inode, memory_index, open_index, remove_index
+from histories.files.looks import is_old
 from histories.files.pace import Pace
 
 T = TypeVar("T")
@@ -113,10 +114,20 @@ class Indices:
                     catch_up_some(index, disk, folder, sorted(names))
                     self._purge(index, user)
 
+    def doubt(self, user: str, folder: int, name: str) -> bool:
+        """Has an index that is there doubt what it knows of a log. False if it can't be told so."""
+        try:
+            if index_inode(folder):
+                with self._index(user, folder) as index:
+                    index.doubt(name)
+        except (sqlite3.Error, OSError):
+            return False
+        return True
+
     def build(self, disk: Disk, user: str, folder: int, pace: Pace) -> bool:
         """Brings an index up to all logs, as far as the pace allows: is it, or can't it be?"""
         with suppress(sqlite3.Error, OSError), self._index(user, folder) as index:
-            return not catch_up(index, disk, folder, texts=True, pace=pace)
+            return not catch_up(index, disk, folder, texts=True, pace=pace, thorough=is_old(index))
         return True
 
     def _purge(self, index: Index, user: str) -> None:

@@ -14,10 +14,10 @@ from typing import Final
 
 from histories import codec
 from histories.base import HistoryDamaged, Session
-from histories.files.catch_up import place_of
 from histories.files.disk import Disk
 from histories.files.listing import session_entry
 from histories.files.log import Log
+from histories.files.looks import place_of
 from histories.search import Text, fold, found_in, words
 
 _LARGE: Final = 32 * 1024 * 1024

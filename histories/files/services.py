@@ -18,6 +18,7 @@ from histories.blocking import undisturbed
 from histories.files.disk import Disk
 from histories.files.flock import NotNow
 from histories.files.indices import Indices
+from histories.files.locks import FileLock
 from histories.files.names import file_name
 from histories.files.open_sessions import OpenSession, OpenSessions
 from histories.files.pace import Pace
@@ -99,12 +100,12 @@ class Services:
 
     def put_away_now(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
         for key, session in sessions:
-            user, _, _ = key.partition("/")
+            user, _, name = key.partition("/")
             session.log.close()
             try:
                 with self.folder(user) as folder:
                     session.lock.try_again()  # the file of a lock may be removed by who holds it
-                    session.lock.release(folder)
+                    self.free(session.lock, Place(self.path, user, name), folder)
             except OSError:
                 session.lock.release(None)
 
@@ -184,6 +185,15 @@ class Services:
             os.close(folder)
 
     # The index follows what is written.
+
+    def free(self, lock: FileLock, place: Place, folder: int | None) -> None:
+        """Gives up the lock of a session; never raises.
+
+        Its file stays, which does no harm, where the index can't be told that the session may have changed: `looks`.
+        """
+        if lock.held and folder is not None and not self.indices.doubt(place.user, folder, place.log):
+            folder = None
+        lock.release(folder)
 
     def ended(self, place: Place) -> None:
         """Notes that there is more to find in a session."""

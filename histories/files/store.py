@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from histories.base import (
     HistoryDamaged,
+    HistoryMoved,
     HistoryStore,
     Note,
     Page,
@@ -29,19 +30,19 @@ from histories.base import (
     StoreUnavailable,
     now,
 )
-from histories.files.catch_up import look
 from histories.files.disk import Disk
 from histories.files.find import find_sessions, parse_cursor, recall_turns
 from histories.files.history import FileHistory
 from histories.files.idle import present, remove_leftovers, remove_session, while_idle
 from histories.files.index_file import remove_index
 from histories.files.listing import find_user, has_logs, log_names
+from histories.files.looks import look
 from histories.files.names import file_name
 from histories.files.notes import NOTES, read_notes, write_notes
 from histories.files.place import Place
 from histories.files.records import damaged
 from histories.files.rewrite import tidy
-from histories.files.services import STOPS, Services
+from histories.files.services import STOPS, WRITE_WAIT_S, Services
 
 _STOP_POLL_S = 0.2
 _STOP_EXPIRES_S = 60
@@ -170,12 +171,14 @@ class FileStore(Services, HistoryStore):
             return []
 
     @override
-    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+    async def set_notes(self, user_id: str, notes: Sequence[Note], *, if_notes: Sequence[Note] | None = None) -> None:
         def write() -> None:
-            with self.folder(file_name(user_id), create=True) as folder:
+            with self.folder(file_name(user_id), create=True) as folder, self.disk.alone(folder):
+                if if_notes is not None and read_notes(self.disk, folder) != list(if_notes):
+                    raise HistoryMoved
                 write_notes(self.disk, folder, notes, sync=self.fsync)
 
-        await self.call(write)
+        await self.when_free(write, asyncio.get_running_loop().time() + WRITE_WAIT_S)
 
     @override
     async def tidy(self) -> int:

@@ -379,7 +379,7 @@ class FileTurn(OpenTurn):
         if self._log is not None:
             self._log.close()
             self._log = None
-        self._lock.release(folder)
+        self.store.free(self._lock, self.place, folder)
 
     def leave_line(self) -> None:
         """Gives up waiting; never raises."""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import Final, ParamSpec, TypeVar
 
 from histories import codec
@@ -55,16 +56,17 @@ class Search:
     async def sessions(self, link: Link, user_id: str, query: str, cursor: str | None, limit: int) -> Page[Session]:
         """The sessions in which the words of the query stand.
 
-        None, and the same place to go on at, as long as too much is not in the index yet: each time more of it is.
+        As long as not all is in the index, those that are newer than all that is not, and where to go on: each time
+        more of it is.
         """
-        at, session = place_of(cursor)
+        place = place_of(cursor)
         wanted = queries(user_id, query, prefixes=True)
         if not wanted:
             return Page([])
-        params = {"user": pack(user_id), "at": at, "session": session, "limit": limit + 1, "queries": wanted}
+        params = {"user": pack(user_id), "at": place[0], "session": place[1], "limit": limit + 1, "queries": wanted}
         async with self._turn_of(f"search {user_id}", link.searches):
-            if not await _index(link, user_id, _INDEX_S):
-                return Page([], cursor or TOP)
+            end = await _index_newest(link, user_id, place, _INDEX_S)
+            params |= {"end_at": end and end[0], "end": end and end[1]}
             # Planned for these very words: what is common is found otherwise than what is rare.
             rows = await link.fetch(statements.SESSIONS_THAT_SAY, params, prepare=False)
             page = [session_from(row) for row in rows[:limit]]
@@ -72,7 +74,9 @@ class Search:
             found = {"user": pack(user_id), "sessions": sessions, "any": " | ".join(wanted)}
             hits = await link.fetch(statements.HITS, found, prepare=False) if sessions else []
         where = await _in_time(hits, _hits, query, hits)
-        following = cursor_after(page[-1]) if len(rows) > limit else None
+        following = None
+        if len(rows) > limit or end is not None:
+            following = cursor_after(page[-1]) if page else cursor or TOP
         return Page([replace(session, hits=where[session.session_id]) for session in page], following)
 
     async def recall(
@@ -122,28 +126,87 @@ class Search:
             self._queue.leave(key)
 
 
-async def _index(link: Link, user_id: str, limit_s: float) -> bool:
+Place = tuple[datetime, str]
+"""Where a session stands in the list: when it changed last, and its id as the table has it."""
+
+
+async def _index_newest(link: Link, user_id: str, place: Place, limit_s: float) -> Place | None:
+    """Brings what is after a place in the list into the index, the newest first, some of it in any case.
+
+    Gives the place of the first session that is not in it; None if all are, or somebody else is at the others.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + limit_s
+    while True:
+        params = {"user": pack(user_id), "at": place[0], "session": place[1], "limit": _PART}
+        unread = await link.fetch(statements.UNREAD_SESSIONS, params)
+        for part in _parts(unread):
+            is_whole = await _index_sessions(link, user_id, part, until)
+            place = part[-1][1], part[-1][0]
+            if not is_whole:
+                return part[0][1], part[0][0]
+            if loop.time() >= until and place != (unread[-1][1], unread[-1][0]):
+                following = unread[unread.index(part[-1]) + 1]
+                return following[1], following[0]
+        if len(unread) < _PART:
+            return None
+
+
+def _parts(unread: Sequence[Row]) -> list[list[Row]]:
+    """Sessions whose turns come into the index at once."""
+    parts, size = list[list[Row]](), _PART
+    for row in unread:
+        if size + row[2] > _PART:
+            parts.append([])
+            size = 0
+        parts[-1].append(row)
+        size += row[2]
+    return parts
+
+
+async def _index_sessions(link: Link, user_id: str, sessions: Sequence[Row], until: float) -> bool:
+    """Brings the titles and turns of sessions into the index, some of them in any case: are they?"""
+    user = {"user": pack(user_id)}
+    titles = [(session, title) for session, _, _, title in sessions if title is not None]
+    if titles:
+        found = _words(user_id, [unpack(title) for _, title in titles])
+        named = {"sessions": [session for session, _ in titles], "words": found}
+        await link.fetch(statements.INDEX_TITLES, {**user, **named})
+    params = {**user, "sessions": [row[0] for row in sessions], "limit": _PART}
+    while rows := await link.fetch(statements.UNREAD_TURNS, params):
+        if not await _index_turns(link, user_id, rows) or len(rows) < _PART:
+            break
+        if asyncio.get_running_loop().time() >= until:
+            return False
+    return True
+
+
+async def _index_turns(link: Link, user_id: str, rows: Sequence[Row]) -> bool:
+    """Brings the words of these turns into the index; False if somebody else is at some of them."""
+    found = await _in_time(rows, _words_of_turns, user_id, rows)
+    params = {"sessions": [row[0] for row in rows], "turns": [row[1] for row in rows], "words": found}
+    return len(await link.fetch(statements.INDEX_TURNS, {"user": pack(user_id), **params})) == len(rows)
+
+
+async def _index(link: Link, user_id: str, limit_s: float) -> None:
     """Brings what this user's index lacks into it: imports, what an earlier version wrote, what a dead owner left.
 
-    Some of it in any case, the rest as far as the time allows: is it whole?
+    Some of it in any case, the rest as far as the time allows.
     """
     user, loop = {"user": pack(user_id), "limit": _PART}, asyncio.get_running_loop()
     until = loop.time() + limit_s
     while rows := await link.fetch(statements.UNREAD, user):
-        found = await _in_time(rows, _words_of_turns, user_id, rows)
-        params = {"sessions": [row[0] for row in rows], "turns": [row[1] for row in rows], "words": found}
-        if len(await link.fetch(statements.INDEX_TURNS, {**user, **params})) < len(rows):
+        if not await _index_turns(link, user_id, rows):
             break  # somebody else is at the others
         if len(rows) == _PART and loop.time() >= until:
-            return False
+            return
     while rows := await link.fetch(statements.UNREAD_TITLES, user):
         found = _words(user_id, [unpack(title) for _, title in rows])
         params = {"sessions": [row[0] for row in rows], "words": found}
         if len(await link.fetch(statements.INDEX_TITLES, {**user, **params})) < len(rows):
             break
         if len(rows) == _PART and loop.time() >= until:
-            return False
-    return True
+            return
 
 
 def _words_of_turns(user_id: str, rows: Sequence[Row]) -> list[str]:

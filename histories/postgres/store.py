@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from typing_extensions import override
 
 from histories.base import (
+    HistoryMoved,
     HistoryStore,
     Note,
     Page,
@@ -132,8 +133,17 @@ class PostgresStore(HistoryStore):
         return notes_from(rows[0][0]) if rows else []
 
     @override
-    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
-        await self.link().fetch(statements.SET_NOTES, {"user": pack(user_id), "notes": notes_to_json(notes)})
+    async def set_notes(self, user_id: str, notes: Sequence[Note], *, if_notes: Sequence[Note] | None = None) -> None:
+        params = {"user": pack(user_id), "notes": notes_to_json(notes)}
+        if if_notes is None:
+            await self.link().fetch(statements.SET_NOTES, params)
+            return
+        rows = await self.link().fetch(statements.NOTES, {"user": pack(user_id)})
+        seen = {"seen": rows[0][0] if rows else None}
+        if (notes_from(rows[0][0]) if rows else []) != list(if_notes) or not await self.link().fetch(
+            statements.CHANGE_NOTES, {**params, **seen}
+        ):
+            raise HistoryMoved
 
     # Counters, for whoever limits what users may ask for: see api/counters.py.
 

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from histories.base import (
     Gate,
+    HistoryMoved,
     HistoryStore,
     InvalidCursor,
     Note,
@@ -36,7 +37,7 @@ from histories.redis.history import RedisHistory
 from histories.redis.link import log, warnings
 from histories.redis.peer import Peer
 from histories.redis.records import Keys, UserKeys, dump_notes, read_entry, read_notes
-from histories.redis.scripts import COUNT, ENTRIES
+from histories.redis.scripts import COUNT, ENTRIES, NOTES
 from histories.redis.texts import Texts
 from histories.search import words
 
@@ -199,10 +200,15 @@ class RedisStore(HistoryStore):
         return read_notes(await self.peer().link.command("GET", UserKeys(self.namespace, user_id).notes))
 
     @override
-    async def set_notes(self, user_id: str, notes: Sequence[Note]) -> None:
+    async def set_notes(self, user_id: str, notes: Sequence[Note], *, if_notes: Sequence[Note] | None = None) -> None:
         peer, key = self.peer(), UserKeys(self.namespace, user_id).notes
         peer.check()
-        await peer.link.command("SET", key, dump_notes(notes))
+        if if_notes is None:
+            await peer.link.command("SET", key, dump_notes(notes))
+            return
+        before, after = await peer.link.command("GET", key), dump_notes(notes)
+        if read_notes(before) != list(if_notes) or not await peer.link.run(NOTES, [key], before or "", after):
+            raise HistoryMoved
 
     # Counters, for whoever limits what users may ask for: see api/counters.py.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -125,6 +126,23 @@ def test_recall_reaches_over_all_sessions_or_none_as_is_said(stub: OpenAIStub, t
             alice.post("/sessions/import", json=long_ago(5, "Our dog is called Rex.")).raise_for_status()
             said(call(alice, "What is the dog called?", "another"))
         assert any("Rex" in text for text in prompt(stub)) is found
+
+
+def _bare(name: str, recall: Any) -> Chain:
+    return Chain(name=name, build=lambda model: model, input_type=list[AnyMessage], recall=recall, description=name)
+
+
+def test_what_a_chain_says_of_recall_goes_before_the_setting(stub: OpenAIStub, tmp_path: Path) -> None:
+    chains = [_bare("off", "off"), _bare("here", "session"), _bare("everywhere", "user")]
+    with serving(tmp_path, stub, chains=chains, recall="user") as (alice, _):
+        alice.post("/sessions/import", json=long_ago(250, "Our dog is called Rex.")).raise_for_status()
+        for chain, session, found in (
+            ("off", "s", False), ("off", "t", False), ("here", "s", True), ("here", "u", False), ("everywhere", "v", True)
+        ):  # fmt: skip
+            question = {"type": "human", "content": "What is the dog called?"}
+            body = {"input": [question], "config": {"configurable": {"session_id": session}}}
+            alice.post(f"/{chain}/invoke", json=body).raise_for_status()
+            assert any("Rex" in text for text in prompt(stub)) is found, (chain, session)
 
 
 def test_a_turn_that_was_rewound_is_not_recalled(stub: OpenAIStub, tmp_path: Path) -> None:
@@ -310,6 +328,26 @@ def test_notes_are_written_read_shown_and_forgotten(stub: OpenAIStub, tmp_path: 
         assert "- I am a vegan.\n- I live in Oslo." in prompt(stub)[-2]
         assert alice.delete("/memory").status_code == 204
         assert alice.get("/memory").json() == {"notes": []}
+
+
+def test_notes_that_are_changed_during_a_turn_stay_as_they_are_then(stub: OpenAIStub, tmp_path: Path) -> None:
+    def ask(client: httpx.Client, words: str) -> httpx.Response:
+        config = {"configurable": {"session_id": "s"}}
+        return client.post("/noting/invoke", json={"input": [{"type": "human", "content": words}], "config": config})
+
+    with serving(tmp_path, stub, chains=[NOTING]) as (alice, _), ThreadPoolExecutor() as threads:
+        alice.put("/memory", json={"notes": ["I live in Oslo."]}).raise_for_status()
+        gate = stub.pause_after(1)
+        turn = threads.submit(ask, alice, "Where do I live?")
+        gate.wait()
+        assert any("I live in Oslo." in text for text in prompt(stub))
+        alice.put("/memory", json={"notes": ["I live in Rome."]}).raise_for_status()
+        gate.release()
+        turn.result().raise_for_status()
+        assert [note["text"] for note in alice.get("/memory").json()["notes"]] == ["I live in Rome."]
+        ask(alice, "And now?").raise_for_status()
+    assert any("I live in Rome." in text for text in prompt(stub))
+    assert not any("Oslo" in text for text in prompt(stub))
 
 
 def test_notes_are_bounded(stub: OpenAIStub, tmp_path: Path) -> None:

@@ -132,6 +132,13 @@ def test_what_an_agent_remembers_is_a_note_of_its_user_within_the_bounds_of_note
     assert ask(alice, "I eat no meat.", "s")["content"] == "I was told: Noted."
     assert [note["text"] for note in alice.get("/memory").json()["notes"]] == ["Is a vegetarian."]
     assert bob.get("/memory").json() == {"notes": []}
+    calling(stub, "remember", {"note": " "})
+    assert ask(alice, "Nothing.", "s")["content"] == "I was told: There is nothing in this note."
+    replies = iter([Reply(None, tool_calls=[("remember", {"note": f"Fact {number}"}) for number in range(6)])])
+    stub.reply = lambda messages: next(replies, "Noted.")
+    ask(alice, "Six facts at once.", "s")
+    noted = [note["text"] for note in alice.get("/memory").json()["notes"]]
+    assert sorted(noted) == [*(f"Fact {number}" for number in range(6)), "Is a vegetarian."]
     full = [f"Fact {number}" for number in range(100)]
     alice.put("/memory", json={"notes": full}).raise_for_status()
     calling(stub, "remember", {"note": "One more."})

@@ -16,6 +16,7 @@ from histories import gate
 from histories.base import (
     Event,
     Feedback,
+    HistoryMoved,
     HistoryStore,
     Note,
     OpenTurn,
@@ -30,6 +31,7 @@ from histories.base import (
 )
 from tests.proofs import proves
 from tests.stores import Stores, all_turns, begun, replied, said, talk
+from turns.notes import add_note
 
 WITHIN_S = 10
 
@@ -224,6 +226,26 @@ async def test_notes_outlive_sessions_and_go_with_their_user(stores: Stores, sto
     assert await store.notes("alice") == notes[1:]
     await store.forget("alice")
     assert await elsewhere.notes("alice") == []
+
+
+async def test_of_many_who_change_the_notes_that_they_have_seen_each_is_heard(
+    stores: Stores, store: HistoryStore
+) -> None:
+    elsewhere = await stores.open()
+    await asyncio.gather(*(add_note((store, elsewhere)[n % 2], "alice", f"Fact {n}") for n in range(12)))
+    notes = await store.notes("alice")
+    assert {note.text for note in notes} == {f"Fact {n}" for n in range(12)}
+    await elsewhere.set_notes("alice", notes[1:], if_notes=notes)
+    with pytest.raises(HistoryMoved):
+        await store.set_notes("alice", [], if_notes=notes)
+    assert await store.notes("alice") == notes[1:]
+    await store.forget("alice")
+    with pytest.raises(HistoryMoved):
+        await store.set_notes("alice", notes, if_notes=notes[1:])
+    await store.set_notes("alice", notes, if_notes=[])
+    await store.set_notes("alice", [], if_notes=notes)
+    await store.set_notes("alice", notes[:1], if_notes=[])
+    assert await elsewhere.notes("alice") == notes[:1]
 
 
 async def test_a_recall_finds_what_bears_on_a_question(store: HistoryStore, history: SessionHistory) -> None:

@@ -30,4 +30,7 @@ WITH query AS (
 )
 SELECT best.session_id, t.seq, t.is_lost, t.turn_id, t.status, t.chain, t.started_at, t.ended_at, t.input, t.output,
     t.usage, t.kind, t.tokens, t.details, t.feedback, t.versions, ARRAY(SELECT weight FROM rarity ORDER BY nth)
-FROM best JOIN LATERAL recollect_told_turns(%(user)s, best.session_id) t ON t.hidden = 0 AND t.seq = best.seq
+FROM best JOIN LATERAL (
+    SELECT * FROM recollect_told_turns(%(user)s, best.session_id) told WHERE told.hidden = 0 AND told.seq = best.seq
+    OFFSET 0 -- or it is a join with all turns of the session
+) t ON true

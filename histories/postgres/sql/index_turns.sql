@@ -4,8 +4,12 @@ WITH found AS (
     SELECT * FROM unnest(%(sessions)s::text[], %(turns)s::text[], %(words)s::text[])
         AS given (session_id, turn_id, words)
 ), free AS (
-    SELECT t.session_id, t.turn_id FROM recollect_turns t JOIN found USING (session_id, turn_id)
-    WHERE t.user_id = %(user)s AND t.words IS NULL FOR UPDATE OF t SKIP LOCKED
+    -- Each by its key: who has just imported thousands has as many without words, which statistics know nothing of.
+    SELECT t.session_id, t.turn_id FROM found, LATERAL (
+        SELECT t.session_id, t.turn_id FROM recollect_turns t
+        WHERE t.user_id = %(user)s AND t.session_id = found.session_id AND t.turn_id = found.turn_id
+        AND (t.words IS NULL) IS TRUE FOR UPDATE SKIP LOCKED
+    ) t
 )
 UPDATE recollect_turns t SET words = array_to_tsvector(string_to_array(found.words, ' '))
 FROM free JOIN found USING (session_id, turn_id)

@@ -14,4 +14,5 @@ SELECT s.session_id, s.title, s.chain, s.created_at, s.updated_at, s.turns, NULL
 FROM recollect_sessions s
 WHERE s.user_id = %(user)s AND s.session_id IN (SELECT session_id FROM fitting)
 AND (s.updated_at, s.session_id) < (%(at)s, %(session)s)
+AND (%(end_at)s::timestamptz IS NULL OR (s.updated_at, s.session_id) > (%(end_at)s::timestamptz, %(end)s::text))
 ORDER BY s.updated_at DESC, s.session_id DESC LIMIT %(limit)s

@@ -85,16 +85,16 @@ def _overwrite(path: Path, content: bytes) -> None:
     os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
 
 
-_WORDS = ["alpha", "beta", "ÜBER", "😀"]
+WORDS = ["alpha", "beta", "ÜBER", "😀"]
 
 
-async def _step(dice: random.Random, history: SessionHistory) -> None:
+async def step(dice: random.Random, history: SessionHistory) -> None:
     """Something that may happen to a session."""
-    turns, word = await all_turns(history), dice.choice(_WORDS)
+    turns, word = await all_turns(history), dice.choice(WORDS)
     kinds = ["turn", "turn", "turn", "rename", "rewind", "keep", "choose", "version", "retry", "forget", "delete"]
     kind = dice.choice([*kinds, "again"])
     if kind == "turn" or not turns:
-        await talk(history, word, reply=dice.choice([replied(dice.choice(_WORDS)), FAILED]))
+        await talk(history, word, reply=dice.choice([replied(dice.choice(WORDS)), FAILED]))
     elif kind == "rename":
         await history.rename(word)
     elif kind in ("rewind", "keep"):
@@ -120,13 +120,13 @@ async def _step(dice: random.Random, history: SessionHistory) -> None:
 async def _answer(history: SessionHistory, new: NewTurn, dice: random.Random) -> None:
     turn = await history.begin(new)
     if not isinstance(turn, Turn):
-        await turn.end(dice.choice([replied(dice.choice(_WORDS)), FAILED]))
+        await turn.end(dice.choice([replied(dice.choice(WORDS)), FAILED]))
 
 
-async def _as_the_logs_say(store: FileStore, query: str) -> list[tuple[str, list[str]]]:
+async def as_the_logs_say(store: FileStore, query: str) -> list[tuple[str, list[str]]]:
     """In which sessions a query is found, and in which turns: by the records alone."""
     found = []
-    for session in await _list_without_an_index(store):
+    for session in await list_without_an_index(store):
         try:
             turns = await all_turns(store.history("alice", session.session_id))
         except HistoryDamaged:
@@ -138,7 +138,7 @@ async def _as_the_logs_say(store: FileStore, query: str) -> list[tuple[str, list
     return found
 
 
-async def _list_without_an_index(store: FileStore) -> list[Session]:
+async def list_without_an_index(store: FileStore) -> list[Session]:
     def read() -> list[Session]:
         with store.folder(file_name("alice")) as folder, closing(memory_index()) as index:
             return find_sessions(index, store.disk, folder, limit=1000, before=None, query=None).items
@@ -154,19 +154,19 @@ async def test_what_anybody_does_to_the_files_is_seen_at_once(store: FileStore, 
         await other.open()
 
     async def agree() -> None:
-        assert await all_sessions(store, "alice") == await _list_without_an_index(store)
-        for query in (*_WORDS, "gamma", "once", "al be"):
+        assert await all_sessions(store, "alice") == await list_without_an_index(store)
+        for query in (*WORDS, "gamma", "once", "al be"):
             found = await all_sessions(store, "alice", query=query)
             where = [(session.session_id, [hit.turn_id for hit in session.hits]) for session in found]
-            assert where == await _as_the_logs_say(store, query)
+            assert where == await as_the_logs_say(store, query)
 
     for _ in range(20):
-        await _step(dice, dice.choice([store, other]).history("alice", dice.choice(["s1", "s2", "s3"])))
+        await step(dice, dice.choice([store, other]).history("alice", dice.choice(["s1", "s2", "s3"])))
         await agree()
         for path in [*folder_of(store).glob("*.jsonl")][:1]:
             content, place = path.read_bytes(), dice.randrange(path.stat().st_size - 1)
             _overwrite(path, content[:place] + b"#" + content[place + 1 :])
-            assert await all_sessions(store, "alice") == await _list_without_an_index(store)
+            assert await all_sessions(store, "alice") == await list_without_an_index(store)
             _overwrite(path, content)
         await agree()
     await other.forget("alice")
@@ -211,7 +211,7 @@ async def test_a_search_may_go_over_several_texts_of_a_turn(store: FileStore) ->
 async def test_what_was_read_once_is_not_read_again_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histories.files.catch_up._SETTLED_NS", -1_000_000_000)
+    monkeypatch.setattr("histories.files.looks._SETTLED_NS", -1_000_000_000)
     disk = Counting()
     store = _store(tmp_path, disk)
     for place in range(20):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -66,15 +68,15 @@ async def test_a_search_after_an_import_ends_in_its_time_and_goes_on_until_all_i
         ]
         await store.history(USER, f"s{session}").restore(turns, title="t", created_at=now())
     first = await store.sessions(USER, query="needle")
-    assert (first.items, first.next is not None) == ([], True)
-    assert ask(url, "SELECT count(*) FROM recollect_turns WHERE words IS NULL") == 35
-    assert len(await store.recall(USER, "needle", limit=50)) == 20
+    assert ([one.session_id for one in first.items], first.next is not None) == (["s4"], True)
+    assert ask(url, "SELECT count(*) FROM recollect_turns WHERE words IS NULL") == 36
+    assert len(await store.recall(USER, "needle", limit=50)) == 19
     found = await all_sessions(store, USER, limit=2, query="needle")
     assert [one.session_id for one in found] == ["s4", "s3", "s2", "s1", "s0"]
     assert [len(one.hits) for one in found] == [3] * 5
 
 
-async def test_a_search_reads_the_index_and_not_the_turns(store: PostgresStore) -> None:
+async def _restore_many(store: PostgresStore) -> None:
     turns = [
         Turn(
             turn_id=str(n), status=TurnStatus.COMPLETE, chain="", started_at=now(), input=[HumanMessage(f"word{n} is")]
@@ -82,13 +84,55 @@ async def test_a_search_reads_the_index_and_not_the_turns(store: PostgresStore) 
         for n in range(2000)
     ]
     await store.history(USER, "s").restore(turns, title="many", created_at=now())
+
+
+async def test_a_search_reads_the_index_and_not_the_turns(store: PostgresStore) -> None:
+    await _restore_many(store)
     (session,) = await all_sessions(store, USER, query="word1999 IS")
     assert session.hits[0].turn_id == "1999"
     params = {"queries": queries(USER, "word7", prefixes=True), "user": USER, "at": now(), "session": "", "limit": 2}
+    params |= {"end_at": None, "end": None}
     async with store.link().connection() as conn:
         await conn.execute("ANALYZE recollect_turns")
         plan = await (await conn.execute(f"EXPLAIN {statements.SESSIONS_THAT_SAY}", params)).fetchall()
     assert any("recollect_turns_words" in line for (line,) in plan), plan
+
+
+async def test_a_recall_in_a_long_session_reads_what_it_gives_and_not_all_of_it(
+    store: PostgresStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histories.postgres.search._RECALL_S", 60.0)
+    await _restore_many(store)
+    (found,) = await store.recall(USER, "word1234", session_id="s")
+    assert found.turn.turn_id == "1234"
+    params = {
+        "queries": queries(USER, "word1234", prefixes=True), "user": USER, "session": "s", "most": 100, "limit": 100,
+        "but_sessions": ["s"] * 20, "but_turns": [str(n) for n in range(1980, 2000)],
+    }  # fmt: skip
+    async with store.link().connection() as conn:
+        await conn.execute("ANALYZE recollect_turns")
+        explained = await conn.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statements.CANDIDATES}", params)
+        ((plan,),) = await explained.fetchall()
+    assert max(_rows_read(plan[0]["Plan"])) < 100
+
+
+def _rows_read(node: dict[str, Any]) -> Iterator[float]:
+    """How many rows each step of a plan has looked at."""
+    yield node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+    for inner in node.get("Plans", []):
+        yield from _rows_read(inner)
+
+
+async def test_the_index_is_made_by_the_keys_of_turns_however_many_are_not_in_it(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _restore_many(store)
+    params = {"user": USER, "sessions": ["s"] * 10, "turns": [str(n) for n in range(10)], "words": ["x"] * 10}
+    async with store.link().connection() as conn:
+        await conn.execute("SET plan_cache_mode = force_generic_plan")
+        explained = await conn.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statements.INDEX_TURNS}", params, prepare=True)
+        ((plan,),) = await explained.fetchall()
+    assert max(_rows_read(plan[0]["Plan"])) < 100
 
 
 async def test_a_text_of_very_many_words_is_kept_and_found_by_the_first_of_them(store: PostgresStore) -> None:
