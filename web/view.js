@@ -22,7 +22,8 @@ export class View {
 
   /** `act(what, turn, value)` is called for each thing that a person does with a turn. */
   constructor(api, act) {
-    Object.assign(this, { act, words: new Words(api, (text) => act("copy", null, text)) });
+    const copy = (text) => act("copy", null, text);
+    Object.assign(this, { act, words: new Words(api, copy, () => this.#follows && this.#toEnd()) });
     $("log").addEventListener("scroll", () => this.#scrolled(), { passive: true });
     const grown = new ResizeObserver(() => (this.#follows ? this.#toEnd() : this.#scrolled()));
     for (const id of ["turns", "log"]) grown.observe($(id));
