@@ -258,10 +258,12 @@ function theme(name) {
 
 /** All of it, and not what happens to be loaded. */
 async function print() {
+  say("Preparing all turns…", { ms: 60_000 });
   await open.loadAll();
-  view.showAll();
-  await new Promise((drawn) => setTimeout(drawn, 300));
-  window.print();
+  await view.withAll(() => {
+    say("Printing.");
+    window.print();
+  });
 }
 
 async function openLinks(id) {

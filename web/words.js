@@ -42,9 +42,10 @@ export class Words {
     else if (!state.refused && worthALook(text.slice(state.at))) this.#want(element);
   }
 
-  /** Returns when all that is shown is rendered, or won't be. */
+  /** Returns when all that is shown is rendered, or won't be soon. */
   async settled() {
-    while (this.#busy || (this.#pieces.size && !this.#failures)) await new Promise((done) => setTimeout(done, 50));
+    do await new Promise((done) => setTimeout(done, 100)); // what is long is cut first
+    while (this.#busy || (this.#pieces.size && !this.#failures));
   }
 
   #want(element) {
