@@ -5,9 +5,8 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { Inputs } from "./inputs.js";
 import { Kept, clearKept, leavePlace, takePlace } from "./kept.js";
-import { banner, copy, prompt, said, say } from "./notes.js";
-import { Palette } from "./palette.js";
-import { Sidebar } from "./sidebar.js";
+import { banner, copy, isMac, prompt, said, say } from "./notes.js";
+import { Sidebar, drawer } from "./sidebar.js";
 import { answered, textOfQuestion } from "./turn.js";
 import { View } from "./view.js";
 
@@ -23,7 +22,7 @@ const composer = new Composer({ send: (content) => run(send(content)), say });
 const inputs = new Inputs(api, () => formChanged());
 const view = new View(api, (what, turn, value) => run(actions[what](turn, value)));
 const sidebar = new Sidebar(api, { left: () => (location.hash = place(null)), changed: changedHere });
-let [links, memory] = [null, null]; // dialogs that few open are fetched when they are, and so is what imports
+let [links, memory, palette] = [null, null, null]; // dialogs are fetched when they are opened, and so is what imports
 let kept = null; // what this browser keeps for who is signed in
 let open = null;
 let poll = 0;
@@ -252,11 +251,6 @@ addEventListener("pagehide", () => leaving.forEach((now) => now()));
 
 // The controls.
 
-function drawer(shown) {
-  const was = document.body.classList.toggle("drawer", shown);
-  $("menu").setAttribute("aria-expanded", was);
-}
-
 function theme(name) {
   dispatchEvent(new CustomEvent("recollect-theme", { detail: name }));
   $("theme").value = name;
@@ -264,10 +258,12 @@ function theme(name) {
 
 /** All of it, and not what happens to be loaded. */
 async function print() {
+  say("Preparing all turns…", { ms: 60_000 });
   await open.loadAll();
-  view.showAll();
-  await new Promise((drawn) => setTimeout(drawn, 300));
-  window.print();
+  await view.withAll(() => {
+    say("Printing.");
+    window.print();
+  });
 }
 
 async function openLinks(id) {
@@ -278,6 +274,16 @@ async function openLinks(id) {
 async function openMemory() {
   memory ??= new (await import("./memory.js")).Memory(api, run);
   await memory.open();
+}
+
+async function openPalette() {
+  $("wanted").value = "";
+  $("palette").showModal(); // at once: the next keys are meant for it
+  palette ??= new (await import("./palette.js")).Palette(commands, {
+    find: async (q) => (await api.sessions.list({ limit: 20, q })).sessions,
+    open: (id) => (location.hash = place(id)),
+  });
+  palette.look();
 }
 
 async function takeFiles(files) {
@@ -318,12 +324,20 @@ const commands = [
     name: `Theme: ${one === "auto" ? "as the system" : one}`,
     run: () => theme(one),
   })),
-  { name: "Show all commands", keys: "?", run: () => palette.show() },
-  { name: "Commands", keys: "mod+k", run: () => palette.show(), when: () => !$("palette").open },
+  { name: "Show all commands", keys: "?", run: () => run(openPalette()) },
+  { name: "Commands", keys: "mod+k", run: () => run(openPalette()) },
 ];
-const palette = new Palette(commands, {
-  find: async (q) => (await api.sessions.list({ limit: 20, q })).sessions,
-  open: (id) => (location.hash = place(id)),
+
+addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]") || event.isComposing) return;
+  const { key, ctrlKey, metaKey, altKey, shiftKey } = event;
+  const isPlain = !ctrlKey && !metaKey && !altKey && key.length === 1;
+  if (isPlain && event.target.closest("input, textarea, select")) return;
+  const wanted = [(isMac ? metaKey : ctrlKey) && "mod", shiftKey && "shift", key.toLowerCase()].filter(Boolean).join("+");
+  const command = commands.find(({ keys, when }) => keys === (isPlain ? key : wanted) && (when?.() ?? true));
+  if (!command) return;
+  event.preventDefault();
+  command.run();
 });
 
 function step(by) {
@@ -341,20 +355,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   $("text").focus();
 });
 $("new").addEventListener("click", () => drawer(false));
-$("commands").addEventListener("click", () => palette.show());
-$("menu").addEventListener("click", () => {
-  drawer(true);
-  $("close").focus();
-});
-for (const id of ["close", "shade"]) {
-  $(id).addEventListener("click", () => {
-    drawer(false);
-    $("menu").focus();
-  });
-}
-addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && document.body.classList.contains("drawer")) $("close").click();
-});
+$("commands").addEventListener("click", () => run(openPalette()));
 $("no").addEventListener("click", () => $("ask").close());
 const older = () => {
   if (!view.showMore()) run(open.loadOlder());

@@ -1,5 +1,6 @@
 // What is said to a person besides replies: a toast with a way back, a banner, a question, words for who can't see.
 
+export const isMac = /Mac|iPhone|iPad/.test(navigator.platform);
 const $ = (id) => document.getElementById(id);
 let closeToast = () => {};
 

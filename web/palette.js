@@ -1,8 +1,9 @@
 // All that can be done, by its first letters: Ctrl+K or ⌘K. Conversations too.
 
+import { isMac } from "./notes.js";
+
 const PAUSE_MS = 150;
 const FOUND = 8;
-const MAC = /Mac|iPhone|iPad/.test(navigator.platform);
 const $ = (id) => document.getElementById(id);
 
 export class Palette {
@@ -14,34 +15,13 @@ export class Palette {
   /** `commands`: `[{name, keys, run, when}]`; `find(text)` gives conversations; `open(id)` opens one. */
   constructor(commands, { find, open }) {
     Object.assign(this, { commands, find, open });
-    $("wanted").addEventListener("input", () => this.#look());
+    $("wanted").addEventListener("input", () => this.look());
     $("wanted").addEventListener("keydown", (event) => this.#key(event));
     $("palette").addEventListener("click", (event) => event.target === $("palette") && $("palette").close());
-    addEventListener("keydown", (event) => this.#shortcut(event));
   }
 
-  show() {
-    $("wanted").value = "";
-    $("palette").showModal();
-    this.#look();
-  }
-
-  #shortcut(event) {
-    if (document.querySelector("dialog[open]") || event.isComposing) return;
-    const pressed = [(MAC ? event.metaKey : event.ctrlKey) && "mod", event.shiftKey && "shift", event.key.toLowerCase()]
-      .filter(Boolean)
-      .join("+");
-    const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
-    if (plain && event.key.length === 1 && event.target.closest("input, textarea, select")) return;
-    const command = this.commands.find(
-      ({ keys, when }) => keys === (plain && event.key.length === 1 ? event.key : pressed) && (when?.() ?? true),
-    );
-    if (!command) return;
-    event.preventDefault();
-    command.run();
-  }
-
-  #look() {
+  /** Shows what there is for the letters in the box. */
+  look() {
     const text = $("wanted").value.trim().toLowerCase();
     const fits = ({ name, when }) => name.toLowerCase().includes(text) && (when?.() ?? true);
     this.#draw(this.commands.filter(fits));
@@ -99,10 +79,10 @@ export class Palette {
 }
 
 /** `mod+shift+o` as a person reads it. */
-export function spelled(keys) {
-  const names = { mod: MAC ? "⌘" : "Ctrl", shift: MAC ? "⇧" : "Shift" };
+function spelled(keys) {
+  const names = { mod: isMac ? "⌘" : "Ctrl", shift: isMac ? "⇧" : "Shift" };
   return keys
     .split("+")
     .map((one) => names[one] ?? one[0].toUpperCase() + one.slice(1))
-    .join(MAC ? "" : "+");
+    .join(isMac ? "" : "+");
 }

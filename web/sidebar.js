@@ -10,6 +10,12 @@ const SENDING_MS = 10_000; // a question that is on its way for longer was not s
 const DAY_MS = 86_400_000;
 const $ = (id) => document.getElementById(id);
 
+/** Shows the list where there is no room for it beside the conversation, or hides it. */
+export function drawer(shown) {
+  document.body.classList.toggle("drawer", shown);
+  $("menu").setAttribute("aria-expanded", shown);
+}
+
 export class Sidebar {
   current = null;
   kept = null;
@@ -30,6 +36,19 @@ export class Sidebar {
     });
     $("more").addEventListener("click", () => this.#run(this.#more()));
     new IntersectionObserver(([seen]) => seen.isIntersecting && this.#run(this.#more())).observe($("more"));
+    $("menu").addEventListener("click", () => {
+      drawer(true);
+      $("close").focus();
+    });
+    for (const id of ["close", "shade"]) {
+      $(id).addEventListener("click", () => {
+        drawer(false);
+        $("menu").focus();
+      });
+    }
+    addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && document.body.classList.contains("drawer")) $("close").click();
+    });
     addEventListener("pagehide", () => {
       this.#leaving.forEach((now) => now(true));
       this.#leavingAll?.(true);

@@ -36,8 +36,11 @@ export function textOfQuestion(content) {
         .join("\n");
 }
 
-/** Fills the element of a turn. `act(what, turn, value)` is called for what a person does with it. */
-export function fill(item, turn, { busy, last, trouble, words, act }) {
+/**
+ * Fills the element of a turn. `act(what, turn, value)` is called for what a person does with it. What can't be done while
+ * a reply is written is hidden by the list's class: all turns would be filled anew.
+ */
+export function fill(item, turn, { last, trouble, words, act }) {
   const part = (name) => item.querySelector(name);
   const parts = partsOf(turn);
   const running = turn.status === "running";
@@ -49,9 +52,9 @@ export function fill(item, turn, { busy, last, trouble, words, act }) {
   const mark = MARKS[turn.status] ?? ENDS[turn.finish_reason] ?? (parts.empty ? "The model said nothing." : "");
   Object.assign(part(".mark"), { textContent: mark, className: `mark ${turn.status}` });
   part(".meta").replaceChildren(...meta(turn));
-  versions(part(".versions"), turn, busy, act);
+  versions(part(".versions"), turn, act);
   recalled(part(".recalled"), turn.recalled);
-  offer(item, turn, { busy, last, running, said: parts.text, act });
+  offer(item, turn, { last, running, said: parts.text, act });
 }
 
 /** Shows what has come to the reply of a turn that is filled in, and touches nothing else: a hundred times a second. */
@@ -72,9 +75,9 @@ function drawParts(box, list, words, running) {
   while (box.children.length > list.length) box.lastChild.remove();
 }
 
-function offer(item, turn, { busy, last, running, said, act }) {
+function offer(item, turn, { last, running, said, act }) {
   const content = asked(turn);
-  const again = !busy && content !== null;
+  const again = content !== null;
   const offers = {
     copy: said,
     retry: again && (last || turn.status === "complete"),
@@ -82,7 +85,7 @@ function offer(item, turn, { busy, last, running, said, act }) {
     branch: turn.started_at,
     up: turn.ended_at && said,
     down: turn.ended_at && said,
-    remove: turn.ended_at && !busy,
+    remove: turn.ended_at,
   };
   const score = turn.feedback?.score ?? 0;
   const does = { copy: said, retry: content, up: score === 1 ? 0 : 1, down: score === -1 ? 0 : -1 };
@@ -101,8 +104,8 @@ function edit(item, turn, content, act) {
   const form = item.querySelector(".edit");
   const box = form.querySelector("textarea");
   const after = item.parentNode.children.length - 1 - [...item.parentNode.children].indexOf(item);
-  form.querySelector(".note").textContent =
-    `What is there now stays${after ? `, with the ${after === 1 ? "turn" : `${after} turns`} after it` : ""}: the arrows below lead back to it.`;
+  const note = form.querySelector(".note");
+  note.textContent = `What is there now stays${after ? `, with the ${after === 1 ? "turn" : `${after} turns`} after it` : ""}: the arrows below lead back to it.`;
   box.value = content;
   const close = () => {
     form.hidden = true;
@@ -116,13 +119,14 @@ function edit(item, turn, content, act) {
   form.onkeydown = (event) => event.key === "Escape" && close();
   form.onsubmit = (event) => {
     event.preventDefault();
+    if (item.closest(".busy")) return (note.textContent = "A reply is being written: ask again when it has ended.");
     close();
     act("edit", turn, box.value);
   };
 }
 
 /** The way to the other versions of a turn: ‹ 2 / 3 ›. */
-function versions(box, { turn_id: id, versions: all = [] }, busy, act) {
+function versions(box, { turn_id: id, versions: all = [] }, act) {
   box.hidden = all.length < 2;
   if (box.hidden) return;
   const at = all.indexOf(id);
@@ -132,7 +136,7 @@ function versions(box, { turn_id: id, versions: all = [] }, busy, act) {
     [before, all[at - 1]],
     [after, all[at + 1]],
   ]) {
-    button.disabled = busy || to === undefined;
+    button.disabled = to === undefined;
     button.onclick = () => act("choose", null, to);
   }
 }

@@ -6,6 +6,9 @@ import { Words } from "./words.js";
 const NEAR_PX = 80;
 const DRAWN = 100; // turns, while the end is in sight: a frame takes a time that grows with all that is in the page
 const MORE = 50;
+const AT_ONCE = 50; // so many are removed in one go,
+const ENOUGH = 30; // and so many drawn that no screen has room for more
+const PAUSE_MS = 30;
 const UNSEEN_MS = 250; // between two looks at a reply that is written far below what is read
 const $ = (id) => document.getElementById(id);
 
@@ -17,15 +20,19 @@ export class View {
   #all = []; // what was drawn last
   #skipped = 0; // so many of the oldest turns are not in the page
   #later = 0;
+  #growth = 0;
+  #most = DRAWN;
   #isFar = false; // whether the end is out of sight by more than the height of what is
+  #isWhole = false; // whether all turns are in the page, wherever one reads
   #follows = true; // whether the end is in sight, and is to stay there
+  #grown = new ResizeObserver(() => (this.#follows ? this.#toEnd() : this.#scrolled()));
 
   /** `act(what, turn, value)` is called for each thing that a person does with a turn. */
   constructor(api, act) {
-    Object.assign(this, { act, words: new Words(api, (text) => act("copy", null, text)) });
+    const copy = (text) => act("copy", null, text);
+    Object.assign(this, { act, words: new Words(api, copy, () => this.#follows && this.#toEnd()) });
     $("log").addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    const grown = new ResizeObserver(() => (this.#follows ? this.#toEnd() : this.#scrolled()));
-    for (const id of ["turns", "log"]) grown.observe($(id));
+    for (const id of ["turns", "log"]) this.#grown.observe($(id));
     $("latest").addEventListener("click", () => this.follow());
   }
 
@@ -77,10 +84,17 @@ export class View {
     return true;
   }
 
-  showAll() {
-    this.#follows = false;
-    this.#skipped = 0;
-    this.#now();
+  /** Has all turns that are loaded in the page, and rendered, while `use` runs. */
+  async withAll(use) {
+    this.#isWhole = true;
+    try {
+      this.#now();
+      await this.words.settled();
+      use();
+    } finally {
+      this.#isWhole = false;
+      this.#now();
+    }
   }
 
   /** Draws at once, and all of it. */
@@ -97,7 +111,8 @@ export class View {
     this.#items.clear();
     this.#all = [];
     [this.#follows, this.#isFar, this.#skipped] = [true, false, 0];
-    $("turns").replaceChildren();
+    this.#grow(DRAWN);
+    this.#renew();
     $("log").scrollTop = 0;
   }
 
@@ -117,7 +132,7 @@ export class View {
   }
 
   #draw() {
-    const { older, live, recorded, busy, troubles, leaving } = this.#conversation;
+    const { older, live, recorded, busy, busyElsewhere, troubles, leaving } = this.#conversation;
     const all = [recorded, live?.turn_id, busy, troubles.size, leaving.size, older];
     if (live && all.every((one, place) => one === this.#all[place])) {
       this.#item(live, true); // a piece of a reply: of a thousand turns, one changed
@@ -127,6 +142,7 @@ export class View {
     const log = $("log");
     const first = $("turns").firstElementChild;
     const turns = this.#shown();
+    $("turns").classList.toggle("busy", busy || busyElsewhere);
     const items = turns.map((turn, place) => this.#item(turn, place === turns.length - 1));
     const grewAbove = first !== null && first !== items[0] && items.includes(first);
     const fromEnd = grewAbove ? log.scrollHeight - log.scrollTop : 0;
@@ -140,23 +156,55 @@ export class View {
   /** The turns that are in the page: all, or the newest while the end is in sight. */
   #shown() {
     const { turns } = this.#conversation;
-    const most = Math.max(0, turns.length - (this.#follows ? DRAWN : 1));
+    if (this.#isWhole) return turns;
+    if (this.#follows && this.#items.size > DRAWN + AT_ONCE) this.#grow(ENOUGH);
+    const most = Math.max(0, turns.length - (this.#follows ? this.#most : 1));
     this.#skipped = this.#follows ? most : Math.min(this.#skipped, most);
     return turns.slice(this.#skipped);
   }
 
+  /** Of many turns few are drawn at first, and then a few more at a time. */
+  #grow(most) {
+    clearTimeout(this.#growth);
+    this.#most = Math.min(most, DRAWN);
+    if (most < DRAWN) this.#growth = setTimeout(() => (this.#grow(most + 10), this.#now()), PAUSE_MS);
+  }
+
   /** Puts the elements into the page that are not there, and takes away those that are gone. */
   #place(items) {
+    if (this.#items.size > items.length) this.#remove(new Set(items));
     const list = $("turns");
-    if (this.#items.size > items.length) {
-      const here = new Set(items);
-      for (const [id, item] of this.#items) if (!here.has(item) && (item.remove(), true)) this.#items.delete(id);
-    }
     let at = list.firstElementChild;
     for (const item of items) {
       if (item === at) at = at.nextElementSibling;
       else list.insertBefore(item, at);
     }
+  }
+
+  /** Takes all away but these. To remove a turn takes a tenth of a millisecond, and to lay out the others more than that. */
+  #remove(kept) {
+    const gone = [...this.#items].filter(([, item]) => !kept.has(item));
+    for (const [id] of gone) this.#items.delete(id);
+    if (gone.length > AT_ONCE) this.#renew();
+    else gone.forEach(([, item]) => item.remove());
+  }
+
+  /** What stays goes over to a new list; the old one shows nothing, and is emptied bit by bit. */
+  #renew() {
+    const old = $("turns");
+    const list = old.cloneNode(false);
+    this.#grown.unobserve(old);
+    old.removeAttribute("id");
+    old.className = "gone";
+    list.append(...this.#items.values());
+    old.before(list);
+    this.#grown.observe(list);
+    const empty = () => {
+      for (let left = AT_ONCE; left > 0; left--) old.lastChild?.remove();
+      if (old.firstChild) setTimeout(empty);
+      else old.remove();
+    };
+    setTimeout(empty);
   }
 
   #item(turn, last) {
@@ -166,15 +214,14 @@ export class View {
       item.dataset.turn = turn.turn_id;
       this.#items.set(turn.turn_id, item);
     }
-    const { busy, troubles } = this.#conversation;
-    const trouble = troubles.get(turn.turn_id) ?? "";
-    const state = [turn, turn.status, trouble, busy, last, turn.live];
+    const trouble = this.#conversation.troubles.get(turn.turn_id) ?? "";
+    const state = [turn, turn.status, trouble, last, turn.live];
     const [was, size] = this.#drawn.get(item) ?? [];
     const same = was?.every((one, place) => one === state[place]);
     if (same && size === turn.live?.size) return item;
     this.#drawn.set(item, [state, turn.live?.size]);
     if (same) grow(item, turn, this.words);
-    else fill(item, turn, { busy, last, trouble, words: this.words, act: this.act });
+    else fill(item, turn, { last, trouble, words: this.words, act: this.act });
     return item;
   }
 }
