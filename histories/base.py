@@ -221,15 +221,6 @@ class SessionHistory(Changes, Attended, BaseChatMessageHistory, ABC):
         """Puts what the user thinks of a reply on the record, while a turn runs, too. `TurnNotFound`."""
 
     @abstractmethod
-    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
-        """Writes a whole session at once, as an import does: turns that follow each other, or all of a tree.
-
-        Of the versions that are not shown, and of what follows them, the newest count as shown last.
-
-        Raises: `SessionExists`; `InvalidId` if two have one turn_id.
-        """
-
-    @abstractmethod
     async def delete(self, *, if_updated_at: datetime | None = None) -> None:
         """Forgets the session: with `if_updated_at`, only if it has not changed since then.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from histories import codec
 from histories.errors import SessionNotFound, StoreUnavailable, TurnNotFound
-from histories.model import Summary, Turn
+from histories.model import Summary, Turn, TurnTree
 
 _SUMMARY: Final = "summary"
 
@@ -70,6 +72,18 @@ class Changes(ABC):
                 other = self._sibling(session_id)
                 await other.turn(summary.up_to)
                 await other.set_summary(summary)
+
+    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+        """Writes a whole session at once, as an import does: turns that follow each other, or all of a tree.
+
+        Of the versions that are not shown, and of what follows them, the newest count as shown last. A turn that runs
+        is written as an interrupted one.
+
+        Raises: `SessionExists`; `InvalidId` if two have one turn_id.
+        """
+        tree = TurnTree.of(turns)
+        tree = replace(tree, turns=[turn.at_rest() for turn in tree.turns])
+        await self._restore(tree, title=title, created_at=created_at)
 
     # The summary.
 
@@ -131,6 +145,10 @@ class Changes(ABC):
 
     @abstractmethod
     async def _fork(self, session_id: str, turn_id: str) -> None: ...
+
+    @abstractmethod
+    async def _restore(self, tree: TurnTree, *, title: str, created_at: datetime) -> None:
+        """Writes the session, whose turns are at rest; `SessionExists`."""
 
     @abstractmethod
     def _sibling(self, session_id: str) -> Changes:

@@ -302,13 +302,12 @@ class MemoryHistory(SessionHistory):
             self._record.documents[name] = text
 
     @override
-    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+    async def _restore(self, tree: TurnTree, *, title: str, created_at: datetime) -> None:
         if self._key in self._store.records:
             raise SessionExists
-        tree = TurnTree.of(turns)
         record, nodes = SessionTree(title, created_at, tree.updated_at(created_at)), dict[str, Node]()
         for turn, after in zip(tree.turns, tree.after, strict=True):
-            nodes[turn.turn_id] = Node(_ended(turn), nodes.get(after))
+            nodes[turn.turn_id] = Node(replace(copy(turn), versions=()), nodes.get(after))
             record.nodes.append(nodes[turn.turn_id])
             record.show(record.nodes[-1])
         record.show(nodes.get(tree.last))
@@ -363,13 +362,6 @@ class _OpenMemoryTurn(OpenTurn):
                 record.show(self._fallback)
             self._book.close()
             self._journals.pop(self._owner, None)
-
-
-def _ended(turn: Turn) -> Turn:
-    status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
-    kept = replace(turn, status=status, ended_at=turn.ended_at or turn.started_at, versions=())
-    kept = replace(kept, input=copies(turn.input), output=copies(turn.output))
-    return replace(kept, tokens=kept.tokens if kept.shown else 0)
 
 
 def _entry(session_id: str, record: SessionTree) -> Session:

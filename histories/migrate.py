@@ -25,7 +25,6 @@ from histories.base import (
     TurnTree,
 )
 from histories.ledger import Ledger, mark_of, mark_of_notes
-from histories.redis.records import settled
 
 AT_ONCE: Final = 16
 _PAGE: Final = 500
@@ -69,15 +68,11 @@ class Migrated:
         return f"{self.sessions.total()} sessions, {self.turns} turns verified: {said}."
 
 
-def _silent(line: str) -> None:
-    return
-
-
 async def migrate(
     source: HistoryStore,
     target: HistoryStore,
     tell: Callable[[str], None],
-    progress: Callable[[str], None] = _silent,
+    progress: Callable[[str], object] = lambda line: None,
     ledger: Ledger | None = None,
 ) -> Migrated:
     """Copies what the target does not have yet, and compares every turn with what is read back from there.
@@ -128,7 +123,7 @@ class _Run:
         source: HistoryStore,
         target: HistoryStore,
         tell: Callable[[str], None],
-        progress: Callable[[str], None],
+        progress: Callable[[str], object],
         ledger: Ledger,
     ) -> None:
         self._source, self._target, self._tell, self._progress = source, target, tell, progress
@@ -296,7 +291,7 @@ def _ended(tree: TurnTree) -> TurnTree:
     for place in range(len(tree.turns)):
         if place not in kept and tree.turns[place].turn_id == last:
             last = tree.after[place]
-    return TurnTree([settled(tree.turns[place]) for place in kept], [tree.after[place] for place in kept], last)
+    return TurnTree([tree.turns[place].at_rest() for place in kept], [tree.after[place] for place in kept], last)
 
 
 def _is_earlier(known: Session, have: TurnTree, session: Session, tree: TurnTree) -> bool:
@@ -309,6 +304,6 @@ def _is_earlier(known: Session, have: TurnTree, session: Session, tree: TurnTree
 
 def _gist(turn: Turn) -> Turn:
     """The turn, but for the time at which a dead owner's was settled, which its next turn decides."""
-    turn = replace(settled(turn), versions=())
+    turn = replace(turn.at_rest(), versions=())
     lost = turn.status is TurnStatus.INTERRUPTED and not turn.output
     return replace(turn, ended_at=turn.started_at) if lost else turn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
@@ -151,6 +151,12 @@ class Turn:
         """Whether a model is shown this turn: it has a question and an answer, even if only the start of one."""
         return is_shown(self.status, self.output)
 
+    def at_rest(self) -> Turn:
+        """The turn as it is kept where nobody runs it: one that still runs is interrupted."""
+        status = TurnStatus.INTERRUPTED if self.status is TurnStatus.RUNNING else self.status
+        turn = replace(self, status=status, ended_at=self.ended_at or self.started_at)
+        return replace(turn, tokens=turn.tokens if turn.shown else 0)
+
 
 def is_shown(status: TurnStatus, output: Sequence[BaseMessage]) -> bool:
     """Whether a model is shown a turn that ended like this."""
@@ -170,12 +176,12 @@ class TurnTree:
 
     @staticmethod
     def of(turns: Sequence[Turn] | TurnTree) -> TurnTree:
-        """Turns that follow each other as a tree; `InvalidId` if two of them have one turn_id."""
-        if isinstance(turns, TurnTree):
-            return turns
-        ids = [turn.turn_id for turn in turns]
+        """A tree, or turns that follow each other as one; `InvalidId` if two of them have one turn_id."""
+        ids = [turn.turn_id for turn in (turns.turns if isinstance(turns, TurnTree) else turns)]
         if len(set(ids)) < len(ids):
             raise InvalidId("Two of these turns have the same turn_id.")
+        if isinstance(turns, TurnTree):
+            return turns
         return TurnTree(turns, ["", *ids[:-1]][: len(ids)], ids[-1] if ids else "")
 
     @property

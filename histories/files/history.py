@@ -346,11 +346,10 @@ class FileHistory(SessionHistory):
         await self._store.write(self.key, write)
 
     @override
-    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+    async def _restore(self, tree: TurnTree, *, title: str, created_at: datetime) -> None:
         def create(folder: int) -> None:
             with suppress(SessionNotFound), self._log():
                 raise SessionExists
-            tree = TurnTree.of(turns)
             updated_at = tree.updated_at(created_at)
             content = session_lines(
                 self.user_id, self.session_id, tree, title=title, created_at=created_at, updated_at=updated_at

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from histories.base import NewTurn, Reply, Turn, TurnStatus, TurnTree
+from histories.base import NewTurn, Reply, Turn, TurnTree
 from histories.files.records import Sums, end_line, feedback_line, session_line, sums_line, turn_line
 from histories.files.tree import Node, Tree
 
@@ -29,9 +29,8 @@ class _Writer:
         begun = replace(sums, turns=sums.turns + 1, chain=turn.chain, more=self._more)
         offset = len(self._data)
         self._data += turn_line(new, turn.started_at, begun, jump)
-        ended = replace(begun, tokens=begun.tokens + (turn.tokens if turn.shown else 0))
-        status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
-        reply = Reply(status=status, output=turn.output, usage=turn.usage, kind=turn.kind, details=turn.details)
+        ended = replace(begun, tokens=begun.tokens + turn.tokens)
+        reply = Reply(status=turn.status, output=turn.output, usage=turn.usage, kind=turn.kind, details=turn.details)
         at = turn.ended_at or turn.started_at
         self._data += end_line(turn.turn_id, reply, at, ended)
         self._places[key], self._last = (offset, len(self._data), ended), key
@@ -51,7 +50,7 @@ class _Writer:
 def session_lines(
     user_id: str, session_id: str, tree: TurnTree, *, title: str, created_at: datetime, updated_at: datetime
 ) -> bytes:
-    """The whole file of a session whose turns have ended."""
+    """The whole file of a session whose turns are at rest."""
     writer, numbers = _Writer(user_id, session_id, title, created_at), {"": -1}
     for number, (turn, after) in enumerate(zip(tree.turns, tree.after, strict=True)):
         writer.turn(number, numbers[after], turn)
@@ -72,6 +71,6 @@ def tree_lines(
     """The same of all that is in a tree, without what is forgotten."""
     writer = _Writer(user_id, session_id, title, created_at)
     for node in tree.nodes.values():
-        turn = replace(turn_of(node), feedback=node.feedback)
+        turn = replace(turn_of(node).at_rest(), feedback=node.feedback)
         writer.turn(node.offset, -1 if node.parent is None else node.parent.offset, turn)
     return writer.content(-1 if tree.head is None else tree.head.offset, updated_at)

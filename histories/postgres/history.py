@@ -211,8 +211,8 @@ class PostgresHistory(SessionHistory):
             await settle(self._shared.link().fetch, self._session, server_id=server_id)
 
     @override
-    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
-        await restore(self._shared.link(), self._session, TurnTree.of(turns), title=title, created_at=created_at)
+    async def _restore(self, tree: TurnTree, *, title: str, created_at: datetime) -> None:
+        await restore(self._shared.link(), self._session, tree, title=title, created_at=created_at)
 
 
 def _packed(turn_id: str | None) -> str | None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from psycopg import errors
-
 from histories import codec
-from histories.base import InvalidId, SessionExists, Turn, TurnStatus, TurnTree
+from histories.base import SessionExists, Turn, TurnTree
 from histories.postgres import statements
 from histories.postgres.driver import Params
 from histories.postgres.link import Link
@@ -19,27 +17,23 @@ _LIMIT_S: Final = 120.0
 
 
 async def restore(link: Link, session: SessionName, tree: TurnTree, *, title: str, created_at: datetime) -> None:
-    """Writes the session, or nothing. `SessionExists`; `InvalidId` if two turns have one turn_id."""
+    """Writes the session, whose turns are at rest, or nothing. `SessionExists`."""
     shown = {turn.turn_id for turn in tree.line}
     places, rows = {"": (0, 0)}, list[tuple[object, ...]]()  # the number of each turn, and the tokens up to its end
     for seq, (turn, after) in enumerate(zip(tree.turns, tree.after, strict=True), 1):
         parent, tokens = places[after]
-        adds = turn.tokens if turn.shown else 0
-        places[turn.turn_id] = seq, tokens + adds
+        places[turn.turn_id] = seq, tokens + turn.tokens
         # As if it had been hidden when the one after it was written: of several, the newest was shown last.
         hidden = 0 if turn.turn_id in shown else len(tree.turns) + seq
-        rows.append((*_row(session, turn, seq, adds, tokens), parent, hidden))
+        rows.append((*_row(session, turn, seq, tokens), parent, hidden))
     params = _params(session, tree, places[tree.last], title, created_at)
     async with link.connection(limit_s=_LIMIT_S) as conn, conn.transaction():
         await conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_LIMIT_S}s"])
         if await (await conn.execute(statements.RESTORE_SESSION, params)).fetchone() is None:
             raise SessionExists
-        try:
-            async with conn.cursor() as cursor, cursor.copy(statements.RESTORE_TURNS) as copy:
-                for row in rows:
-                    await copy.write_row(row)
-        except errors.UniqueViolation:
-            raise InvalidId("Two of these turns have the same turn_id.") from None
+        async with conn.cursor() as cursor, cursor.copy(statements.RESTORE_TURNS) as copy:
+            for row in rows:
+                await copy.write_row(row)
 
 
 def _params(session: SessionName, tree: TurnTree, last: tuple[int, int], title: str, created_at: datetime) -> Params:
@@ -58,21 +52,20 @@ def _params(session: SessionName, tree: TurnTree, last: tuple[int, int], title: 
     }
 
 
-def _row(session: SessionName, turn: Turn, seq: int, tokens: int, tokens_before: int) -> tuple[object, ...]:
-    status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
+def _row(session: SessionName, turn: Turn, seq: int, tokens_before: int) -> tuple[object, ...]:
     return (
         *session.params.values(),
         seq,
         pack(turn.turn_id),
-        status.value,
+        turn.status.value,
         pack(turn.chain),
         pack(turn.kind),
         turn.started_at,
-        turn.ended_at or turn.started_at,
+        turn.ended_at,
         codec.dump_messages(turn.input),
         codec.dump_messages(turn.output),
         usage_to_json(turn.usage),
-        tokens,
+        turn.tokens,
         tokens_before,
         codec.dump(dict(turn.details)),
         None if turn.feedback is None else codec.dump(dict(turn.feedback)),

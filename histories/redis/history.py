@@ -36,7 +36,7 @@ from histories.base import (
     now,
 )
 from histories.redis.peer import BEAT_S, LEASE_MS, Peer
-from histories.redis.records import Keys, fields_of, read_entry, read_turn, settled, to_micros, tree_fields
+from histories.redis.records import Keys, fields_of, read_entry, read_turn, to_micros, tree_fields
 from histories.redis.scripts import (
     ADOPT,
     ALL_TURNS,
@@ -270,14 +270,12 @@ class RedisHistory(SessionHistory):
         await self._record.ask(DOCUMENT, f"doc:{name}", text or "", keys=[self._keys.session])
 
     @override
-    async def restore(self, turns: Sequence[Turn] | TurnTree, *, title: str, created_at: datetime) -> None:
+    async def _restore(self, tree: TurnTree, *, title: str, created_at: datetime) -> None:
         peer, token = self._peers(), uuid4().hex
         peer.check()
         if await peer.link.command("EXISTS", self._keys.session):
             raise SessionExists
-        tree, new = TurnTree.of(turns), self._keys.imported(token)
-        tree = replace(tree, turns=[settled(turn) for turn in tree.turns])
-        updated, line = to_micros(tree.updated_at(created_at)), tree.line
+        updated, line, new = to_micros(tree.updated_at(created_at)), tree.line, self._keys.imported(token)
         fields: list[object] = ["title", json.dumps(title), "chain", json.dumps(line[-1].chain if line else "")]
         fields += ["made", token, "created", to_micros(created_at), "updated", updated, "turns", len(line)]
         fields += ["tokens", sum(turn.tokens for turn in line), "shown", sum(turn.shown for turn in line)]

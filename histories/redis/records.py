@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from urllib.parse import quote, unquote
@@ -177,15 +176,8 @@ def read_notes(stored: str | None) -> list[Note]:
         raise HistoryDamaged("This user's notes are damaged: they can't be read.") from error
 
 
-def settled(turn: Turn) -> Turn:
-    """A turn of another store, for which nobody runs it here."""
-    status = TurnStatus.INTERRUPTED if turn.status is TurnStatus.RUNNING else turn.status
-    ended = replace(turn, status=status, ended_at=turn.ended_at or turn.started_at)
-    return replace(ended, tokens=turn.tokens if ended.shown else 0)
-
-
 def fields_of(number: int, turn: Turn) -> list[object]:
-    """A settled turn as fields of a session's hash."""
+    """A turn at rest as fields of a session's hash."""
     ended = ended_record(turn, turn.tokens, "-", turn.ended_at or turn.started_at)
     begun = begun_record(turn, turn.started_at)
     fields: list[object] = [f"i{json.dumps(turn.turn_id)}", number, f"t{number}", begun, f"e{number}", ended]
