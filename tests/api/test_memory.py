@@ -136,9 +136,9 @@ def test_what_a_chain_says_of_recall_goes_before_the_setting(stub: OpenAIStub, t
     chains = [_bare("off", "off"), _bare("here", "session"), _bare("everywhere", "user")]
     with serving(tmp_path, stub, chains=chains, recall="user") as (alice, _):
         alice.post("/sessions/import", json=long_ago(250, "Our dog is called Rex.")).raise_for_status()
-        for chain, session, found in (
-            ("off", "s", False), ("off", "t", False), ("here", "s", True), ("here", "u", False), ("everywhere", "v", True)
-        ):  # fmt: skip
+        expected = {("off", "s"): False, ("off", "t"): False, ("here", "s"): True, ("here", "u"): False}
+        expected |= {("everywhere", "v"): True}
+        for (chain, session), found in expected.items():
             question = {"type": "human", "content": "What is the dog called?"}
             body = {"input": [question], "config": {"configurable": {"session_id": session}}}
             alice.post(f"/{chain}/invoke", json=body).raise_for_status()
