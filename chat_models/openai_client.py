@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, suppress
 from inspect import signature
 from types import TracebackType
 from typing import Any, Final, Self, cast
+from uuid import UUID
 
 import httpx2
 import openai
@@ -51,6 +53,8 @@ class ChatCompletions:
             return await self._client.chat.completions.with_raw_response.create(**payload)  # which says what is wrong
         options = {name: payload.pop(key) for key, name in _OPTIONS.items() if key in payload}
         options["headers"] = {**(payload.pop("extra_headers", None) or {}), **_RAW}
+        # As the client would name it, but without asking the system, which lets go of Python's lock each time.
+        options["idempotency_key"] = f"stainless-python-retry-{UUID(int=random.getrandbits(128), version=4)}"
         return await self._client.post(
             "/chat/completions",
             **(_encoded(payload) if "extra_json" not in options else {"body": payload}),

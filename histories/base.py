@@ -78,6 +78,7 @@ from histories.model import TurnStatus as TurnStatus
 from histories.model import TurnTree as TurnTree
 from histories.model import Usage as Usage
 from histories.model import check_id as check_id
+from histories.model import new_id as new_id
 from histories.model import now as now
 from histories.model import title_of as title_of
 from histories.open_turn import OpenTurn as OpenTurn

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
-from uuid import uuid4
 
 from histories.errors import SessionBusy
-from histories.model import NewTurn
+from histories.model import NewTurn, new_id
 from histories.waiting import WaitQueue
 
 ATTENDED_S: Final = 15.0
@@ -29,7 +28,7 @@ class Attempt:
     window_tokens: int
     on_stop: Callable[[], None] | None
     if_last: str | None = None
-    token: str = field(default_factory=lambda: uuid4().hex)
+    token: str = field(default_factory=new_id)
 
 
 class Gate:

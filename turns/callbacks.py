@@ -7,8 +7,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from turns import quiet
-from turns.quiet import Note
+from turns.quiet import Note, Steps, steps_of
 from turns.usage import ModelNotes
 
 
@@ -18,8 +17,9 @@ def heard(
     *,
     unheard: tuple[type[BaseCallbackHandler], ...],
     tells_usage: bool,
-) -> tuple[RunnableConfig, ModelNotes | None, Note | None]:
-    """The config without the `unheard` handlers; and, if the output won't tell of the model, who notes.
+) -> tuple[RunnableConfig, Steps, ModelNotes | None, Note | None]:
+    """The config without the `unheard` handlers, and how to call `bound` with it; and, if the output won't tell of
+    the model, who notes.
 
     That is told of what the model says (`Note`), or, where it can't be, it is one more handler.
     """
@@ -29,13 +29,14 @@ def heard(
     else:
         callbacks = [handler for handler in callbacks or () if not isinstance(handler, unheard)]
     config = {**config, "callbacks": callbacks}
+    steps = steps_of(bound, config)
     if tells_usage:
-        return config, None, None
+        return config, steps, None, None
     notes = ModelNotes()
-    if quiet.says_usage(bound, config):
-        return config, notes, notes.note
+    if steps.say_usage:
+        return config, steps, notes, notes.note
     if isinstance(callbacks, list):
         callbacks.append(notes)
     else:
         callbacks.add_handler(notes, inherit=True)
-    return config, notes, None
+    return config, Steps([bound], config), notes, None

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableSequence
+from langchain_core.runnables import RunnableGenerator, RunnableSequence
 from langchain_core.runnables.config import run_in_executor
 
 from turns import quiet
@@ -17,22 +17,18 @@ _END = object()
 
 
 async def invoked(
-    bound: Runnable[Any, Any] | quiet.Steps,
-    value: Any,
-    config: RunnableConfig,
-    note: quiet.Note | None = None,
-    **kwargs: Any,
+    steps: quiet.Steps, value: Any, note: quiet.Note | None = None, **kwargs: Any
 ) -> AsyncGenerator[Any, None]:
-    """What `bound`, or its steps, gives when it is invoked: its output, or the pieces of a generator that it ends in.
+    """What a runnable of these steps gives when it is invoked: its output, or the pieces of a generator at its end.
 
     LangChain's own adds the pieces up by `+`, which dictionaries don't have, and which makes a prompt of two messages.
     """
-    last = bound.each[-1] if isinstance(bound, quiet.Steps) else bound
+    last = steps.each[-1]
     last = last.last if isinstance(last, RunnableSequence) else last
     if not isinstance(last, RunnableGenerator):
-        yield await whole(await quiet.invoke(bound, value, config, note, **kwargs))
+        yield await whole(await quiet.invoke(steps, value, note, **kwargs))
         return
-    async for piece in pieces(quiet.stream(bound, value, config, note, **kwargs)):
+    async for piece in pieces(quiet.stream(steps, value, note, **kwargs)):
         yield piece
 
 

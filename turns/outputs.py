@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from uuid import uuid4
 
 from langchain_core.agents import AgentAction, AgentFinish
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 
-from histories.base import Turn, TurnDetails, Usage, estimate_tokens, jsonable, storable
+from histories.base import Turn, TurnDetails, Usage, estimate_tokens, jsonable, new_id, storable
 from turns.calls import settled_calls
 from turns.merging import Several, by_id
 from turns.parts import MAX_SOURCES, source_of
@@ -130,7 +129,7 @@ def as_text(chunks: Sequence[Any]) -> Recorded:
 
 def with_id(message: BaseMessage) -> BaseMessage:
     """The message, with an id: by that an agent's own messages are told from those it was given."""
-    return message if message.id is not None else message.model_copy(update={"id": uuid4().hex})
+    return message if message.id is not None else message.model_copy(update={"id": new_id()})
 
 
 def named(past: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
@@ -138,7 +137,7 @@ def named(past: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
     start = ""
     for place, message in enumerate(past):
         if message.id is None:
-            start = start or uuid4().hex
+            start = start or new_id()
             message.id = f"{start}-{place}"
     return past
 
@@ -252,7 +251,7 @@ def _steps_of(output: Mapping[Any, Any]) -> list[BaseMessage]:
 
 
 def _step(action: AgentAction, observation: Any, so_far: Sequence[BaseMessage]) -> Iterable[BaseMessage]:
-    call_id = getattr(action, "tool_call_id", None) or uuid4().hex
+    call_id = getattr(action, "tool_call_id", None) or new_id()
     log = [message for message in getattr(action, "message_log", ()) if message not in so_far]
     if not any(isinstance(m, AIMessage) and call_id in {call["id"] for call in m.tool_calls} for m in [*log, *so_far]):
         arguments = action.tool_input if isinstance(action.tool_input, dict) else {"input": action.tool_input}

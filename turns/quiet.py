@@ -20,6 +20,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
 
 from turns.quiet_model import asked, may_be_asked, streamed
+from turns.quiet_prompt import filled
 
 Note = Callable[[BaseMessage], None]
 """Is told of each message, or part of one, that a chat model among the steps says."""
@@ -35,6 +36,11 @@ class Steps:
     each: Sequence[Runnable[Any, Any]]
     config: RunnableConfig
     only_read: bool = False
+
+    @property
+    def say_usage(self) -> bool:
+        """Whether `note` will be told of what a chat model says, so that nobody has to listen for it."""
+        return any(isinstance(step, BaseChatModel) for step in self.each[1:])
 
 
 def steps_of(bound: Runnable[Any, Any], config: RunnableConfig) -> Steps:
@@ -55,11 +61,8 @@ def _only_reads(step: Runnable[Any, Any]) -> bool:
     return type(step) is StrOutputParser or (getattr(step, "only_reads", False) is True and may_be_asked(step))
 
 
-async def invoke(
-    bound: Runnable[Any, Any] | Steps, value: Any, config: RunnableConfig, note: Note | None = None, **kwargs: Any
-) -> Any:
-    """What `bound.ainvoke` gives. Who knows the steps gives them instead, and their config is the one."""
-    steps = bound if isinstance(bound, Steps) else steps_of(bound, config)
+async def invoke(steps: Steps, value: Any, note: Note | None = None, **kwargs: Any) -> Any:
+    """What the `ainvoke` of the runnable gives whose steps these are."""
     (first, *rest), config = steps.each, steps.config
     value = await _first(first, value, config, kwargs)
     for step in rest:
@@ -72,11 +75,8 @@ async def invoke(
     return value
 
 
-async def stream(
-    bound: Runnable[Any, Any] | Steps, value: Any, config: RunnableConfig, note: Note | None = None, **kwargs: Any
-) -> AsyncIterator[Any]:
-    """What `bound.astream` gives; the steps instead of it, as above."""
-    steps = bound if isinstance(bound, Steps) else steps_of(bound, config)
+async def stream(steps: Steps, value: Any, note: Note | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    """What its `astream` gives."""
     (first, *rest), config = steps.each, steps.config
     chunks: AsyncIterator[Any]
     if rest and isinstance(first, BasePromptTemplate):
@@ -93,16 +93,11 @@ async def stream(
         yield chunk
 
 
-def says_usage(bound: Runnable[Any, Any], config: RunnableConfig) -> bool:
-    """Whether `note` will be told of what a chat model says, so that nobody has to listen for it."""
-    return any(isinstance(step, BaseChatModel) for step in steps_of(bound, config).each[1:])
-
-
 async def _first(step: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Any:
     """The first step's output. A prompt is filled in without the run that it makes of itself."""
     if type(step) is ChatPromptTemplate and isinstance(value, dict) and not kwargs:
         # Without a look at each message again: the past is long, and all of them are messages.
-        return ChatPromptValue.model_construct(messages=await step.aformat_messages(**value))
+        return ChatPromptValue.model_construct(messages=await filled(step, value))
     if isinstance(step, BasePromptTemplate) and isinstance(value, dict) and not kwargs:
         return await step.aformat_prompt(**value)
     return await step.ainvoke(value, config, **kwargs)

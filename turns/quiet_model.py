@@ -13,10 +13,12 @@ from typing import Any, Final, TypeGuard
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models._utils import _normalize_messages
 from langchain_core.language_models.chat_models import _gen_info_and_msg_metadata
 from langchain_core.messages import LC_ID_PREFIX, AIMessageChunk, BaseMessage
+from langchain_core.utils._signature import _signature_parameters
 
 _OWN: Final = ("ainvoke", "astream", "agenerate", "agenerate_prompt", "_agenerate_with_cache", "_convert_input")
 """What is done here in LangChain's place. A model that does some of it otherwise is asked by its own methods."""
@@ -45,9 +47,27 @@ async def asked(model: BaseChatModel, value: Any) -> BaseMessage:
         metadata={},
         inheritable_metadata={},
     )
-    # Private, as the two functions above are; held against `ainvoke` in a test.
-    result = await model._agenerate_with_cache(_messages(model, value), run_manager=manager)
-    return result.generations[0].message
+    messages = _messages(model, value)
+    # Private, as some functions above are; held against `ainvoke` in a test.
+    is_cached = model.cache or get_llm_cache() is not None
+    if is_cached or model.rate_limiter or model._should_stream(async_api=True):
+        result = await model._agenerate_with_cache(messages, run_manager=manager)
+        return result.generations[0].message
+    told: dict[str, Any] = {"run_manager": manager} if _takes_manager(type(model)) else {}
+    result = await model._agenerate(messages, **told)
+    generation = result.generations[0]
+    message = generation.message
+    if message.id is None:
+        message.id = f"{LC_ID_PREFIX}-{manager.run_id}-0"
+    message.response_metadata = _gen_info_and_msg_metadata(generation)
+    if len(result.generations) == 1 and result.llm_output is not None:
+        message.response_metadata = {**result.llm_output, **message.response_metadata}
+    return message
+
+
+@cache
+def _takes_manager(kind: type[BaseChatModel]) -> bool:
+    return "run_manager" in _signature_parameters(kind._agenerate)
 
 
 async def streamed(model: BaseChatModel, value: Any) -> AsyncIterator[BaseMessage]:

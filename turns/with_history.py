@@ -121,10 +121,10 @@ class ChainWithHistory(DeclaredChain):
         config = merge_configs(self.config, config) if self.config else ensure_config(config)
         place, fit = self._place(config), self.turns.fits.of(self.bound)
         new = self._new_turn(input, config, fit)
-        config, notes, note = heard(
+        config, to_call, notes, note = heard(
             self._with_traces(config, *place), self.bound, unheard=self.unheard, tells_usage=self.tells_usage
         )
-        call, showing = Call(None, config, note), self._showing(place, new, fit)
+        call, showing = Call(None, config, to_call, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
         configurable = config.get("configurable", {})
         run_of_turn = self.turns.start(
@@ -236,7 +236,6 @@ class ChainWithHistory(DeclaredChain):
         if not self.memory:
             call.value = well_formed(input)
             return
-        call.steps = quiet.steps_of(self.bound, call.config)
         own = past if call.steps.only_read else [copied(message) for message in past]  # chains do what they like
         shown = [well_formed(message) for message in named(own)]
         said = [well_formed(message) for message in new]
@@ -271,7 +270,7 @@ class ChainWithHistory(DeclaredChain):
     def _invoking(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             told = {**self.kwargs, **kwargs}
-            async for piece in invoked(call.steps or self.bound, call.value, call.config, call.note, **told):
+            async for piece in invoked(call.steps, call.value, call.note, **told):
                 yield call.given.without_past(piece)
 
         return self._start(input, config, run)
@@ -327,7 +326,7 @@ class ChainWithHistory(DeclaredChain):
             elif inside:
                 chunks = steps(self.bound, call.value, call.config, **told)
             else:
-                chunks = quiet.stream(call.steps or self.bound, call.value, call.config, call.note, **told)
+                chunks = quiet.stream(call.steps, call.value, call.note, **told)
             async for chunk in pieces(chunks):
                 yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
             call.state = graph.state if graph is not None else None

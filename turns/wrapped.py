@@ -18,11 +18,11 @@ class Call:
 
     value: Any
     config: RunnableConfig
+    steps: Steps
+    """What is called in the runnable's place."""
+
     note: Note | None
     given: Given = field(default_factory=Given)
-    steps: Steps | None = None
-    """What is called in the runnable's place, once that is known."""
-
     state: Any = None
     """Of a graph's stream, what its state came to be."""
 

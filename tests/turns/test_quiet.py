@@ -33,10 +33,10 @@ async def test_a_text_parser_gives_the_same(chunk: Any) -> None:
         return chunk
 
     streaming, whole = (step | StrOutputParser() for step in (RunnableGenerator(say), RunnableLambda(answer)))
-    parts = [part async for part in quiet.stream(streaming, "x", {})]
+    parts = [part async for part in quiet.stream(quiet.steps_of(streaming, {}), "x")]
     assert parts == [part async for part in streaming.astream("x")]
     assert all(isinstance(part, str) for part in parts)
-    assert await quiet.invoke(whole, "x", {}) == await whole.ainvoke("x")
+    assert await quiet.invoke(quiet.steps_of(whole, {}), "x") == await whole.ainvoke("x")
 
 
 async def test_a_text_parser_refuses_what_is_no_text() -> None:
@@ -45,4 +45,4 @@ async def test_a_text_parser_refuses_what_is_no_text() -> None:
 
     chain = RunnableLambda(answer) | StrOutputParser()
     with pytest.raises(ValueError, match="text"):
-        await quiet.invoke(chain, "x", {})
+        await quiet.invoke(quiet.steps_of(chain, {}), "x")

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -86,7 +88,7 @@ async def test_a_stream_gives_the_same_chunks(name: str) -> None:
     model = Said(chunks=STREAMS[name])
     chain = PROMPT | model
     assert may_be_asked(model)
-    quietly = [one async for one in quiet.stream(chain, INPUT, {})]
+    quietly = [one async for one in quiet.stream(quiet.steps_of(chain, {}), INPUT)]
     told = [one async for one in chain.astream(INPUT)]
     assert [(type(one), plain(one)) for one in quietly] == [(type(one), plain(one)) for one in told]
     assert quietly[0].id
@@ -97,7 +99,7 @@ async def test_a_stream_gives_the_same_chunks(name: str) -> None:
 async def test_a_model_is_invoked_the_same_whatever_it_is_set_to(settings: dict[str, Any]) -> None:
     model = Said(chunks=STREAMS["told"], **settings)
     chain = PROMPT | model
-    quietly, told = await quiet.invoke(chain, INPUT, {}), await chain.ainvoke(INPUT)
+    quietly, told = await quiet.invoke(quiet.steps_of(chain, {}), INPUT), await chain.ainvoke(INPUT)
     assert type(quietly) is type(told)
     assert plain(quietly) == plain(told)
     assert model.heard[0] == model.heard[1]
@@ -159,5 +161,29 @@ async def test_a_model_with_ears_or_ways_of_its_own_is_asked_by_its_own_methods(
     assert not may_be_asked(Said(verbose=True))
     assert not may_be_asked(Said(output_version="v1"))
     assert not may_be_asked(Said().bind(stop=["."]))
-    assert (await quiet.invoke(PROMPT | Otherwise(), INPUT, {})).content == "otherwise"
+    assert (await quiet.invoke(quiet.steps_of(PROMPT | Otherwise(), {}), INPUT)).content == "otherwise"
     assert may_be_asked(GenericFakeChatModel(messages=iter(["a"])))
+
+
+async def test_a_cache_is_asked_and_filled() -> None:
+    cache, model = InMemoryCache(), Said()
+    set_llm_cache(cache)
+    try:
+        first = await asked(model, "Hi")
+        again = await asked(model, "Hi")
+    finally:
+        set_llm_cache(None)
+    assert len(model.heard) == 1
+    assert again.content == first.content == "whole"
+    with pytest.raises(ValueError, match="no cache found"):
+        await asked(Said(cache=True), "Hi")
+
+
+async def test_of_several_replies_the_first_one_is_given() -> None:
+    class Two(Said):
+        @override
+        async def _agenerate(self, messages: list[BaseMessage], stop: Any = None, **_: Any) -> ChatResult:  # type: ignore[override]
+            told = self._generate(messages)
+            return ChatResult(generations=told.generations * 2, llm_output=told.llm_output)
+
+    assert plain(await asked(Two(), "Hi")) == plain(await Two().ainvoke("Hi"))
