@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Final, Literal, get_args
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -31,7 +34,14 @@ RECALL_S: Final = 0.25
 
 _LATEST_S: Final = 10.0
 _FOUND: Final = 12
-_QUESTION: Final = 2_000
+_QUESTION: Final = 400
+"""Characters of a message that are searched with: of a longer one, lines at its two ends."""
+
+_NUMBERS: Final = re.compile(r"\b\d[\d.,:/-]*\b")
+_MORE: Final = 100
+_ALIKE: Final = 2
+"""Exchanges with one and the same question that are shown: who asks it each day learns no more from a third one."""
+
 _LONGEST: Final = 700
 """Characters of one message that are shown again: of a longer one, those around the question's words."""
 
@@ -49,10 +59,11 @@ async def recalled(
     limit: int = _FOUND,
 ) -> list[Recalled]:
     """What the store recalls, best first; nothing, if it can't, or takes too long."""
-    question, who = question[:_QUESTION], (id(store), user_id)
-    if not question.strip() or who in _late:
+    question, who = gist(question), (id(store), user_id)
+    if not question or who in _late:
         return []
-    asking = asyncio.ensure_future(store.recall(user_id, question, session_id=session_id, exclude=exclude, limit=limit))
+    ask = partial(store.recall, user_id, question, session_id=session_id)
+    asking = asyncio.ensure_future(_distinct(ask, exclude, limit))
     try:
         await asyncio.wait({asking}, timeout=RECALL_S)
     except asyncio.CancelledError:
@@ -72,6 +83,48 @@ async def recalled(
 
     asking.add_done_callback(over)
     return []
+
+
+def gist(message: str) -> str:
+    """What a message is searched with: all of a short one, else lines from its end and its beginning, in turn.
+
+    Who pastes a log or an article says before it, or after it, what is wanted.
+    """
+    lines = [line for line in map(str.strip, message.splitlines()) if line]
+    if len(message) <= _QUESTION or not lines:
+        return " ".join(lines)
+    half, told = _QUESTION // 2, list[str]()
+    if len(lines) == 1:
+        return f"{lines[0][-half:]} {lines[0][:half]}"
+    while lines and len(" ".join(told)) < _QUESTION:
+        last = len(told) % 2 == 0
+        line = lines.pop(-1 if last else 0)
+        line = line if len(told) < 2 else _NUMBERS.sub(" ", line)  # those of a log are rare words, and tell nothing
+        told.append(line[-half:] if last else line[:half])
+    return " ".join(told)
+
+
+async def _distinct(
+    ask: Callable[..., Awaitable[list[Recalled]]], exclude: Collection[tuple[str, str]], limit: int
+) -> list[Recalled]:
+    """The best ones, best first, of which none says what another one does. If many do, more are asked for, once."""
+    found = await ask(exclude=exclude, limit=limit)
+    kept = _unlike(found)
+    if len(found) < limit or len(kept) > limit * 2 // 3:
+        return kept
+    seen = {(one.session_id, one.turn.turn_id) for one in found}
+    return _unlike([*found, *await ask(exclude={*exclude, *seen}, limit=_MORE)])[:limit]
+
+
+def _unlike(found: Sequence[Recalled]) -> list[Recalled]:
+    kept, asked, answered = list[Recalled](), Counter[str](), set[tuple[str, str]]()
+    for one in found:
+        said, replied = (" ".join(text_of(part).split()).casefold() for part in (one.turn.input, one.turn.output))
+        if (said, replied) not in answered and asked[said] < _ALIKE:
+            answered.add((said, replied))
+            asked[said] += 1
+            kept.append(one)
+    return kept
 
 
 _late: dict[tuple[int, str], asyncio.Future[list[Recalled]]] = {}

@@ -246,7 +246,7 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
 
     def _telling(self, stems: set[str]) -> list[str]:
         """The words that are there and have these stems: of those stems that tell most, rarest first."""
-        found = sorted(forms for stem in stems if (forms := self._forms(stem))[0])[:_QUERY_WORDS]
+        found = sorted((forms for stem in stems if (forms := self._forms(stem))[0]), key=_rarest)[:_QUERY_WORDS]
         told = [forms for number, forms in enumerate(found) if forms[0] <= _MOST or number == 0]
         return [word for _, some in told for word in some]
 
@@ -290,6 +290,12 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
             with self.writing():
                 self.db.execute("INSERT INTO said (said, rank) VALUES ('merge', ?)", [pages])
             pages, changed = _MERGED, self.db.total_changes - before
+
+
+def _rarest(forms: tuple[int, list[str]]) -> tuple[int, bool, list[str]]:
+    """What the words of a question are ordered by: of those that are as rare, numbers come last."""
+    turns, some = forms
+    return turns, some[0].isdigit(), some
 
 
 def _quoted(word: str) -> str:

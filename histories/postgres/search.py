@@ -189,24 +189,15 @@ async def _index_turns(link: Link, user_id: str, rows: Sequence[Row]) -> bool:
 
 
 async def _index(link: Link, user_id: str, limit_s: float) -> None:
-    """Brings what this user's index lacks into it: imports, what an earlier version wrote, what a dead owner left.
+    """Brings turns that this index lacks into it: imports, what an earlier version wrote, what a dead owner left.
 
     Some of it in any case, the rest as far as the time allows.
     """
     user, loop = {"user": pack(user_id), "limit": _PART}, asyncio.get_running_loop()
     until = loop.time() + limit_s
     while rows := await link.fetch(statements.UNREAD, user):
-        if not await _index_turns(link, user_id, rows):
-            break  # somebody else is at the others
-        if len(rows) == _PART and loop.time() >= until:
-            return
-    while rows := await link.fetch(statements.UNREAD_TITLES, user):
-        found = _words(user_id, [unpack(title) for _, title in rows])
-        params = {"sessions": [row[0] for row in rows], "words": found}
-        if len(await link.fetch(statements.INDEX_TITLES, {**user, **params})) < len(rows):
-            break
-        if len(rows) == _PART and loop.time() >= until:
-            return
+        if not await _index_turns(link, user_id, rows) or len(rows) < _PART or loop.time() >= until:
+            return  # all of it is there, or somebody else is at the rest, or it is for the next one
 
 
 def _words_of_turns(user_id: str, rows: Sequence[Row]) -> list[str]:

@@ -175,7 +175,7 @@ class RedisStore(HistoryStore):
         if session_id is not None:
             with suppress(SessionNotFound):
                 history = self._history(user_id, session_id)
-                return await self._texts.recall([(history, await history.info())], query, exclude, limit)
+                return await self._texts.recall_in(history, await history.info(), query, exclude, limit)
             return []
         entries = [session async for _, session in self._entries(user_id, None, _BATCH)]
         histories = [(self._history(user_id, session.session_id), session) for session in entries]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from histories.base import Hit, Recalled, Session, SessionNotFound, TurnNotFound, TurnStatus
 from histories.redis.history import NEWEST, RedisHistory
+from histories.redis.postings import Postings
 from histories.redis.records import read_text
 from histories.search import Text, fold, hits, rank, terms, words
 
@@ -53,10 +55,8 @@ class _Line:
     shape: str
     said: Sequence[_Said]
     older: int
-
-    @property
-    def size(self) -> int:
-        return sum(len(said.text) + len(said.folded) + 200 for said in self.said)
+    postings: Postings = field(default_factory=Postings)
+    size: int = 0
 
 
 class Texts:
@@ -100,15 +100,16 @@ class Texts:
                     texts.append(Text((history, one.turn_id), one.text))
             if loop.time() > until or len(texts) > _RANKED:
                 break
-        ranked = await asyncio.to_thread(rank, query, texts[:_RANKED])
-        found = list[Recalled]()
-        for (history, turn_id), score in ranked:
-            if len(found) == limit:
-                break
-            if (history.session_id, turn_id) not in exclude:
-                with suppress(SessionNotFound, TurnNotFound):  # deleted in this moment
-                    found.append(Recalled(history.session_id, await history.turn(turn_id), score))
-        return found
+        return await _turns(await asyncio.to_thread(rank, query, texts[:_RANKED]), exclude, limit)
+
+    async def recall_in(
+        self, history: RedisHistory, session: Session, query: str, exclude: Collection[tuple[str, str]], limit: int
+    ) -> list[Recalled]:
+        """The same of one session, however long it is."""
+        until = time.monotonic() + _RECALL_S
+        line = await self._line(history, session, asyncio.get_running_loop().time() + _RECALL_S)
+        ranked = await asyncio.to_thread(line.postings.rank, line.said, query, limit + len(exclude), until)
+        return await _turns([((history, turn_id), score) for turn_id, score in ranked], exclude, limit)
 
     async def _line(self, history: RedisHistory, session: Session, until: float) -> _Line:
         """The texts of the shown line, or as many of the newest of them as can be read until then."""
@@ -126,6 +127,25 @@ class Texts:
         return line
 
 
+async def _turns(
+    ranked: Iterable[tuple[tuple[RedisHistory, str], float]], exclude: Collection[tuple[str, str]], limit: int
+) -> list[Recalled]:
+    """The turns of a ranking: those that are still there, without the excluded ones."""
+    found = list[Recalled]()
+    for (history, turn_id), score in ranked:
+        if len(found) == limit:
+            break
+        if (history.session_id, turn_id) not in exclude:
+            with suppress(SessionNotFound, TurnNotFound):  # deleted in this moment
+                found.append(Recalled(history.session_id, await history.turn(turn_id), score))
+    return found
+
+
+def _size(said: Iterable[_Said]) -> int:
+    """How much of what is kept these are, with the words of theirs that are looked up."""
+    return sum(2 * len(one.text) + len(one.folded) + 400 for one in said)
+
+
 async def _renewed(history: RedisHistory, session: Session, line: _Line | None, until: float) -> _Line:
     """The line as it is now: its newest texts, and what is known of those before them."""
     shape, loop = await history.shape(), asyncio.get_running_loop()
@@ -136,10 +156,17 @@ async def _renewed(history: RedisHistory, session: Session, line: _Line | None, 
         older, page = await _page(history, older)
         for one in reversed(page):
             if line is not None and one.number in places:
-                said = [*known[: places[one.number] + 1], *reversed(newer)]
-                return _Line(session.updated_at, shape, said, line.older)
+                return _grown(line, known[: places[one.number] + 1], newer[::-1], session.updated_at)
             newer.append(one)
-    return _Line(session.updated_at, shape, newer[::-1], older)
+    return _Line(session.updated_at, shape, newer[::-1], older, size=_size(newer))
+
+
+def _grown(line: _Line, kept: Sequence[_Said], newer: Sequence[_Said], updated_at: datetime) -> _Line:
+    """The line with newer turns after those that are kept of it."""
+    gone = line.said[len(kept) :]
+    postings = Postings() if any(one.has_ended for one in gone) else line.postings
+    size = line.size - _size(gone) + _size(newer)
+    return _Line(updated_at, line.shape, [*kept, *newer], line.older, postings, size)
 
 
 async def _extended(history: RedisHistory, line: _Line, until: float) -> _Line:
@@ -149,7 +176,8 @@ async def _extended(history: RedisHistory, line: _Line, until: float) -> _Line:
         older, page = await _page(history, older)
         pages.append(page)
     said = [one for page in reversed(pages) for one in page]
-    return _Line(line.updated_at, line.shape, said, older)
+    size = line.size + sum(map(_size, pages[1:]))
+    return _Line(line.updated_at, line.shape, said, older, line.postings, size)
 
 
 async def _page(history: RedisHistory, before: int) -> tuple[int, list[_Said]]:

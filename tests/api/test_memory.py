@@ -120,6 +120,40 @@ def test_what_was_said_two_hundred_turns_ago_is_there_when_it_matters(
     assert {"session_id": "s", "turn_id": "t2"}.items() <= turn["recalled"][0].items()
 
 
+def test_a_question_that_was_asked_forty_times_hides_no_fact(url: str, stub: OpenAIStub, tmp_path: Path) -> None:
+    export = long_ago(300, "Our dog is called Rex.")
+    for number, turn in enumerate(export["turns"][20:60]):
+        turn["input"][0]["data"]["content"] = "What is the dog called?"
+        turn["output"][0]["data"]["content"] = "I see." if number % 2 else f"I don't know, {number}."
+    with serving(tmp_path, stub, history_url=url) as (alice, _):
+        alice.post("/sessions/import", json=export).raise_for_status()
+        said(call(alice, "What is the dog called?", "s"))
+    memory = prompt(stub)[-2]
+    assert "Rex" in memory
+    assert 1 <= memory.count("What is the dog called?") <= 2
+
+
+@pytest.mark.parametrize("message", [f"{LOG}\n\nWhat is our dog called?", f"What is our dog called? See:\n{LOG}"])
+def test_who_pastes_a_log_is_understood_by_what_stands_around_it(
+    message: str, url: str, stub: OpenAIStub, tmp_path: Path
+) -> None:
+    with serving(tmp_path, stub, history_url=url, window_tokens=12_000) as (alice, _):
+        alice.post("/sessions/import", json=long_ago(1500, "Our dog is called Rex.")).raise_for_status()
+        for number in range(8):  # the user's other sessions make these words less rare than the log's
+            said(call(alice, f"What is the dog called, once more? {number}", "another"))
+        said(call(alice, message, "s"))
+    assert "Rex" in prompt(stub)[-2]
+    assert prompt(stub)[-1] == message
+
+
+def test_what_a_fork_has_taken_along_is_recalled_once(stub: OpenAIStub, tmp_path: Path) -> None:
+    with serving(tmp_path, stub, recall="user") as (alice, _):
+        alice.post("/sessions/import", json=long_ago(5, "Our dog is called Rex.")).raise_for_status()
+        alice.post("/sessions/s/fork", json={"session_id": "f", "turn_id": "t4"}).raise_for_status()
+        said(call(alice, "What is the dog called?", "another"))
+    assert prompt(stub)[-2].count("Rex") == 1
+
+
 def test_recall_reaches_over_all_sessions_or_none_as_is_said(stub: OpenAIStub, tmp_path: Path) -> None:
     for recall, found in (("user", True), ("session", False), ("off", False)):
         with serving(tmp_path, stub, recall=recall) as (alice, _):
@@ -136,9 +170,8 @@ def test_what_a_chain_says_of_recall_goes_before_the_setting(stub: OpenAIStub, t
     chains = [_bare("off", "off"), _bare("here", "session"), _bare("everywhere", "user")]
     with serving(tmp_path, stub, chains=chains, recall="user") as (alice, _):
         alice.post("/sessions/import", json=long_ago(250, "Our dog is called Rex.")).raise_for_status()
-        expected = {("off", "s"): False, ("off", "t"): False, ("here", "s"): True, ("here", "u"): False}
-        expected |= {("everywhere", "v"): True}
-        for (chain, session), found in expected.items():
+        asked = [("off", "s", False), ("off", "t", False), ("here", "s", True), ("here", "u", False)]
+        for chain, session, found in [*asked, ("everywhere", "v", True)]:
             question = {"type": "human", "content": "What is the dog called?"}
             body = {"input": [question], "config": {"configurable": {"session_id": session}}}
             alice.post(f"/{chain}/invoke", json=body).raise_for_status()

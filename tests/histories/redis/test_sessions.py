@@ -15,7 +15,7 @@ from histories.base import (
 from histories.redis.store import RedisStore
 from histories.redis.texts import Texts
 from tests.redis_server import RedisServer
-from tests.store_holder import USER
+from tests.store_holder import USER, whole_turn
 from tests.stores import all_sessions, replied, said, talk
 
 
@@ -101,3 +101,28 @@ async def test_a_search_of_one_very_long_session_ends_in_its_time_and_reads_on_w
     store._texts = Texts()
     found = await all_sessions(store, USER, query="needle")
     assert [one.session_id for one in found] == ["long", "newer", "older"]
+
+
+async def test_a_recall_in_a_long_session_reaches_its_first_turn(store: RedisStore) -> None:
+    turns = [
+        Turn(
+            turn_id=str(n), status=TurnStatus.COMPLETE, chain="", started_at=now(),
+            input=[HumanMessage("A dog named Rex." if n == 0 else f"A dog, number {n}.")],
+        )
+        for n in range(2500)
+    ]  # fmt: skip
+    await store.history(USER, "s").restore(turns, title="dogs", created_at=now())
+
+    async def named() -> str:
+        (found,) = await store.recall(USER, "What is the dog named?", session_id="s", limit=1)
+        return found.turn.turn_id
+
+    for _ in range(20):  # each reads on
+        if await named() == "0":
+            break
+    assert await named() == "0"
+    await store.history(USER, "s").rewind("1")
+    await whole_turn(store, "s", "a cat")
+    assert await named() == "0"
+    await store.history(USER, "s").rewind("0")
+    assert await store.recall(USER, "What is the dog named?", session_id="s") == []
