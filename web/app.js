@@ -192,7 +192,7 @@ const actions = {
   choose: (_, version) => open.choose(version),
   rate: async (turn, score) => {
     const why = score < 0 ? await prompt("What was wrong? Leave it empty if you like.", "", { optional: true }) : "";
-    await open.rate(turn.turn_id, score, why ?? "");
+    if (why !== null) await open.rate(turn.turn_id, score, why);
   },
   remove: (turn) => {
     const [here, id] = [open, turn.turn_id];
@@ -259,6 +259,7 @@ function theme(name) {
 /** All of it, and not what happens to be loaded. */
 async function print() {
   say("Preparing all turns…", { ms: 60_000 });
+  await open.load(); // which may not have come to its end
   await open.loadAll();
   await view.withAll(() => {
     say("Printing.");

@@ -18,19 +18,18 @@ export class Attachments {
       $("attach").value = "";
     });
     $("text").addEventListener("paste", (event) => this.#offered(event, event.clipboardData));
-    for (const kind of ["dragover", "drop"]) {
-      document
-        .querySelector("main")
-        .addEventListener(kind, (event) =>
-          kind === "drop" ? this.#offered(event, event.dataTransfer) : this.#over(event),
-        );
-    }
+    addEventListener("dragover", (event) => this.#over(event));
+    addEventListener("drop", (event) => this.#offered(event, event.dataTransfer));
   }
 
-  /** Whether the chain that answers takes files. */
+  /** Whether the chain that answers takes files. What is attached waits for one that does. */
   set offered(offered) {
     $("attach-label").hidden = !offered;
-    if (!offered) this.clear();
+    this.#draw();
+  }
+
+  get #going() {
+    return $("attach-label").hidden ? [] : this.#blocks;
   }
 
   clear() {
@@ -40,8 +39,8 @@ export class Attachments {
 
   /** The content of a message with this text; null if there is nothing to say. */
   with(text) {
-    if (!this.#blocks.length) return text.trim() ? text : null;
-    return [...(text.trim() ? [{ type: "text", text }] : []), ...this.#blocks.map(({ block }) => block)];
+    if (!this.#going.length) return text.trim() ? text : null;
+    return [...(text.trim() ? [{ type: "text", text }] : []), ...this.#going.map(({ block }) => block)];
   }
 
   #over(event) {
@@ -51,10 +50,20 @@ export class Attachments {
   #offered(event, data) {
     if (!data.files.length) return;
     const takes = !$("attach-label").hidden;
-    if (!takes && data.getData("text/plain")) return; // a cell of a table comes as a picture, too
-    event.preventDefault();
+    const text = data.getData("text/plain");
+    const isDrop = event.type === "drop";
+    if (!isDrop && text && (!takes || data.types.includes("text/html"))) return; // cells of a table are a picture, too
+    event.preventDefault(); // for what is dropped the browser would leave the page
+    if (isDrop && text && !/^\w+:\S*$/.test(text)) this.#write(text); // a picture of a page comes with its address
     if (takes) this.#take([...data.files]);
     else this.say("This chain takes no files: nothing was attached.");
+  }
+
+  #write(text) {
+    const box = $("text");
+    box.setRangeText(text, box.selectionStart, box.selectionEnd, "end");
+    box.dispatchEvent(new Event("input"));
+    box.focus();
   }
 
   async #take(files) {
@@ -73,8 +82,8 @@ export class Attachments {
   }
 
   #draw() {
-    $("text").required = this.#blocks.length === 0;
-    $("attached").hidden = this.#blocks.length === 0;
+    $("text").required = this.#going.length === 0;
+    $("attached").hidden = this.#going.length === 0;
     $("attached").replaceChildren(...this.#blocks.map((one) => this.#item(one)));
   }
 

@@ -231,6 +231,60 @@ def test_a_file_that_the_chain_does_not_take_is_refused_with_a_reason_and_the_dr
     expect(page.locator("#text")).to_have_value("a draft")
 
 
+def drag(page: Page, where: str, path: Path, text: str) -> None:
+    """Lets a file and a text go over an element, as a person does with the mouse: the browser does the rest."""
+    box = page.locator(where).bounding_box()
+    assert box is not None
+    items = [{"mimeType": "text/plain", "data": text}]
+    data = {"items": items if text else [], "files": [str(path)], "dragOperationsMask": 1}
+    cdp = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        cdp.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 40, "y": box["y"] + 9, "data": data})
+    cdp.detach()
+
+
+@pytest.mark.parametrize("where", ["#log", "#text", "#side"])
+def test_a_file_dropped_with_a_text_where_none_is_taken_leaves_the_page_where_it_is_and_the_text_in_it(
+    page: Page, where: str, tmp_path: Path
+) -> None:
+    (tmp_path / "dragged.txt").write_text("What the file holds")
+    page.locator("#chain").select_option("chat")
+    expect(page.locator("#attach-label")).to_be_hidden()
+    page.locator("#text").fill("My draft: ")
+    drag(page, where, tmp_path / "dragged.txt", "and some words")
+    expect(page.locator("#text")).to_have_value("My draft: and some words")
+    expect(page.locator("#what")).to_have_text("This chain takes no files: nothing was attached.")
+    drag(page, where, tmp_path / "dragged.txt", "")
+    expect(page.locator("#what")).to_have_text("This chain takes no files: nothing was attached.")
+    page.locator("#chain").select_option("looker")
+    drag(page, where, tmp_path / "dragged.txt", " and more")
+    expect(page.locator("#text")).to_have_value("My draft: and some words and more")
+    drag(page, where, tmp_path / "dragged.txt", "https://e.example/picture.png")
+    expect(page.locator("#attached li")).to_have_count(2)
+    page.locator("#chain").select_option("chat")
+    expect(page.locator("#attached")).to_be_hidden()
+    page.locator("#chain").select_option("looker")
+    assert files(page) == ["dragged.txt", "dragged.txt"]  # they waited for a chain that takes them
+    page.reload()
+    expect(page.locator("#text")).to_have_value("My draft: and some words and more")
+
+
+def test_cells_of_a_table_are_pasted_as_their_text(page: Page) -> None:
+    page.locator("#chain").select_option("looker")
+    page.evaluate(
+        """() => {
+            const data = new DataTransfer();
+            data.items.add(new File(["x"], "image.png", { type: "image/png" }));
+            data.setData("text/html", "<table></table>");
+            data.setData("text/plain", "a\tb");
+            const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+            window.isLeftToTheBrowser = document.querySelector("#text").dispatchEvent(event);
+        }"""
+    )
+    assert page.evaluate("window.isLeftToTheBrowser")
+    expect(page.locator("#attached")).to_be_hidden()
+
+
 def test_each_file_of_many_is_refused_for_its_own_reason(page: Page) -> None:
     page.locator("#chain").select_option("looker")
     files: list[FilePayload] = [
