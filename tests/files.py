@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from typing_extensions import override
@@ -28,7 +29,11 @@ def folder_of(store: FileStore) -> Path:
 def bytes_of_index(store: FileStore, user: str = "alice") -> bytes:
     """All that the index of a user is made of."""
     folder = Path(store.path) / file_name(user)
-    return b"".join(path.read_bytes() for path in sorted(folder.glob(f"{INDEX}*")))
+    found = list[bytes]()
+    for path in sorted(folder.glob(f"{INDEX}*")):
+        with suppress(FileNotFoundError):  # SQLite's journal comes and goes
+            found.append(path.read_bytes())
+    return b"".join(found)
 
 
 async def found(store: FileStore, query: str | None = None, user: str = "alice") -> list[str]:
