@@ -37,8 +37,8 @@ from histories.base import (
 )
 from histories.cursors import cursor_of, parse_before, parse_cursor, to_micros
 from histories.journal import Journal
+from histories.memory_tree import Node, SessionTree, below, copies, copy, kept_before, texts, window_of
 from histories.search import hits
-from histories.turn_tree import Node, SessionTree, below, copies, copy, kept_before, texts, window_of
 
 _Key = tuple[str, str]
 
