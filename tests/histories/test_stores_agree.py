@@ -64,8 +64,8 @@ def _acts(history: SessionHistory, target: str, new: str, end: int) -> dict[str,
     async def last() -> str:
         return next((turn.turn_id for turn in (await history.turns(limit=1)).items), "")
 
-    async def again_as(turns: Sequence[Turn]) -> object:
-        return await history.restore(turns, title="another", created_at=now())
+    async def again_as(turns: Sequence[Turn]) -> None:
+        await history.restore(turns, title="another", created_at=now())
 
     async def sum_up() -> None:
         at = (await history.turn(target, shown=True)).started_at
@@ -75,8 +75,8 @@ def _acts(history: SessionHistory, target: str, new: str, end: int) -> dict[str,
         found = await history.summary()
         return None if found is None else (found.text, found.up_to, found.made_by)
 
-    async def unchanged() -> object:
-        return await history.delete(if_updated_at=(await history.info()).updated_at - timedelta(seconds=end))
+    async def unchanged() -> None:
+        await history.delete(if_updated_at=(await history.info()).updated_at - timedelta(seconds=end))
 
     return {
         "turn": turn,
