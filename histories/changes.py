@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -95,7 +94,7 @@ class Changes(ABC):
         text = await self._document(_SUMMARY)
         if text is None:
             return None
-        told: Any = codec.undump(json.loads(text))
+        told: Any = codec.load(text)
         at, made_at = (datetime.fromisoformat(told[name]) for name in ("at", "made_at"))
         return Summary(told["text"], told["up_to"], at, made_at, told["made_by"])
 

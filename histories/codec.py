@@ -232,6 +232,11 @@ def undump(value: object) -> object:
     return value
 
 
+def load(text: str | bytes) -> object:
+    """What `dump` was given, from what it gave. Raises `ValueError` for what is no JSON, `UnknownMessage`."""
+    return undump(json.loads(text))
+
+
 def text_of(messages: Sequence[BaseMessage]) -> str:
     """All that was said in these messages, for search: text and text parts, a line each."""
     found: list[str] = []

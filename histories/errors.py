@@ -20,6 +20,8 @@ class InvalidId(HistoryError, ValueError):
 class InvalidCursor(HistoryError, ValueError):
     """A page's cursor that this store did not give out."""
 
+    usual = "Send `cursor` as the `next` of an earlier page."
+
 
 class SessionNotFound(HistoryError):
     """The user has no such session."""

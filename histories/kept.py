@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final
 
 from histories.model import Page, Session
+
+_PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +29,19 @@ class Counted(ABC):
 
         Raises: `StoreUnavailable`.
         """
-        sessions = turns = 0
+        turns = [session.turns async for session in self.all_sessions(user_id)]
+        return Kept(len(turns), sum(turns), await self.bytes_kept(user_id))
+
+    async def all_sessions(self, user_id: str) -> AsyncIterator[Session]:
+        """The user's sessions, newest first, as they are listed page by page. Raises: `StoreUnavailable`."""
         cursor: str | None = None
         while True:
-            page = await self.sessions(user_id, limit=500, cursor=cursor)
-            sessions += len(page.items)
-            turns += sum(session.turns for session in page.items)
+            page = await self.sessions(user_id, limit=_PAGE, cursor=cursor)
+            for session in page.items:
+                yield session
+            if page.next is None:
+                return
             cursor = page.next
-            if cursor is None:
-                return Kept(sessions, turns, await self.bytes_kept(user_id))
 
     @abstractmethod
     async def sessions(

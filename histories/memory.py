@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,7 +18,6 @@ from histories.base import (
     Gate,
     HistoryMoved,
     HistoryStore,
-    InvalidCursor,
     Note,
     OpenTurn,
     Page,
@@ -37,9 +35,10 @@ from histories.base import (
     now,
     title_of,
 )
+from histories.cursors import cursor_of, parse_before, parse_cursor, to_micros
 from histories.journal import Journal
+from histories.memory_tree import Node, SessionTree, below, copies, copy, kept_before, texts, window_of
 from histories.search import hits
-from histories.turn_tree import Node, SessionTree, below, copies, copy, kept_before, texts, window_of
 
 _Key = tuple[str, str]
 
@@ -66,17 +65,15 @@ class MemoryStore(HistoryStore):
         self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
     ) -> Page[Session]:
         found = [
-            ((record.updated_at.isoformat(), session_id), record)
+            ((to_micros(record.updated_at), session_id), record)
             for (user, session_id), record in list(self.records.items())
             if user == user_id
         ]
         if cursor is not None:
-            time, tilde, name = cursor.partition("~")
-            if not tilde or not _is_time(time):
-                raise InvalidCursor("Send `cursor` as the `next` of an earlier page.")
-            found = [(key, record) for key, record in found if key < (time, name)]
+            place = parse_cursor(cursor)
+            found = [(key, record) for key, record in found if key < place]
         found.sort(key=lambda item: item[0], reverse=True)
-        page = list[tuple[tuple[str, str], Session]]()
+        page = list[tuple[tuple[int, str], Session]]()
         for key, record in found:
             session = _entry(key[1], record)
             if query and query.strip():
@@ -85,7 +82,7 @@ class MemoryStore(HistoryStore):
                     continue
                 session = replace(session, hits=where)
             page.append((key, session))
-        following = "~".join(page[limit - 1][0]) if len(page) > limit else None
+        following = cursor_of(*page[limit - 1][0]) if len(page) > limit else None
         return Page([session for _, session in page[:limit]], following)
 
     @override
@@ -212,9 +209,7 @@ class MemoryHistory(SessionHistory):
     async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
         record = self._store.records.get(self._key)
         line = record.line() if record is not None else []
-        if before is not None and not (before.isascii() and before.isdigit() and len(before) < 16):
-            raise InvalidCursor("Send `before` as the `next` of an earlier page.")
-        start = len(line) if before is None else min(int(before), len(line))
+        start = len(line) if before is None else min(parse_before(before), len(line))
         found, size = list[Turn](), 0
         while start and record is not None and len(found) < limit and size < PAGE_BYTES:
             start -= 1
@@ -352,7 +347,7 @@ class _OpenMemoryTurn(OpenTurn):
         node = record.find(self.turn_id)
         turn = replace(node.turn, status=TurnStatus.INTERRUPTED, ended_at=at)
         try:
-            details = cast(TurnDetails, codec.undump(json.loads(codec.dump(dict(reply.details)))))
+            details = cast(TurnDetails, codec.load(codec.dump(dict(reply.details))))
             output = copies(reply.output)
             turn = replace(turn, status=reply.status, output=output, usage=reply.usage, kind=reply.kind)
             turn = replace(turn, details=details, tokens=self._new.tokens + reply.tokens if turn.shown else 0)
@@ -374,11 +369,3 @@ def _entry(session_id: str, record: SessionTree) -> Session:
         updated_at=record.updated_at,
         turns=len(line),
     )
-
-
-def _is_time(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

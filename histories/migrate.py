@@ -27,7 +27,6 @@ from histories.base import (
 from histories.ledger import Ledger, mark_of, mark_of_notes
 
 AT_ONCE: Final = 16
-_PAGE: Final = 500
 
 _SAID: Final = {
     "copied": "copied",
@@ -106,17 +105,6 @@ async def migrate(
     return run.migrated
 
 
-async def _sessions(store: HistoryStore, user: str) -> AsyncIterator[Session]:
-    cursor: str | None = None
-    while True:
-        page = await store.sessions(user, limit=_PAGE, cursor=cursor)
-        for session in page.items:
-            yield session
-        cursor = page.next
-        if cursor is None:
-            break
-
-
 class _Run:
     def __init__(
         self,
@@ -135,7 +123,7 @@ class _Run:
         try:
             async for user in self._source.users():
                 await self._bring_notes(user)
-                async for session in _sessions(self._source, user):
+                async for session in self._source.all_sessions(user):
                     self._seen[user, session.session_id] = session.updated_at
                     yield user, session
         except HistoryDamaged as error:
@@ -222,7 +210,7 @@ class _Run:
             await self._forget_notes(user)
             gone = [
                 session
-                async for session in _sessions(self._target, user)
+                async for session in self._target.all_sessions(user)
                 if self._ledger.mark(user, session.session_id) and (user, session.session_id) not in self._seen
             ]
             for session in gone:
@@ -253,7 +241,7 @@ class _Run:
         now: dict[tuple[str, str], datetime] = {}
         try:
             async for user in self._source.users():
-                async for session in _sessions(self._source, user):
+                async for session in self._source.all_sessions(user):
                     now[user, session.session_id] = session.updated_at
         except HistoryDamaged:  # it was told of
             pass

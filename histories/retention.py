@@ -20,7 +20,6 @@ log = logging.getLogger("recollect.retention")
 
 PERIOD_S: Final = 3600.0
 """How often servers look. All of a data folder together look once in that time."""
-_PAGE: Final = 200
 
 Held = Callable[[str], bool]
 """Whether all of a user's sessions have to stay."""
@@ -71,7 +70,7 @@ async def expire(
     if not rules:
         return gone
     async for user in store.users():
-        for session in await _old(store, user, rules, at):
+        for session in [one async for one in store.all_sessions(user) if rules.is_old(one, at)]:
             if held(user):
                 gone.held += 1
             elif dry:
@@ -79,16 +78,6 @@ async def expire(
             else:
                 await _delete(store, user, session.session_id, gone)
     return gone
-
-
-async def _old(store: HistoryStore, user: str, rules: Rules, at: datetime) -> list[Session]:
-    found, cursor = list[Session](), None
-    while True:
-        page = await store.sessions(user, limit=_PAGE, cursor=cursor)
-        found += [session for session in page.items if rules.is_old(session, at)]
-        if page.next is None:
-            return found
-        cursor = page.next
 
 
 async def _delete(store: HistoryStore, user: str, session_id: str, gone: Gone) -> None:

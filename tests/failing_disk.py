@@ -123,3 +123,11 @@ class SmallDisk(Disk):
     def truncate(self, descriptor: int, size: int) -> None:
         self.room += os.fstat(descriptor).st_size - size
         super().truncate(descriptor, size)
+
+
+class Unsynced(Disk):
+    """A disk that is never waited for."""
+
+    @override
+    def sync(self, descriptor: int) -> None:
+        return

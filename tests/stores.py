@@ -140,6 +140,20 @@ def texts(messages: Sequence[BaseMessage]) -> list[str]:
     return [str(message.content) for message in messages]
 
 
+async def fill(history: SessionHistory, turns: int, tokens: int) -> None:
+    """Says so many turns, each of so many tokens."""
+    for number in range(turns):
+        turn = await begun(history, said(f"q{number}", tokens=tokens // 2))
+        await turn.end(replied(f"a{number}", tokens=tokens - tokens // 2))
+
+
+async def shown_past(history: SessionHistory, window: int, tokens: int = 0) -> list[str]:
+    """What a model is shown in a window of so many tokens, for an input of `tokens`."""
+    turn = await begun(history, said("probe", tokens=tokens), window=window)
+    await turn.end(FAILED)
+    return texts(turn.past)
+
+
 async def until(true: Callable[[], bool], within_s: float = 10) -> None:
     """Returns as soon as the condition holds; fails when it has not within these seconds."""
     deadline = time.monotonic() + within_s

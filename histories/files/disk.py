@@ -11,14 +11,14 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from secrets import token_hex
 
+from histories.cursors import to_micros
 from histories.files import flock
 from histories.files.flock import NotNow
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 _full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _data_sync = getattr(os, "fdatasync", os.fsync)
@@ -120,7 +120,7 @@ class Disk:
 
     def stamp(self, descriptor: int, at: datetime) -> None:
         """Sets the time of the file's last change, by which sessions are listed."""
-        at_ns = (at - _EPOCH) // timedelta(microseconds=1) * 1000
+        at_ns = to_micros(at) * 1000
         os.utime(descriptor, ns=(at_ns, at_ns))
 
     def sync(self, descriptor: int) -> None:
@@ -146,6 +146,29 @@ class Disk:
 
     def rmdir(self, folder: int, name: str) -> None:
         os.rmdir(name, dir_fd=folder)
+
+    def content(self, folder: int, name: str) -> bytes | None:
+        """All of a small file; None if it is not there."""
+        try:
+            descriptor = self.open(folder, name, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.read(descriptor, os.fstat(descriptor).st_size, 0)
+        finally:
+            os.close(descriptor)
+
+    def replace(self, folder: int, name: str, content: bytes, *, sync: bool) -> None:
+        """Puts a small file in the place of the one there, whole or not at all: durable when the folder is synced."""
+        temporary = f"{name.partition('.')[0]}.{token_hex(4)}.tmp"
+        descriptor = self.open(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        try:
+            self.write(descriptor, content)
+            if sync:
+                self.sync(descriptor)
+            self.rename(folder, temporary, name)
+        finally:
+            os.close(descriptor)
 
     def try_alone(self, descriptor: int) -> bool:
         """Whether the file is now held against every other holder, as by `alone`: does not wait, nor ask the disk."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
-from secrets import token_hex
 
 from histories.files.idle import present
 from histories.files.log import Log
@@ -14,18 +12,13 @@ from histories.files.services import Services
 
 
 def read_document(store: Services, place: Place, name: str) -> str | None:
-    """The text of that name; None if there is none, or if it is no text of ours."""
+    """The text of that name; None if there is none. `SessionNotFound`, `HistoryDamaged`."""
     with present(store, place.user) as folder:
-        try:
-            descriptor = store.disk.open(folder, place.document(name), os.O_RDONLY)
-        except FileNotFoundError:
-            return None
+        content = store.disk.content(folder, place.document(name))
     try:
-        return store.disk.read(descriptor, os.fstat(descriptor).st_size, 0).decode("ascii")
+        return None if content is None else content.decode("ascii")
     except UnicodeDecodeError as error:
         raise damaged() from error
-    finally:
-        os.close(descriptor)
 
 
 def write_document(store: Services, place: Place, log: Log, name: str, text: str | None) -> None:
@@ -35,7 +28,7 @@ def write_document(store: Services, place: Place, log: Log, name: str, text: str
             with suppress(FileNotFoundError):
                 store.disk.unlink(folder, place.document(name))
         else:
-            _replace(store, folder, place.document(name), text)
+            store.disk.replace(folder, place.document(name), text.encode("ascii"), sync=store.fsync)
             try:
                 log.check_place(place.path)
             except BaseException:  # the session was deleted in this instant
@@ -43,15 +36,3 @@ def write_document(store: Services, place: Place, log: Log, name: str, text: str
                 raise
         if store.fsync:
             store.disk.sync(folder)
-
-
-def _replace(store: Services, folder: int, name: str, text: str) -> None:
-    temporary = f"{name.partition('.')[0]}.{token_hex(4)}.tmp"
-    descriptor = store.disk.open(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-    try:
-        store.disk.write(descriptor, text.encode("ascii"))
-        if store.fsync:
-            store.disk.sync(descriptor)
-        store.disk.rename(folder, temporary, name)
-    finally:
-        os.close(descriptor)

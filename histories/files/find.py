@@ -46,7 +46,7 @@ def parse_cursor(cursor: str) -> Place:
     """What a page of sessions ended with. `InvalidCursor`."""
     place, tilde, name = cursor.partition("~")
     if not tilde or not (place.isascii() and place.isdigit() and len(place) == PLACE_LENGTH):
-        raise InvalidCursor("Send `cursor` as the `next` of an earlier page.")
+        raise InvalidCursor
     return place, name
 
 

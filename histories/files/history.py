@@ -36,6 +36,7 @@ from histories.base import (
     TurnTree,
     now,
 )
+from histories.cursors import BEFORE
 from histories.files.begin import begin_turn
 from histories.files.documents import read_document, write_document
 from histories.files.follow import follow
@@ -192,7 +193,7 @@ class FileHistory(SessionHistory):
 
         def look(folder: int, log: Log) -> Page[Turn]:
             if offset is not None and not log.starts_record(offset):
-                raise _invalid()
+                raise InvalidCursor(BEFORE)
             start = log.size() if offset is None else offset
             found: list[Entry] = []
             for entry in log.entries(offset, set(gone)):
@@ -379,10 +380,6 @@ def _with_more(tree: Tree, offsets: Sequence[int], turns: Sequence[Turn]) -> lis
 def _parse(before: str) -> tuple[int, list[int]]:
     """A page's cursor: the offset before which it ends, and what of the record before it is gone."""
     if re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})*", before) is None:
-        raise _invalid()
+        raise InvalidCursor(BEFORE)
     offset, *gone = map(int, before.split("."))
     return offset, gone
-
-
-def _invalid() -> InvalidCursor:
-    return InvalidCursor("Send `before` as the `next` of an earlier page.")

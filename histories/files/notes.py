@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from datetime import datetime
-from secrets import token_hex
 from typing import Any, Final
 
 from histories import codec
@@ -19,30 +16,19 @@ NOTES: Final = "notes.json"
 
 def read_notes(disk: Disk, folder: int) -> list[Note]:
     """The notes in a user's folder; raises `HistoryDamaged`."""
-    try:
-        descriptor = disk.open(folder, NOTES, os.O_RDONLY)
-    except FileNotFoundError:
+    content = disk.content(folder, NOTES)
+    if content is None:
         return []
     try:
-        data: Any = codec.undump(json.loads(disk.read(descriptor, os.fstat(descriptor).st_size, 0)))
+        data: Any = codec.load(content)
         return [Note(text=n["text"], created_at=datetime.fromisoformat(n["at"]), note_id=n["id"]) for n in data]
     except (ValueError, LookupError, TypeError) as error:
         raise damaged() from error
-    finally:
-        os.close(descriptor)
 
 
 def write_notes(disk: Disk, folder: int, notes: Sequence[Note], *, sync: bool) -> None:
     """Puts these in the place of the notes there, all or none of them."""
     data = codec.dump([{"id": note.note_id, "text": note.text, "at": note.created_at.isoformat()} for note in notes])
-    name = f"notes.{token_hex(4)}.tmp"
-    descriptor = disk.open(folder, name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-    try:
-        disk.write(descriptor, data.encode("ascii"))
-        if sync:
-            disk.sync(descriptor)
-        disk.rename(folder, name, NOTES)
-        if sync:
-            disk.sync(folder)
-    finally:
-        os.close(descriptor)
+    disk.replace(folder, NOTES, data.encode("ascii"), sync=sync)
+    if sync:
+        disk.sync(folder)

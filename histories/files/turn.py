@@ -58,8 +58,8 @@ class FileTurn(OpenTurn):
         self._log: Log | None = None
         self._begun_sums, self._begun_size = Sums(), -1
         self._spot = Spot(Sums())
-        self._tail, self._line = Tail(Sums(), 0, ()), b""
-        self._said: Sequence[BaseMessage] = ()  # the input as it is read back
+        self._tail, self._record = Tail(Sums(), 0, ()), b""
+        self._input: Sequence[BaseMessage] = ()  # the input as it is read back
         self._book: JournalWriter | None = None
 
     # Beginning.
@@ -125,7 +125,7 @@ class FileTurn(OpenTurn):
             if complete is not None:
                 self._let_go(folder)
                 return complete
-            self.store.offsets[self.key] = self._begun_size - len(self._line)
+            self.store.offsets[self.key] = self._begun_size - len(self._record)
             return self
 
     def _answered_elsewhere(self, folder: int) -> Turn | None:
@@ -233,9 +233,9 @@ class FileTurn(OpenTurn):
         self._spot, self.started_at = spot, at
         self._begun_sums = Sums(sums.turns + 1, sums.tokens, title, new.chain, sums.more)
         jump = {**spot.jump, **({"version": True} if spot.behind is not None else {})}
-        said, self._said = dumped(new.input)
-        self._tail, self._line = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, jump, said=said)
-        return self._line
+        said, self._input = dumped(new.input)
+        self._tail, self._record = replace(tail, floor=floor), turn_line(new, at, self._begun_sums, jump, said=said)
+        return self._record
 
     def _floor_of(self, sums: Sums) -> int:
         """From which token count on turns are shown; none of them is when there is no window."""
@@ -255,7 +255,7 @@ class FileTurn(OpenTurn):
                 return
             with self.store.folder(self.place.user) as folder:
                 if self._book is None:
-                    offset = self._begun_size - len(self._line)
+                    offset = self._begun_size - len(self._record)
                     self._book = JournalWriter(self.store.disk, self.place.journal, offset)
                 self._book.append(folder, first, events)
         except FileNotFoundError:
@@ -337,16 +337,16 @@ class FileTurn(OpenTurn):
         if reply.is_shown:
             sums = replace(sums, tokens=sums.tokens + self._new.tokens + reply.tokens)
         elif self._spot.behind is not None:
-            back = {"to": self._begun_size - len(self._line), "gone": sorted(self._spot.gone)}
+            back = {"to": self._begun_size - len(self._record), "gone": sorted(self._spot.gone)}
             sums = replace(self._spot.behind, title=sums.title)
             return end_line(self.turn_id, reply, at, sums, said=said, **back), sums, at
         return end_line(self.turn_id, reply, at, sums, said=said), sums, at
 
     def _tail_after(self, sums: Sums, line: bytes, reply: Reply, replied: Sequence[BaseMessage]) -> Tail | None:
         """What the next turn needs, as it would be read from the file; None if it is large, or of another line."""
-        if len(self._line) + len(line) > _LARGE or self._spot.behind is not None:
+        if len(self._record) + len(line) > _LARGE or self._spot.behind is not None:
             return None
-        turn, floor = ShownTurn(self.turn_id, (*self._said, *replied)), self._tail.floor
+        turn, floor = ShownTurn(self.turn_id, (*self._input, *replied)), self._tail.floor
         shown = [(self._begun_sums.tokens, turn)] if reply.is_shown else []
         kept = [one for one in self._tail.shown if one[0] >= floor]
         tail = Tail(sums, floor, (*kept, *shown), self.turn_id)

@@ -21,9 +21,9 @@ from histories.base import (
 )
 from histories.blocking import see_through, undisturbed
 from histories.postgres import statements
-from histories.postgres.driver import Params, Row, Unanswered
+from histories.postgres.driver import Ask, Params, Row, Unanswered
 from histories.postgres.rows import messages_from, pack, unpack, words_of
-from histories.postgres.settle import Ask, settle
+from histories.postgres.settle import settle
 from histories.postgres.shared import REFUSALS, SessionName, Shared
 from histories.postgres.turn import PostgresTurn, give_up
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,6 +19,8 @@ from histories.base import StoreFull, StoreUnavailable
 Connection = AsyncConnection[tuple[Any, ...]]
 Row = tuple[Any, ...]
 Params = Mapping[str, object]
+Ask = Callable[[str, Params], Awaitable[list[Row]]]
+"""How PostgreSQL is asked, on whichever connection."""
 
 
 class Unanswered(StoreUnavailable):

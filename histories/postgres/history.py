@@ -17,7 +17,6 @@ from histories.base import (
     Event,
     Feedback,
     HistoryMoved,
-    InvalidCursor,
     OpenTurn,
     Page,
     Session,
@@ -30,6 +29,7 @@ from histories.base import (
     TurnStatus,
     TurnTree,
 )
+from histories.cursors import parse_before
 from histories.postgres import statements
 from histories.postgres.begin import Beginning
 from histories.postgres.driver import Row
@@ -94,9 +94,7 @@ class PostgresHistory(SessionHistory):
 
     @override
     async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
-        if before is not None and not (before.isascii() and before.isdigit() and len(before) < 16):
-            raise InvalidCursor("Send `before` as the `next` of an earlier page.")
-        seq = _AFTER_ALL if before is None else int(before)
+        seq = _AFTER_ALL if before is None else parse_before(before)
         rows = await self._read(statements.TURNS, before=seq, limit=limit, bytes=PAGE_BYTES)
         more = bool(rows) and rows[0][-1] > len(rows)
         return Page([turn_from(row) for row in reversed(rows)], str(rows[-1][0]) if more else None)

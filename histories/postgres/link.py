@@ -23,14 +23,13 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from histories.base import HistoryError, StoreUnavailable
 from histories.postgres import statements
-from histories.postgres.driver import Connection, Params, Row, cut_after, fetch, name_of, refusals, refuse_broken
+from histories.postgres.driver import Ask, Connection, Params, Row, cut_after, fetch, name_of, refusals, refuse_broken
 from histories.postgres.schema import migrate
 
 log = logging.getLogger("recollect.histories")
 
 Call = Callable[[], object]
-Chore = Callable[[Callable[[str, Params], Awaitable[list[Row]]]], Awaitable[None]]
-"""Some work, which is given what it can ask PostgreSQL by."""
+Chore = Callable[[Ask], Awaitable[None]]
 
 _ASK_S: Final = 0.5
 """How long a request waits at least for a connection: no longer, if PostgreSQL can't be reached at all."""

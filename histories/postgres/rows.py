@@ -10,17 +10,17 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from langchain_core.messages import BaseMessage
 
 from histories import codec
-from histories.base import Feedback, HistoryDamaged, InvalidCursor, Note, Session, Turn, TurnDetails, TurnStatus, Usage
+from histories.base import Feedback, HistoryDamaged, Note, Session, Turn, TurnDetails, TurnStatus, Usage
+from histories.cursors import cursor_of, from_micros, parse_cursor, to_micros
 from histories.search import words
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WORD: Final = 60
 """How many characters of a word are looked at."""
 _WORDS_BYTES: Final = 500_000
@@ -38,7 +38,7 @@ def pack(text: str) -> str:
 
 def unpack(stored: str) -> str:
     """What `pack` was given."""
-    return str(codec.undump(json.loads(stored))) if stored.startswith(('"', "{")) else stored
+    return str(codec.load(stored)) if stored.startswith(('"', "{")) else stored
 
 
 def mark_of(user_id: str) -> str:
@@ -99,17 +99,12 @@ def turn_from(row: Sequence[Any]) -> Turn:
             usage=None if usage is None else json.loads(usage),
             kind=unpack(kind),
             tokens=tokens,
-            details=cast(TurnDetails, from_json(details)),
-            feedback=None if feedback is None else cast(Feedback, from_json(feedback)),
+            details=cast(TurnDetails, codec.load(details)),
+            feedback=None if feedback is None else cast(Feedback, codec.load(feedback)),
             versions=[unpack(version) for version in versions] if len(versions) > 1 else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged() from error
-
-
-def from_json(stored: str) -> object:
-    """What `codec.dump` was given."""
-    return codec.undump(json.loads(stored))
 
 
 def notes_to_json(notes: Sequence[Note]) -> str:
@@ -122,7 +117,7 @@ def notes_from(stored: str) -> list[Note]:
     try:
         return [
             Note(text=text, created_at=datetime.fromisoformat(at), note_id=note_id)
-            for note_id, text, at in cast(list[list[str]], from_json(stored))
+            for note_id, text, at in cast(list[list[str]], codec.load(stored))
         ]
     except (TypeError, ValueError) as error:
         raise HistoryDamaged("The notes of this user can't be read from PostgreSQL.") from error
@@ -142,21 +137,17 @@ def damaged() -> HistoryDamaged:
 
 def cursor_after(session: Session) -> str:
     """The cursor of the sessions that follow this one."""
-    return f"{(session.updated_at - _EPOCH) // timedelta(microseconds=1)}~{session.session_id}"
+    return cursor_of(to_micros(session.updated_at), session.session_id)
 
 
-TOP: Final = f"{(datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)}~"
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
+TOP: Final = cursor_of(to_micros(_LAST), "")
 """The cursor of all sessions."""
 
 
 def place_of(cursor: str | None) -> tuple[datetime, str]:
     """Where the list of sessions goes on; raises `InvalidCursor`."""
     if cursor is None:
-        return datetime.max.replace(tzinfo=UTC), ""
-    time, tilde, session_id = cursor.partition("~")
-    if not tilde or not (time.isascii() and time.removeprefix("-").isdigit() and len(time) < 19):
-        raise InvalidCursor("Send `cursor` as the `next` of an earlier page.")
-    try:
-        return _EPOCH + timedelta(microseconds=int(time)), pack(session_id)
-    except OverflowError:
-        raise InvalidCursor("Send `cursor` as the `next` of an earlier page.") from None
+        return _LAST, ""
+    micros, session_id = parse_cursor(cursor)
+    return from_micros(micros), pack(session_id)

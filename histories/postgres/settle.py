@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -13,11 +13,9 @@ from histories import codec
 from histories.base import HistoryDamaged, Reply, TurnStatus, estimate_tokens
 from histories.journal import settled
 from histories.postgres import statements
-from histories.postgres.driver import Params, Row
+from histories.postgres.driver import Ask, Params
 from histories.postgres.rows import messages_from, pack, usage_to_json, words_of
 from histories.postgres.shared import SessionName
-
-Ask = Callable[[str, Params], Awaitable[list[Row]]]
 
 _LONG: Final = 50_000
 """Characters from which on cutting a text up into words would hold the event loop up."""

@@ -17,10 +17,10 @@ from typing_extensions import override
 from histories.base import Attempt, OpenTurn, Reply, ShownTurn, StoreFull, StoreUnavailable, TurnLost
 from histories.journal import Journal
 from histories.postgres import statements
-from histories.postgres.driver import Params
+from histories.postgres.driver import Ask, Params
 from histories.postgres.link import Link
 from histories.postgres.rows import pack
-from histories.postgres.settle import Ask, ending, settle
+from histories.postgres.settle import ending, settle
 from histories.postgres.shared import SessionName, Shared
 
 _RETRY_S: Final = 0.2

@@ -21,7 +21,6 @@ from histories.base import (
     Event,
     Feedback,
     Gate,
-    InvalidCursor,
     OpenTurn,
     Page,
     Session,
@@ -35,8 +34,9 @@ from histories.base import (
     TurnTree,
     now,
 )
+from histories.cursors import parse_before, to_micros
 from histories.redis.peer import BEAT_S, LEASE_MS, Peer
-from histories.redis.records import Keys, fields_of, read_entry, read_turn, to_micros, tree_fields
+from histories.redis.records import Keys, fields_of, read_entry, read_turn, tree_fields
 from histories.redis.scripts import (
     ADOPT,
     ALL_TURNS,
@@ -153,17 +153,12 @@ class RedisHistory(SessionHistory):
 
     @override
     async def turns(self, *, limit: int = 50, before: str | None = None) -> Page[Turn]:
-        if before is not None and not (before.isascii() and before.isdigit() and len(before) < 16):
-            raise InvalidCursor("Send `before` as the `next` of an earlier page.")
-        older, parts = await self.raw_turns(limit, None if before is None else int(before))
+        older, parts = await self.raw_turns(limit, NEWEST if before is None else parse_before(before))
         return Page([read_turn(each, running=running) for _, running, each in parts], str(older) if older else None)
 
-    async def raw_turns(
-        self, limit: int, before: int | None = None, *, size: int = PAGE_BYTES
-    ) -> tuple[int, list[RawTurn]]:
+    async def raw_turns(self, limit: int, before: int, *, size: int = PAGE_BYTES) -> tuple[int, list[RawTurn]]:
         """A page of turns as Redis keeps them, oldest first; and before which number there are older ones (0: none)."""
-        top = NEWEST if before is None else before
-        _, running, older, *flat = await self._record.read(TURNS, limit, top, size)
+        _, running, older, *flat = await self._record.read(TURNS, limit, before, size)
         parts: list[RawTurn] = [(flat[n], flat[n] == running, flat[n + 1 : n + 5]) for n in range(0, len(flat), 5)]
         return int(older), parts[::-1]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, cast
+from datetime import datetime
+from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from histories import codec
@@ -24,8 +24,7 @@ from histories.base import (
     TurnTree,
     Usage,
 )
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from histories.cursors import from_micros
 
 
 class UserKeys:
@@ -75,14 +74,6 @@ class Keys(UserKeys):
         return f"{self._prefix}:heard:{token}"
 
 
-def to_micros(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def from_micros(micros: str) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(micros))
-
-
 def begun_record(turn: Turn | NewTurn, at: datetime) -> str:
     """What a turn began with, as four lines of JSON."""
     messages = codec.dump_messages(turn.input)
@@ -125,7 +116,7 @@ def read_turn(parts: Sequence[str], *, running: bool = False) -> Turn:
             kind=end.get("kind", ""),
             tokens=end.get("tokens", 0),
             details=cast(TurnDetails, codec.undump(end.get("details", {}))),
-            feedback=cast(Feedback, codec.undump(json.loads(feedback))) if feedback else None,
+            feedback=cast(Feedback, codec.load(feedback)) if feedback else None,
             versions=json.loads(versions) or (),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -148,7 +139,7 @@ def read_text(begun: str, ended: str) -> tuple[str, str, str]:
     try:
         turn_id, _, _, given = begun.split("\n")
         status, _, _, output = ended.split("\n") if ended else ("", "", "", "[]")
-        said = [part for messages in (given, output) for part in _texts(codec.undump(json.loads(messages)))]
+        said = [part for messages in (given, output) for part in _texts(codec.load(messages))]
         return json.loads(turn_id), status, "\n".join(said)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged() from error
@@ -170,7 +161,7 @@ def dump_notes(notes: Sequence[Note]) -> str:
 
 def read_notes(stored: str | None) -> list[Note]:
     try:
-        kept: Any = codec.undump(json.loads(stored or "[]"))
+        kept: Any = codec.load(stored or "[]")
         return [Note(text=text, created_at=datetime.fromisoformat(at), note_id=note_id) for text, at, note_id in kept]
     except (TypeError, ValueError) as error:
         raise HistoryDamaged("This user's notes are damaged: they can't be read.") from error
@@ -213,8 +204,8 @@ def read_entry(session_id: str, fields: Sequence[str]) -> Session:
         session_id=session_id,
         title=json.loads(title),
         chain=json.loads(chain),
-        created_at=from_micros(created),
-        updated_at=from_micros(updated),
+        created_at=from_micros(int(created)),
+        updated_at=from_micros(int(updated)),
         turns=int(turns),
     )
 

@@ -17,9 +17,10 @@ from histories.base import (
     TurnRunning,
     now,
 )
+from histories.cursors import to_micros
 from histories.journal import settled
 from histories.redis.peer import LEASE_MS, Peer
-from histories.redis.records import Keys, ended_record, to_micros
+from histories.redis.records import Keys, ended_record
 from histories.redis.scripts import INDEX, SETTLE, Script
 
 _BATCH: Final = 500

@@ -23,7 +23,6 @@ from histories.base import (
     Gate,
     HistoryMoved,
     HistoryStore,
-    InvalidCursor,
     Note,
     Page,
     Recalled,
@@ -33,6 +32,7 @@ from histories.base import (
     SessionNotFound,
     StoreUnavailable,
 )
+from histories.cursors import cursor_of, parse_cursor
 from histories.redis.history import RedisHistory
 from histories.redis.link import log, warnings
 from histories.redis.peer import Peer
@@ -128,13 +128,13 @@ class RedisStore(HistoryStore):
     async def sessions(
         self, user_id: str, *, limit: int = 50, cursor: str | None = None, query: str | None = None
     ) -> Page[Session]:
-        place = None if cursor is None else _place_of(cursor)
+        place = None if cursor is None else parse_cursor(cursor)
         if query and query.strip():
             return await self._search(user_id, query, limit, place)
         found: list[tuple[Place, Session]] = []
         async for entry in self._entries(user_id, place, limit + 1):
             if len(found) == limit:
-                return Page([session for _, session in found], _cursor_of(found[-1][0]))
+                return Page([session for _, session in found], cursor_of(*found[-1][0]))
             found.append(entry)
         return Page([session for _, session in found])
 
@@ -150,14 +150,14 @@ class RedisStore(HistoryStore):
             try:
                 hits = await self._texts.find(self._history(user_id, session.session_id), session, query, until)
             except TimeoutError:
-                return Page(found, _cursor_of(last or (at[0] + 1, "")))
+                return Page(found, cursor_of(*(last or (at[0] + 1, ""))))
             if hits is not None and len(found) == limit:
-                return Page(found, _cursor_of(last or at))
+                return Page(found, cursor_of(*(last or at)))
             if hits is not None:
                 found.append(replace(session, hits=hits))
             last = at
             if loop.time() > until:
-                return Page(found, _cursor_of(at))
+                return Page(found, cursor_of(*at))
         return Page(found)
 
     @override
@@ -277,14 +277,3 @@ def _parted(url: str) -> tuple[str, str]:
     if not re.fullmatch("[A-Za-z0-9_-]+", namespace):
         raise ValueError
     return urlunsplit(parts._replace(query=urlencode(options))), namespace
-
-
-def _cursor_of(place: Place) -> str:
-    return f"{place[0]}~{place[1]}"
-
-
-def _place_of(cursor: str) -> Place:
-    time, tilde, name = cursor.partition("~")
-    if not tilde or not (time.removeprefix("-").isdecimal() and time.isascii() and len(time) < 20):
-        raise InvalidCursor("Send `cursor` as the `next` of an earlier page.")
-    return int(time), name

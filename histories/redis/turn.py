@@ -26,8 +26,9 @@ from histories.base import (
     title_of,
 )
 from histories.blocking import see_through, undisturbed
+from histories.cursors import to_micros
 from histories.redis.peer import LEASE_MS, Held, Waiter
-from histories.redis.records import begun_record, ended_record, read_turn, read_window, to_micros
+from histories.redis.records import begun_record, ended_record, read_turn, read_window
 from histories.redis.scripts import APPEND, BEGIN, END, LEAVE
 from histories.redis.session import SessionRecord
 

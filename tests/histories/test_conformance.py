@@ -164,7 +164,7 @@ async def test_a_retry_of_a_running_turn_is_refused_at_once(stores: Stores, hist
     waiting = asyncio.create_task(begun(history, "another", wait_s=20))
     other = (await stores.open()).history("alice", "s1")
     waiting_there = asyncio.create_task(begun(other, "yet another", wait_s=20))
-    await asyncio.sleep(0.02)
+    await until(lambda: bool(history.gate.queue.waits("a session")))
     for each in (history, other):
         started = time.monotonic()
         with pytest.raises(SessionBusy):
@@ -300,7 +300,7 @@ async def test_a_begin_that_is_cancelled_leaves_the_session_usable(history: Sess
 async def test_who_gives_up_waiting_is_passed_by(history: SessionHistory) -> None:
     turn = await begun(history, "first")
     waiting = [asyncio.create_task(begun(history, str(n), wait_s=20)) for n in range(4)]
-    await asyncio.sleep(0.02)
+    await until(lambda: len(history.gate.queue.waits("a session")) == 4)
     for task in waiting[:3]:
         task.cancel()
     await asyncio.gather(*waiting[:3], return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What every store does about sessions: windows, pages, lists, titles, rewinds, forks, imports, forgetting."""
+"""What every store does about sessions: pages, lists, titles, rewinds, forks, imports, forgetting."""
 
 from __future__ import annotations
 
@@ -25,69 +25,7 @@ from histories.base import (
 from histories.base import TurnStatus as Is
 from histories.memory import MemoryStore
 from tests.proofs import proves
-from tests.stores import FAILED, Stores, all_sessions, all_turns, begun, replied, said, talk, texts
-
-
-async def _fill(history: SessionHistory, turns: int, tokens: int) -> None:
-    for number in range(turns):
-        turn = await begun(history, said(f"q{number}", tokens=tokens // 2))
-        await turn.end(replied(f"a{number}", tokens=tokens - tokens // 2))
-
-
-async def _past(history: SessionHistory, window: int, tokens: int = 0) -> list[str]:
-    turn = await begun(history, said("probe", tokens=tokens), window=window)
-    await turn.end(FAILED)
-    return texts(turn.past)
-
-
-async def test_no_window_shows_no_past(history: SessionHistory) -> None:
-    await talk(history, "hello")
-    assert await _past(history, 0) == []
-
-
-@proves("G11")
-async def test_a_window_shows_whole_turns_within_its_tokens_and_moves_in_steps(history: SessionHistory) -> None:
-    firsts = []
-    for number in range(40):
-        past = await _past(history, 100, tokens=10)
-        shown = len(past) // 2
-        assert past == [text for n in range(number - shown, number) for text in (f"q{n}", f"a{n}")]
-        assert shown * 10 + 10 <= 100
-        assert shown == number or shown * 10 + 10 >= 50
-        firsts.append(number - shown)
-        turn = await begun(history, said(f"q{number}", tokens=5))
-        await turn.end(replied(f"a{number}", tokens=5))
-    assert firsts == sorted(firsts)
-    assert len(set(firsts)) <= 9
-
-
-async def test_a_turn_that_is_larger_than_the_window_is_not_shown(history: SessionHistory) -> None:
-    await _fill(history, 2, tokens=1000)
-    assert await _past(history, 100) == []
-
-
-@proves("G5")
-async def test_a_model_is_shown_what_was_interrupted_but_not_what_failed(history: SessionHistory) -> None:
-    for words, reply in {
-        "complete": replied("whole"),
-        "failed": replied("never shown", Is.FAILED),
-        "interrupted": replied("half", Is.INTERRUPTED),
-        "stopped at once": replied("", Is.INTERRUPTED),
-        "silent": replied(""),
-    }.items():
-        await talk(history, words, reply=reply)
-    shown = ["complete", "whole", "interrupted", "half", "silent"]
-    assert await _past(history, 1000) == shown
-    assert texts(await history.aget_messages()) == shown
-    assert len(await all_turns(history)) == 6
-
-
-async def test_what_is_not_shown_takes_no_room_in_the_window(history: SessionHistory) -> None:
-    await _fill(history, 2, tokens=10)
-    for _ in range(50):
-        turn = await begun(history, said("fails", tokens=10))
-        await turn.end(replied("", Is.FAILED, tokens=10))
-    assert await _past(history, 60, tokens=10) == ["q0", "a0", "q1", "a1"]
+from tests.stores import FAILED, Stores, all_sessions, all_turns, begun, fill, replied, said, shown_past, talk, texts
 
 
 async def test_pages_of_turns_are_stable_while_turns_are_added(history: SessionHistory) -> None:
@@ -201,7 +139,7 @@ async def test_the_title_is_what_was_said_first(store: HistoryStore) -> None:
 
 
 async def test_a_rewind_ends_the_history_before_that_turn(history: SessionHistory) -> None:
-    await _fill(history, 6, tokens=10)
+    await fill(history, 6, tokens=10)
     await history.rename("kept")
     ids = [t.turn_id for t in await all_turns(history)]
     with pytest.raises(TurnNotFound):
@@ -210,12 +148,12 @@ async def test_a_rewind_ends_the_history_before_that_turn(history: SessionHistor
     assert [t.turn_id for t in await all_turns(history)] == ids[:3]
     assert (await history.info()).turns == 3
     assert (await history.info()).title == "kept"
-    assert await _past(history, 61, tokens=10) == ["q0", "a0", "q1", "a1", "q2", "a2"]
+    assert await shown_past(history, 61, tokens=10) == ["q0", "a0", "q1", "a1", "q2", "a2"]
     with pytest.raises(TurnNotFound):
         await history.rewind(ids[4])
     await history.rewind(ids[0])
     assert await all_turns(history) == []
-    assert await _past(history, 100) == []
+    assert await shown_past(history, 100) == []
     await talk(history, "afresh")
     assert (await history.info()).turns == 2
 
@@ -233,7 +171,7 @@ async def test_nothing_is_taken_from_a_session_whose_turn_runs(stores: Stores, h
 
 
 async def test_a_fork_shares_the_past_up_to_a_turn(store: HistoryStore, history: SessionHistory) -> None:
-    await _fill(history, 4, tokens=10)
+    await fill(history, 4, tokens=10)
     await history.rename("The title")
     running = await begun(history, "runs on")
     turns = await all_turns(history)
@@ -243,7 +181,7 @@ async def test_a_fork_shares_the_past_up_to_a_turn(store: HistoryStore, history:
     assert await all_turns(fork) == turns[:3]
     assert (await fork.info()).title == "The title"
     assert [s.session_id for s in await all_sessions(store, "alice")] == ["s1", "s2"]
-    assert await _past(fork, 1000) == ["q0", "a0", "q1", "a1", "q2", "a2"]
+    assert await shown_past(fork, 1000) == ["q0", "a0", "q1", "a1", "q2", "a2"]
     assert len(await all_turns(history)) == 5
     for name in ("s1", "s2"):
         with pytest.raises(SessionExists):
@@ -254,7 +192,7 @@ async def test_a_fork_shares_the_past_up_to_a_turn(store: HistoryStore, history:
 
 
 async def test_a_restored_session_is_what_it_was(store: HistoryStore, history: SessionHistory) -> None:
-    await _fill(history, 3, tokens=10)
+    await fill(history, 3, tokens=10)
     await talk(history, "fails", reply=FAILED)
     await (await begun(history, said("cut", turn_id="t-9"))).end(replied("half", Is.INTERRUPTED, tokens=2))
     turns, info = await all_turns(history), await history.info()
@@ -264,7 +202,7 @@ async def test_a_restored_session_is_what_it_was(store: HistoryStore, history: S
     restored = await copy.info()
     assert (restored.title, restored.created_at, restored.turns) == (info.title, info.created_at, info.turns)
     assert restored.updated_at == info.updated_at
-    assert await _past(copy, 1000) == await _past(history, 1000)
+    assert await shown_past(copy, 1000) == await shown_past(history, 1000)
     answer = await copy.begin(said("again", turn_id=turns[0].turn_id))
     assert isinstance(answer, Turn)
     with pytest.raises(SessionExists):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from histories.base import Feedback, HistoryError, HistoryStore, SessionHistory, Turn, TurnStatus, now
+from histories.base import Feedback, HistoryError, HistoryStore, SessionHistory, Summary, Turn, TurnStatus, now
 from tests.stores import KINDS, all_sessions, all_turns, replied, said, texts
 
 ENDS = [replied("x", tokens=3), replied("", TurnStatus.FAILED), replied("half", TurnStatus.INTERRUPTED, tokens=2)]
 KEEPING = ["turn", "version", "version", "choose", "keep", "again", "feedback", "title", "fork", "copy"]
+KEEPING += ["turn if last", "choose if last", "keep if last", "moved", "sum up", "summary", "taken", "twice"]
 """What forgets nothing: the simplest store forgets, with a turn, what followed others when they were last shown."""
 FORGETTING = ["turn", "turn", "version", "delete turn", "rewind", "again", "moved", "fork", "delete", "copy", "wrong"]
-STEPS = 30
+FORGETTING += ["turn if last", "delete if last", "rewind if last", "sum up", "summary", "nowhere", "unchanged", "twice"]
+STEPS = 50
 
 
 @pytest.fixture
@@ -44,8 +47,9 @@ async def test_all_stores_give_the_same_answers(
 
 
 def _acts(history: SessionHistory, target: str, new: str, end: int) -> dict[str, Callable[[], Awaitable[object]]]:
-    async def turn(**more: object) -> object:
-        begun_turn = await history.begin(said(new, **{"turn_id": new, "tokens": 2, **more}), wait_s=5, window_tokens=12)
+    async def turn(if_last: str | None = None, **more: object) -> object:
+        wanted = said(new, **{"turn_id": new, "tokens": 2, **more})
+        begun_turn = await history.begin(wanted, wait_s=5, window_tokens=12, if_last=if_last)
         if isinstance(begun_turn, Turn):
             return begun_turn.turn_id, texts(begun_turn.output)
         await begun_turn.end(ENDS[end])
@@ -57,9 +61,22 @@ def _acts(history: SessionHistory, target: str, new: str, end: int) -> dict[str,
         await history.restore(tree, title="a copy", created_at=now())
         return (await history.info()).turns
 
-    async def wrong() -> object:
-        await history.turns(before="nothing of the sort")
-        return None
+    async def last() -> str:
+        return next((turn.turn_id for turn in (await history.turns(limit=1)).items), "")
+
+    async def again_as(turns: Sequence[Turn]) -> None:
+        await history.restore(turns, title="another", created_at=now())
+
+    async def sum_up() -> None:
+        at = (await history.turn(target, shown=True)).started_at
+        await history.set_summary(Summary(f"summary {new}", target, at, at, "user"))
+
+    async def summary() -> object:
+        found = await history.summary()
+        return None if found is None else (found.text, found.up_to, found.made_by)
+
+    async def unchanged() -> None:
+        await history.delete(if_updated_at=(await history.info()).updated_at - timedelta(seconds=end))
 
     return {
         "turn": turn,
@@ -70,13 +87,29 @@ def _acts(history: SessionHistory, target: str, new: str, end: int) -> dict[str,
         "rewind": lambda: history.rewind(target),
         "delete turn": lambda: history.delete_turn(target),
         "moved": lambda: history.rewind(target, if_last="t0"),
+        "turn if last": lambda: _if_last(last, lambda one: turn(if_last=one)),
+        "choose if last": lambda: _if_last(last, lambda one: history.choose(target, if_last=one)),
+        "keep if last": lambda: _if_last(last, lambda one: history.rewind(target, keep=True, if_last=one)),
+        "rewind if last": lambda: _if_last(last, lambda one: history.rewind(target, if_last=one)),
+        "delete if last": lambda: _if_last(last, lambda one: history.delete_turn(target, if_last=one)),
+        "sum up": sum_up,
+        "summary": summary,
+        "taken": lambda: again_as([]),
+        "twice": lambda: again_as([Turn(turn_id="t", status=TurnStatus.COMPLETE, chain="", started_at=now())] * 2),
+        "unchanged": unchanged,
         "feedback": lambda: history.feedback(target, Feedback(score=end - 1, comment=new)),
         "title": lambda: history.rename(f"title {new}"),
         "fork": lambda: history.fork(f"fork of {target}", target),
         "delete": history.delete,
         "copy": copy,
-        "wrong": wrong,
+        "wrong": lambda: history.turns(before="nothing of the sort"),
+        "nowhere": lambda: history.turn(f"no {target}"),
     }
+
+
+async def _if_last(last: Callable[[], Awaitable[str]], change: Callable[[str], Awaitable[object]]) -> object:
+    """The change, with the last turn of the shown line named as its caller has seen it."""
+    return await change(await last())
 
 
 async def _answer(store: HistoryStore, act: str, target: str, new: str, end: int) -> object:

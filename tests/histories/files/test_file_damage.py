@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from langchain_core.messages import HumanMessage
+from typing_extensions import override
 
 from histories.base import (
     Feedback,
     HistoryDamaged,
     NewTurn,
+    SessionBusy,
     SessionHistory,
     now,
 )
 from histories.base import TurnStatus as Is
+from histories.files.disk import Disk
 from histories.files.records import Sums, encode
 from histories.files.store import FileStore
+from tests.failing_disk import Unsynced
 from tests.files import folder_of, log_of
 from tests.proofs import proves
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk, texts
@@ -216,3 +221,37 @@ async def test_a_log_of_a_newer_version_is_refused_with_a_sentence_and_never_add
             await act
     assert log_of(tmp_path).read_bytes() == content
     await store.close()
+
+
+class _TakenBack(Disk):
+    """At the `at`-th read another process takes back the last line of a file."""
+
+    def __init__(self, path: Path, at: int) -> None:
+        self.path, self.at, self.reads = path, at, 0
+
+    @override
+    def read(self, descriptor: int, size: int, offset: int) -> bytes:
+        self.reads += 1
+        assert self.reads < 1000, "reads for ever"
+        if self.reads == self.at:
+            os.truncate(self.path, self.path.read_bytes()[:-1].rfind(b"\n") + 1)
+        return super().read(descriptor, size, offset)
+
+
+async def test_what_another_process_takes_back_while_it_is_read_is_as_if_it_never_was(tmp_path: Path) -> None:
+    one = FileStore(tmp_path, disk=Unsynced())
+    for at in range(1, 12):
+        history = one.history("alice", f"s{at}")
+        first, _ = await talk(history, "one", "two")
+        turn = await begun(history, "three")
+        log = next(path for path in tmp_path.rglob("*.jsonl") if path.name.startswith(f"s{at}-"))
+        await history.rename("a title " + "x" * 100)
+        disk = _TakenBack(log, at)
+        other = FileStore(tmp_path, disk=disk).history("alice", f"s{at}")
+        again = NewTurn(input=[HumanMessage("one")], turn_id=first, given=True)
+        for look in (lambda other=other, again=again: other.begin(again, wait_s=0), other.turns, other.info):
+            with suppress(SessionBusy):
+                await look()
+        assert [turn.status for turn in (await other.turns()).items] == [Is.COMPLETE, Is.COMPLETE, Is.RUNNING]
+        await turn.end(replied("re: three"))
+        assert [turn.status for turn in await all_turns(history)] == [Is.COMPLETE] * 3

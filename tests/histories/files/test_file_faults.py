@@ -13,13 +13,10 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
-from langchain_core.messages import HumanMessage
 from typing_extensions import override
 
 from histories.base import (
-    NewTurn,
     OpenTurn,
-    SessionBusy,
     SessionExists,
     SessionHistory,
     SessionNotFound,
@@ -33,16 +30,9 @@ from histories.files import store as filesystem
 from histories.files.disk import Disk
 from histories.files.indices import Indices
 from histories.files.store import FileStore
-from tests.failing_disk import FailingDisk, SmallDisk
+from tests.failing_disk import FailingDisk, SmallDisk, Unsynced
 from tests.proofs import proves
 from tests.stores import all_sessions, all_turns, begun, replied, said, talk, texts
-
-
-class _Unsynced(Disk):
-    @override
-    def sync(self, descriptor: int) -> None:
-        return
-
 
 _Record = list[tuple[str, str, str]]
 
@@ -57,7 +47,7 @@ class _Run:
 
     def __init__(self, folder: Path, disk: FailingDisk) -> None:
         self.failing_disk, self.failing = disk, FileStore(folder, disk=disk)
-        self.sound = FileStore(folder, disk=_Unsynced())
+        self.sound = FileStore(folder, disk=Unsynced())
         for store in (self.failing, self.sound):
             store.indices = Indices(store.path, durable=False)
         self.history = self.failing.history("alice", "s1")
@@ -170,7 +160,7 @@ class _Run:
         assert len(self.failing.gate.queue) == 0
         assert self.failing.gate.running == {}
         before = await self.read()
-        self.failing.disk = _Unsynced()
+        self.failing.disk = Unsynced()
         for store in (self.sound, self.failing):
             turn = await begun(store.history("alice", "s1"), "afterwards", wait_s=0)
             await turn.end(replied())
@@ -369,37 +359,3 @@ async def test_a_name_that_an_empty_file_holds_is_free(tmp_path: Path) -> None:
         await talk(history, "afresh")
         assert (await history.info()).turns == 1
     await store.close()
-
-
-class _TakenBack(Disk):
-    """At the `at`-th read another process takes back the last line of a file."""
-
-    def __init__(self, path: Path, at: int) -> None:
-        self.path, self.at, self.reads = path, at, 0
-
-    @override
-    def read(self, descriptor: int, size: int, offset: int) -> bytes:
-        self.reads += 1
-        assert self.reads < 1000, "reads for ever"
-        if self.reads == self.at:
-            os.truncate(self.path, self.path.read_bytes()[:-1].rfind(b"\n") + 1)
-        return super().read(descriptor, size, offset)
-
-
-async def test_what_another_process_takes_back_while_it_is_read_is_as_if_it_never_was(tmp_path: Path) -> None:
-    one = FileStore(tmp_path, disk=_Unsynced())
-    for at in range(1, 12):
-        history = one.history("alice", f"s{at}")
-        first, _ = await talk(history, "one", "two")
-        turn = await begun(history, "three")
-        log = next(path for path in tmp_path.rglob("*.jsonl") if path.name.startswith(f"s{at}-"))
-        await history.rename("a title " + "x" * 100)
-        disk = _TakenBack(log, at)
-        other = FileStore(tmp_path, disk=disk).history("alice", f"s{at}")
-        again = NewTurn(input=[HumanMessage("one")], turn_id=first, given=True)
-        for look in (lambda other=other, again=again: other.begin(again, wait_s=0), other.turns, other.info):
-            with suppress(SessionBusy):
-                await look()
-        assert [turn.status for turn in (await other.turns()).items] == [Is.COMPLETE, Is.COMPLETE, Is.RUNNING]
-        await turn.end(replied("re: three"))
-        assert [turn.status for turn in await all_turns(history)] == [Is.COMPLETE] * 3

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-import sqlite3
-import stat
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,14 +15,13 @@ from typing_extensions import override
 
 from histories import codec, model
 from histories.base import HistoryDamaged, NewTurn, Session, SessionHistory, Turn, now
-from histories.files import index_file
 from histories.files.disk import Disk
 from histories.files.find import find_sessions
 from histories.files.index_file import INDEX, memory_index
 from histories.files.names import file_name
 from histories.files.store import FileStore
 from histories.search import Text, hits
-from tests.files import folder_of
+from tests.files import folder_of, found, recalled
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk
 
 WITHIN_S = 20
@@ -56,26 +50,8 @@ def _store(tmp_path: Path, disk: Disk | None = None) -> FileStore:
     return FileStore(tmp_path / "histories", fsync=False, disk=disk)
 
 
-async def _found(store: FileStore, query: str | None = None, user: str = "alice") -> list[str]:
-    return [session.session_id for session in await all_sessions(store, user, limit=2, query=query)]
-
-
-async def _recalled(store: FileStore, query: str, session: str | None = None) -> list[str]:
-    return [one.turn.turn_id for one in await store.recall("alice", query, session_id=session)]
-
-
 def _index(store: FileStore) -> Path:
     return folder_of(store) / INDEX
-
-
-def _bytes_of_index(store: FileStore) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(folder_of(store).glob(f"{INDEX}*")))
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def _overwrite(path: Path, content: bytes) -> None:
@@ -170,7 +146,7 @@ async def test_what_anybody_does_to_the_files_is_seen_at_once(store: FileStore, 
             _overwrite(path, content)
         await agree()
     await other.forget("alice")
-    assert await _found(store) == []
+    assert await found(store) == []
     assert not _index(store).exists()
     await other.close()
     await store.close()
@@ -179,10 +155,10 @@ async def test_what_anybody_does_to_the_files_is_seen_at_once(store: FileStore, 
 async def test_a_turn_that_began_before_anybody_looked_is_seen_to_end(store: FileStore, tmp_path: Path) -> None:
     other = _store(tmp_path)
     turn = await begun(other.history("alice", "s1"), "hello")
-    assert await _found(store, "goodbye") == []
-    assert await _found(store, "hello") == ["s1"]
+    assert await found(store, "goodbye") == []
+    assert await found(store, "hello") == ["s1"]
     await turn.end(replied("goodbye"))
-    assert await _found(store, "goodbye") == ["s1"]
+    assert await found(store, "goodbye") == ["s1"]
     await other.close()
     await store.close()
 
@@ -191,9 +167,9 @@ async def test_nobody_finds_what_another_said(store: FileStore) -> None:
     await talk(store.history("alice", "s1"), "a secret")
     await talk(store.history("bob", "s1"), "hello")
     for _ in range(2):
-        assert await _found(store, "secret") == ["s1"]
-        assert await _found(store, "secret", "bob") == []
-        assert await _found(store, "hello", "bob") == ["s1"]
+        assert await found(store, "secret") == ["s1"]
+        assert await found(store, "secret", "bob") == []
+        assert await found(store, "hello", "bob") == ["s1"]
     await store.close()
 
 
@@ -203,8 +179,8 @@ async def test_a_search_may_go_over_several_texts_of_a_turn(store: FileStore) ->
     await talk(history, "one", reply=replied("two"))
     for _ in range(2):
         for query in ("SAME\nsame", "on\nTW", "two same"):
-            assert await _found(store, query) == ["s1"]
-        assert await _found(store, "same\nne") == await _found(store, "one\nthree") == []
+            assert await found(store, query) == ["s1"]
+        assert await found(store, "same\nne") == await found(store, "one\nthree") == []
     await store.close()
 
 
@@ -249,10 +225,10 @@ async def test_of_a_long_log_only_what_was_added_is_read(tmp_path: Path) -> None
     store = _store(tmp_path, disk)
     history = store.history("alice", "s1")
     await history.restore([await _turn(store, f"t{number}") for number in range(60)], title="x", created_at=_AT)
-    await _recalled(store, "words", "s1")
+    await recalled(store, "words", "s1")
     await talk(history, "novelty")
     disk.read_bytes = 0
-    assert len(await _recalled(store, "novelty", "s1")) == 1
+    assert len(await recalled(store, "novelty", "s1")) == 1
     assert disk.read_bytes < 400_000 < (folder_of(store) / f"{file_name('s1')}.jsonl").stat().st_size
     await store.close()
 
@@ -278,158 +254,8 @@ async def test_a_session_that_vanishes_while_it_is_searched_is_passed_by(tmp_pat
     store = _store(tmp_path, Vanishing())
     for name in ("s1", "s2"):
         await talk(store.history("alice", name), "hello")
-    assert await _found(store, "hello") == ["s1"]
+    assert await found(store, "hello") == ["s1"]
     await store.close()
-
-
-# The index is derived: whatever becomes of it, lists and searches say what the logs do.
-
-
-def _garbage(path: Path) -> None:
-    path.write_bytes(b"garbage " * 4096)
-
-
-def _holes(path: Path) -> None:
-    """Damages pages in the middle, which SQLite sees only when it comes to them."""
-    data = bytearray(path.read_bytes())
-    for start in range(4096, len(data), 4096):
-        data[start : start + 2048] = b"\xff" * 2048
-    path.write_bytes(data)
-
-
-def _other_version(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as index:
-        index.execute("PRAGMA user_version = 77")
-
-
-@pytest.mark.parametrize("spoil", [Path.unlink, _garbage, _holes, _other_version, partial(os.truncate, length=5000)])
-async def test_an_index_that_is_lost_or_damaged_is_made_anew(
-    tmp_path: Path, store: FileStore, spoil: Callable[[Path], None]
-) -> None:
-    ids = await talk(store.history("alice", "s1"), "hello", "goodbye")
-    assert await _found(store, "hello") == ["s1"]
-    await store.close()
-    spoil(_index(store))
-    store = _store(tmp_path)
-    assert await _found(store, "goodbye") == await _found(store) == ["s1"]
-    assert await _recalled(store, "goodbye") == ids[1:]
-    await store.close()
-    assert await _found(store, "goodbye") == ["s1"]
-    with closing(sqlite3.connect(_index(store))) as index:
-        assert index.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    await store.close()
-
-
-async def test_an_index_that_others_write_to_for_long_holds_nobody_up(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("histories.files.index_file._BUSY_S", 0.05)
-    history = store.history("alice", "s1")
-    ids = await talk(history, "hello")
-    assert await _found(store, "hello") == ["s1"]
-    await store.close()
-    with closing(sqlite3.connect(_index(store), isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        ids += await talk(history, "goodbye")
-        assert await _found(store, "goodbye") == await _found(store) == ["s1"]
-        assert await _recalled(store, "goodbye", "s1") == ids[1:]
-        await history.rewind(ids[1])
-        assert await _found(store, "goodbye") == await _recalled(store, "goodbye") == []
-        other.execute("ROLLBACK")
-    assert await _found(store, "goodbye") == []
-    await store.close()
-
-
-async def test_where_no_index_can_be_the_logs_are_read(store: FileStore) -> None:
-    ids = await talk(store.history("alice", "s1"), "hello")
-    _index(store).mkdir()
-    assert await _found(store, "hello") == await _found(store) == ["s1"]
-    assert await _recalled(store, "hello") == ids
-    await store.history("alice", "s1").rewind(ids[0])
-    await store.close()
-
-
-async def test_only_its_owner_may_read_an_index(store: FileStore) -> None:
-    await store.open()
-    await talk(store.history("alice", "s1"), "hello")
-    assert await _found(store, "hello") == ["s1"]
-    files = [*folder_of(store).glob(f"{INDEX}*")]
-    assert len(files) == 3
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    await store.close()
-
-
-@pytest.mark.parametrize("watched", [True, False], ids=["of a server", "of a command"])
-async def test_what_is_forgotten_is_gone_from_the_index_too(store: FileStore, watched: bool) -> None:
-    if watched:
-        await store.open()
-    history, other = store.history("alice", "s1"), store.history("alice", "s2")
-    _, *ids = await talk(history, "the title", "zanzibar", "quokka", "xylophone", "persist")
-    await talk(other, "marzipan")
-    for query in ("zanzibar", "marzipan"):
-        assert len(await _found(store, query)) == 1
-    assert b"xylophone" in _bytes_of_index(store)
-    await history.delete_turn(ids[0])
-    await history.rewind(ids[2])
-    await other.delete()
-    for word in (b"zanzibar", b"xylophone", b"marzipan"):
-        await _until(lambda gone=word: gone not in _bytes_of_index(store))  # type: ignore[misc]
-    assert b"quokka" in _bytes_of_index(store)
-    await store.close()
-
-
-async def test_what_ends_comes_into_an_index_that_is_there_without_a_question(store: FileStore) -> None:
-    await store.open()
-    await talk(store.history("alice", "s1"), "hello")
-    assert await _found(store, "hello") == ["s1"]
-    await talk(store.history("alice", "s1"), "zanzibar")
-    await _until(lambda: b"zanzibar" in _bytes_of_index(store))
-    await store.close()
-
-
-async def test_many_who_ask_and_write_at_once_all_hear_what_is_there(store: FileStore, tmp_path: Path) -> None:
-    stores = [store, _store(tmp_path), _store(tmp_path)]
-    for one in stores:
-        await one.open()
-
-    async def talks(number: int) -> None:
-        one = stores[number % 3]
-        for turn in range(4):
-            word = f"word{number}x{turn}"
-            ids = await talk(one.history("alice", f"s{number}"), word)
-            assert await _found(stores[(number + turn) % 3], word) == [f"s{number}"]
-            assert await _recalled(stores[turn % 3], word, f"s{number}") == ids
-        await one.history("alice", f"s{number}").delete()
-        assert await _found(stores[(number + 1) % 3], f"word{number}x0") == []
-
-    await asyncio.gather(*(talks(number) for number in range(6)))
-    for one in stores:
-        await one.close()
-
-
-async def test_an_sqlite_without_fts5_finds_the_same(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(4):
-        await talk(store.history("alice", f"s{number}"), f"lanterns and stones {number}", "harbours")
-    await talk(store.history("alice", "s4"), "stone by stone 日本")
-
-    async def answers() -> object:
-        found = [
-            await all_sessions(store, "alice", query=query) for query in ("stone", "STONE lant", "日本", "nowhere")
-        ]
-        recalled = await store.recall("alice", "which stones?", limit=20)
-        of_one = await store.recall("alice", "harbour", session_id="s2")
-        return found, [sorted((one.session_id, one.turn.turn_id) for one in some) for some in (recalled, of_one)]
-
-    with_fts5 = await answers()
-    monkeypatch.setattr(index_file, "has_fts5", lambda: False)
-    store.indices.close()
-    assert await answers() == with_fts5
-    await store.history("alice", "s4").delete()
-    assert await all_sessions(store, "alice", query="日本") == []
-    monkeypatch.undo()
-    store.indices.close()
-    assert len(await _found(store, "stone")) == 4
-    store.indices.close()
 
 
 async def test_a_backup_without_the_times_of_its_files_is_listed_in_order(store: FileStore) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from typing_extensions import override
 
 from histories.base import Turn, now
 from histories.files.disk import Disk
-from histories.files.index_file import INDEX
-from histories.files.names import file_name
 from histories.files.store import FileStore
-from tests.stores import all_sessions, replied, talk
+from tests.files import bytes_of_index, found
+from tests.stores import replied, talk, until
 
 pytestmark = pytest.mark.usefixtures("closes_what_it_opens")
 
@@ -27,21 +25,6 @@ _AT = now()
 
 def _store(tmp_path: Path, disk: Disk | None = None) -> FileStore:
     return FileStore(tmp_path / "histories", fsync=False, disk=disk)
-
-
-async def _found(store: FileStore, query: str | None = None, user: str = "alice") -> list[str]:
-    return [session.session_id for session in await all_sessions(store, user, limit=2, query=query)]
-
-
-def _bytes_of_index(store: FileStore, user: str = "alice") -> bytes:
-    folder = Path(store.path) / file_name(user)
-    return b"".join(path.read_bytes() for path in sorted(folder.glob(f"{INDEX}*")))
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Late(Disk):
@@ -92,11 +75,11 @@ async def test_a_search_gives_what_it_has_in_its_time_and_goes_on_where_it_ended
     assert first.next is not None
     assert len(first.items) < 15
     for _ in range(2):  # with an index that has more and more of it
-        assert await _found(store, "needle") == with_needle
-        assert await _found(store, "NEED uber") == [name for name in with_needle if int(name[1:]) % 3 == 0]
-        assert await _found(store, "🙂") == [name for name in everything if int(name[1:]) % 3 == 0]
-        assert await _found(store, "nowhere") == await _found(store, "!?") == []
-        assert await _found(store) == everything
+        assert await found(store, "needle") == with_needle
+        assert await found(store, "NEED uber") == [name for name in with_needle if int(name[1:]) % 3 == 0]
+        assert await found(store, "🙂") == [name for name in everything if int(name[1:]) % 3 == 0]
+        assert await found(store, "nowhere") == await found(store, "!?") == []
+        assert await found(store) == everything
     await store.close()
 
 
@@ -122,7 +105,7 @@ async def test_an_import_of_many_comes_into_an_index_without_a_question(tmp_path
     store = _store(tmp_path)
     await store.open()
     await _import(store, 40)
-    await _until(lambda: b"needle" in _bytes_of_index(store))
+    await until(lambda: b"needle" in bytes_of_index(store), WITHIN_S)
     await store.close()
 
 
@@ -154,11 +137,11 @@ async def test_while_an_index_is_built_others_are_found_and_followed(
     await _import(store, 300)
     await store.open()
     await talk(store.history("bob", "s1"), "hello")
-    assert await _found(store, "hello", "bob") == ["s1"]
+    assert await found(store, "hello", "bob") == ["s1"]
     disk.late_s = 0.02
     await store.sessions("alice", query="needle")
     await talk(store.history("bob", "s1"), "zanzibar")
-    await _until(lambda: b"zanzibar" in _bytes_of_index(store, "bob"))
+    await until(lambda: b"zanzibar" in bytes_of_index(store, "bob"), WITHIN_S)
     assert len((await store.sessions("alice", limit=1000, query="needle")).items) < 75
     async with asyncio.timeout(WITHIN_S):
         await store.close()

@@ -12,60 +12,23 @@ from pathlib import Path
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from typing_extensions import override
 
 from histories.base import NewTurn, OpenTurn, Reply, StoreUnavailable, Turn, TurnLost, TurnStatus, now
 from histories.files import open_sessions
 from histories.files.check import check_main
-from histories.files.disk import Disk
 from histories.files.locks import FileLock
 from histories.files.store import FileStore
-from tests.files import folder_of, log_of
+from tests.files import WatchedDisk, folder_of, log_of
 from tests.stores import all_turns, begun, replied, said, talk, texts, until
 
 
-class Watched(Disk):
-    """Counts what is asked of the disk, and holds up or fails what it is told to."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.writing, self.going = threading.Event(), threading.Event()
-        self.going.set()
-        self.fails = 0
-
-    @override
-    def open(self, folder: int, name: str, flags: int) -> int:
-        self.calls.append("open")
-        return super().open(folder, name, flags)
-
-    @override
-    def read(self, descriptor: int, size: int, offset: int) -> bytes:
-        self.calls.append("read")
-        return super().read(descriptor, size, offset)
-
-    @override
-    def write(self, descriptor: int, data: bytes) -> None:
-        self.calls.append("write")
-        self.writing.set()
-        assert self.going.wait(10)
-        if self.fails:
-            self.fails -= 1
-            raise OSError(5, "broken")
-        super().write(descriptor, data)
-
-    @override
-    def unlink(self, folder: int, name: str) -> None:
-        self.calls.append("unlink")
-        super().unlink(folder, name)
+@pytest.fixture
+def disk() -> WatchedDisk:
+    return WatchedDisk()
 
 
 @pytest.fixture
-def disk() -> Watched:
-    return Watched()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, disk: Watched) -> AsyncIterator[FileStore]:
+async def store(tmp_path: Path, disk: WatchedDisk) -> AsyncIterator[FileStore]:
     """A store that is open, with one turn said in the session s1 of alice."""
     before = len(os.listdir("/proc/self/fd"))
     store = FileStore(tmp_path, disk=disk)
@@ -93,14 +56,14 @@ async def past_of(store: FileStore, words: str = "next", session: str = "s1") ->
     return texts(turn.past)
 
 
-async def test_the_next_turn_opens_and_reads_nothing(store: FileStore, disk: Watched) -> None:
+async def test_the_next_turn_opens_and_reads_nothing(store: FileStore, disk: WatchedDisk) -> None:
     assert await past_of(store) == ["one", "re: one"]
     assert disk.calls == ["write", "write"]
     assert await past_of(store) == ["one", "re: one", "next", "re: next"]
 
 
 async def test_a_turn_of_a_given_id_opens_and_reads_nothing_once_all_ids_are_known(
-    store: FileStore, disk: Watched
+    store: FileStore, disk: WatchedDisk
 ) -> None:
     history = store.history("alice", "s1")
     for number in range(3):
@@ -188,7 +151,7 @@ async def test_a_turn_whose_session_is_gone_is_lost(store: FileStore, tmp_path: 
 
 
 async def test_a_turn_whose_session_goes_while_its_end_is_written_is_lost(
-    store: FileStore, disk: Watched, tmp_path: Path
+    store: FileStore, disk: WatchedDisk, tmp_path: Path
 ) -> None:
     turn = await begun(store.history("alice", "s1"), "two")
     disk.writing.clear()
@@ -279,7 +242,7 @@ async def test_a_write_elsewhere_in_this_moment_is_waited_for(store: FileStore, 
         await task
 
 
-async def test_a_disk_that_fails_at_the_begin_leaves_the_session_as_it_was(store: FileStore, disk: Watched) -> None:
+async def test_a_disk_that_fails_at_the_begin_leaves_the_session_as_it_was(store: FileStore, disk: WatchedDisk) -> None:
     disk.fails = 1
     with pytest.raises(StoreUnavailable):
         await store.history("alice", "s1").begin(said("two"))
@@ -287,7 +250,9 @@ async def test_a_disk_that_fails_at_the_begin_leaves_the_session_as_it_was(store
     assert await past_of(store) == ["one", "re: one"]
 
 
-async def test_a_disk_that_fails_at_the_end_leaves_the_turn_without_a_reply(store: FileStore, disk: Watched) -> None:
+async def test_a_disk_that_fails_at_the_end_leaves_the_turn_without_a_reply(
+    store: FileStore, disk: WatchedDisk
+) -> None:
     turn = await begun(store.history("alice", "s1"), "two")
     disk.fails = 1
     with pytest.raises(StoreUnavailable):
@@ -297,7 +262,7 @@ async def test_a_disk_that_fails_at_the_end_leaves_the_turn_without_a_reply(stor
     assert await past_of(store) == ["one", "re: one"]
 
 
-async def test_who_is_cancelled_as_its_turn_begins_leaves_it_interrupted(store: FileStore, disk: Watched) -> None:
+async def test_who_is_cancelled_as_its_turn_begins_leaves_it_interrupted(store: FileStore, disk: WatchedDisk) -> None:
     history = store.history("alice", "s1")
     disk.writing.clear()
     disk.going.clear()
@@ -313,7 +278,9 @@ async def test_who_is_cancelled_as_its_turn_begins_leaves_it_interrupted(store: 
 
 
 @pytest.mark.parametrize("closes", [False, True])
-async def test_who_is_cancelled_as_its_turn_ends_has_ended_it(store: FileStore, disk: Watched, closes: bool) -> None:
+async def test_who_is_cancelled_as_its_turn_ends_has_ended_it(
+    store: FileStore, disk: WatchedDisk, closes: bool
+) -> None:
     history = store.history("alice", "s1")
     turn = await begun(history, "two")
     disk.writing.clear()
@@ -382,7 +349,7 @@ async def test_a_session_is_put_away_also_without_its_folder(store: FileStore, m
     assert await past_of(store) == ["one", "re: one"]
 
 
-async def test_a_wider_window_is_read_from_the_file(store: FileStore, disk: Watched) -> None:
+async def test_a_wider_window_is_read_from_the_file(store: FileStore, disk: WatchedDisk) -> None:
     history = store.history("alice", "s1")
     for words in ("two", "three"):
         turn = await history.begin(said(words, tokens=50), window_tokens=60)
@@ -393,7 +360,7 @@ async def test_a_wider_window_is_read_from_the_file(store: FileStore, disk: Watc
     assert "read" in disk.calls
 
 
-async def test_large_turns_are_read_from_the_file(store: FileStore, disk: Watched) -> None:
+async def test_large_turns_are_read_from_the_file(store: FileStore, disk: WatchedDisk) -> None:
     await talk(store.history("alice", "s1"), "x" * 100_000)
     disk.calls.clear()
     turn = await begun(store.history("alice", "s1"), "next", window=1_000_000)

@@ -21,8 +21,9 @@ from histories.base import (
     TurnStatus,
     now,
 )
+from histories.cursors import to_micros
 from histories.memory import MemoryStore
-from histories.redis.records import begun_record, ended_record, to_micros
+from histories.redis.records import begun_record, ended_record
 from histories.redis.store import RedisStore
 from tests.histories.steps import REPLY
 from tests.redis_server import RedisServer
