@@ -157,6 +157,7 @@ class _Server:
             version=VERSION,
             telemetry=self.outfit.telemetry(),
             lifespan=self.lifespan,
+            openapi_url=None,  # ours is made beside the event loop
             docs_url=None,  # ours, without a script from elsewhere
             redoc_url=None,
             exception_handlers={RequestValidationError: on_invalid_request, HTTPException: on_http_exception},
