@@ -19,6 +19,7 @@ from histories.base import (
     text_of,
     text_tokens,
 )
+from turns.sizes import size_of
 
 log = logging.getLogger("recollect.turns")
 
@@ -74,6 +75,9 @@ async def recalled(
     return []
 
 
+_SHORT = 32 * 1024
+"""Bytes whose words are looked at in some milliseconds."""
+
 _late: dict[tuple[int, str], asyncio.Future[list[Recalled]]] = {}
 """Recalls that nobody waits for any more."""
 
@@ -97,6 +101,13 @@ async def notes_of(store: HistoryStore, user_id: str) -> list[Note]:
     except (TimeoutError, HistoryError) as error:
         log.warning("the notes can't be read: %s", error)
         return []
+
+
+async def chosen_aside(found: Sequence[Recalled], question: str, budget: int) -> list[tuple[Recalled, str]]:
+    """`chosen`, off the event loop if it takes long: each word of what was said is looked at."""
+    if size_of([question, *([*one.turn.input, *one.turn.output] for one in found)]) <= _SHORT:
+        return chosen(found, question, budget)
+    return await asyncio.to_thread(chosen, found, question, budget)
 
 
 def chosen(found: Sequence[Recalled], question: str, budget: int) -> list[tuple[Recalled, str]]:
