@@ -32,6 +32,9 @@ _BEFORE_S, _AT_LEAST_S, _AFTER_S = 1.0, 1.0, 6.0
 """How long the bystander asks before an attack, to be under way when it begins; how long an attack is taken to last, at
 least; how long the bystander asks after it."""
 
+_PLAIN_MB = 150.0
+"""What a server takes that has started, without the embedded model."""
+
 _AHEAD: Final = -15
 """The nice value with which a process has some twenty times the share of another one."""
 
@@ -81,6 +84,9 @@ class Outcome:
     told: Told
     seen: Seen
     memory_mb: float
+    model_mb: float
+    """How much of it is the embedded model's, which was there before the attack."""
+
     spent: Spent
     during: Span
     turns_ended: list[float]
@@ -119,7 +125,7 @@ class Outcome:
             found.append("invoke")
         if self.most_ahead > AHEAD:
             found.append("others went first")
-        if self.memory_mb >= MEMORY_MB:
+        if self.memory_mb - self.model_mb >= MEMORY_MB:
             found.append("memory")
         if self.recovery_s >= RECOVERY_S:
             found.append("recovery")
@@ -137,7 +143,8 @@ class Outcome:
             f"others of this machine took {spent.others / spent.wall:.1f} processors, load {os.getloadavg()[0]:.0f}"
         )
         told = dict(self.told.most_common())
-        return f"{waits}, recovery {self.recovery_s:.1f} s, {self.memory_mb:.0f} MB, {kept}, told {told}; {work}"
+        memory = f"{self.memory_mb:.0f} MB" + (f", of which the model {self.model_mb:.0f}" if self.model_mb else "")
+        return f"{waits}, recovery {self.recovery_s:.1f} s, {memory}, {kept}, told {told}; {work}"
 
 
 @contextmanager
@@ -211,6 +218,7 @@ def most_memory_mb(process: int) -> float:
 async def suffer(server: Process, attack: Attack, scale: float, store_url: str = "file:") -> Outcome:
     """One attack, and what the bystander saw of it and after it. The server is killed in the end, and the record read
     as it is then."""
+    model_mb = most_memory_mb(server.process.pid) - _PLAIN_MB if attack.embedded else 0.0
     await attack.prepare(server, scale)
     TURNS_ENDED.clear()
     with bystander(server, attack.beside, "stream" if attack.listens else "invoke") as seen:
@@ -223,7 +231,7 @@ async def suffer(server: Process, attack: Attack, scale: float, store_url: str =
     memory = most_memory_mb(server.process.pid)
     server.kill()
     missing = await lost(store_url, server.data_dir / "histories", seen)
-    return Outcome(attack, told, seen, memory, spent, (begun, ended), turns_ended, missing)
+    return Outcome(attack, told, seen, memory, model_mb, spent, (begun, ended), turns_ended, missing)
 
 
 async def lost(store_url: str, folder: Path, seen: Seen) -> list[str]:
