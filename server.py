@@ -30,6 +30,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from api import memory, page
 from api import shares as share_routes
+from api.bodies import BodiesInTurn
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
 from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, BatchLimit, Serializer, handler_of, readable
 from api.loop_watch import LoopWatch
@@ -68,6 +69,7 @@ from serving import (
     bind,
     door_rules,
     end_with_parent,
+    give_memory_back,
     no_collector,
     run,
     supervise,
@@ -157,6 +159,7 @@ class _Server:
             version=VERSION,
             telemetry=self.outfit.telemetry(),
             lifespan=self.lifespan,
+            openapi_url=None,  # ours is made beside the event loop
             docs_url=None,  # ours, without a script from elsewhere
             redoc_url=None,
             exception_handlers={RequestValidationError: on_invalid_request, HTTPException: on_http_exception},
@@ -223,6 +226,7 @@ class _Server:
         add = self.app.add_middleware
         add(RequestBodyLimitMiddleware, max_body_size=self.settings.max_body_bytes)
         add(PlaygroundBar)
+        add(BodiesInTurn, largest=self.settings.max_body_bytes)
         add(Edge, debug_errors=self.settings.debug_errors)
         if self.rates.limits_requests:
             add(RequestRate, rates=self.rates)
@@ -242,6 +246,7 @@ class _Server:
                 self.histories,
                 self.rates,
                 self.quotas,
+                max_body_bytes=self.settings.max_body_bytes,
                 max_import_bytes=self.settings.max_import_bytes,
                 deleted=shares.forget,
             ),
@@ -331,6 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(settings: Settings) -> None:
     """What each process does before it serves."""
     logs.configure(settings.log_format, settings.log_level)
+    give_memory_back()
     # LangServe's stream_log endpoint is made of it, and langchain-core keeps it until 2.0.
     warnings.filterwarnings("ignore", "astream_log is deprecated")
 

@@ -26,6 +26,10 @@ from turns.shares import ShareRules
 TURNS = 1000
 """How many turns run at once on a model of which nothing is known."""
 
+_LARGE_TURNS, _LARGE_TURNS_OF_ALL = 4, 64
+"""How many of the largest turns may be there, running or not, of one user and in all: each takes some ten times its
+size in memory."""
+
 
 def auth_of(settings: Settings, counted: Counted = lambda what, how: None) -> Auth:
     """The credentials that a server with these settings accepts."""
@@ -95,6 +99,8 @@ def rules_of(settings: Settings) -> Rules:
         at_once=max(1, (settings.turns or TURNS) // settings.workers),
         each=settings.turns_per_user,
         line=settings.turns_in_line,
+        line_bytes=_LARGE_TURNS * settings.max_body_bytes,
+        line_bytes_of_all=_LARGE_TURNS_OF_ALL * settings.max_body_bytes,
     )
     return Rules(
         wait_s=settings.turn_wait_s if settings.turn_conflict == "queue" else 0,

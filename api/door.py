@@ -25,8 +25,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 _SLICE: Final = 16 * 1024
 """What is parsed at once while a request's headers are open."""
 
-_FRAME_BYTES: Final = 16
-"""What a chunked body may spend on the frame of each of its bytes: the smallest chunk of one byte takes six."""
+_FRAME_BYTES: Final = 1
+"""What a chunked body may spend on the frame of each of its bytes, beside what headers may take. The smallest frame
+takes five: megabytes in chunks of one byte would keep the event loop busy for seconds."""
 
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 16 * 1024 * 1024
@@ -46,6 +47,7 @@ class DoorRules:
     """What one process admits. Times are in seconds."""
 
     header_bytes: int = 32 * 1024
+    headers: int = 256
     header_s: float = 10.0
     body_s: float = 30.0
     """The longest silence in a body. In all, it may take as long again for each `body_rate` bytes times seconds."""
@@ -53,6 +55,9 @@ class DoorRules:
     body_rate: int = 500
     unread_s: float = 60.0
     """How long a client may take nothing of an answer."""
+
+    unread_bytes: int = 64 * 1024 * 1024
+    """How much of all answers may be ready and not taken. More, and who has left most of it longest is hung up on."""
 
     connections: int = 10_000
     connections_per_address: int = 5_000
@@ -69,6 +74,7 @@ class Doorkeeper:
         self._open: set[Door] = set()
         self._idle: dict[Door, None] = {}  # with no request, those that are so for longest first
         self._by_address: Counter[str] = Counter()
+        self._unread: dict[Door, int] = {}  # bytes, as they were when they became too many; the oldest first
         self._sweeper: asyncio.TimerHandle | None = None
         self.refused = 0
         """Connections and requests that were turned away here, since the start."""
@@ -101,6 +107,7 @@ class Doorkeeper:
             self._open.remove(door)
             self._told("connections", -1)
             self._idle.pop(door, None)
+            self._unread.pop(door, None)
             self._by_address[door.address] -= 1
             if not self._by_address[door.address]:
                 del self._by_address[door.address]
@@ -117,6 +124,28 @@ class Doorkeeper:
     def idle(self, door: Door) -> None:
         if door in self._open:
             self._idle[door] = None
+
+    def unread(self, door: Door, size: int) -> None:
+        """So much of its answer is not taken. What it is of all, nobody has to count who takes their answers."""
+        self._unread[door] = size
+        if sum(self._unread.values()) <= self.rules.unread_bytes:
+            return
+        self._unread = {one: one.transport.get_write_buffer_size() for one in self._unread}
+        while sum(self._unread.values()) > self.rules.unread_bytes:
+            self._hang_up_on_the_laziest()
+
+    def taken(self, door: Door) -> None:
+        self._unread.pop(door, None)
+
+    def _hang_up_on_the_laziest(self) -> None:
+        of_address = Counter[str]()
+        for one, size in self._unread.items():
+            of_address[one.address] += size
+        ((address, _),) = of_address.most_common(1)
+        laziest = next(one for one in self._unread if one.address == address)
+        self.leave(laziest)
+        self._unread.pop(laziest, None)
+        laziest.loop.call_soon(laziest.transport.abort)  # it may be the one that is being written to
 
     def _make_room(self) -> bool:
         if not self._idle:
@@ -195,13 +224,7 @@ class Door(HttpToolsProtocol):
             return
         before = (self._stage, self._messages) if self._begun else None
         body_before = self._body_bytes
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self.cycle is not None:  # nothing here speaks anything but HTTP: it is answered as a plain request
-                self.cycle.keep_alive = False
-        except httptools.HttpParserError:
-            self._refuse(400, "This is not a request in HTTP/1.1.")
+        if not self._is_parsed(data):
             return
         if before != (self._stage, self._messages):
             return  # not all of these bytes were of the part that is open now
@@ -214,6 +237,19 @@ class Door(HttpToolsProtocol):
             self._frame_bytes += len(data) - (self._body_bytes - body_before)
             if self._frame_bytes > self._rules.header_bytes + _FRAME_BYTES * self._body_bytes:
                 self._refuse_long_headers()
+
+    def _is_parsed(self, data: bytes) -> bool:
+        """Whether the parser has taken it; if not, it was refused."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self.cycle is not None:  # nothing here speaks anything but HTTP: it is answered as a plain request
+                self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            if self._stage is not _Stage.FAREWELL:  # else it was refused within the parser
+                self._refuse(400, "This is not a request in HTTP/1.1.")
+            return False
+        return True
 
     def _refuse_long_headers(self) -> None:
         self._refuse(431, f"The headers of a request have at most {self._rules.header_bytes} bytes.")
@@ -241,6 +277,14 @@ class Door(HttpToolsProtocol):
         self._await(_Stage.HEADERS)
         self._begun, self._messages = True, self._messages + 1
         self._header_bytes = self._frame_bytes = self._body_bytes = self._thrown_away = 0
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > self._rules.headers:  # of two bytes each, 32 kB hold the event loop for milliseconds
+            if self._stage is not _Stage.FAREWELL:
+                self._refuse(431, f"A request has at most {self._rules.headers} headers.")
+            raise ValueError  # the parser goes no further
 
     @override
     def on_headers_complete(self) -> None:
@@ -288,10 +332,12 @@ class Door(HttpToolsProtocol):
     def pause_writing(self) -> None:
         self._unread_since = self.loop.time()
         super().pause_writing()
+        self._keeper.unread(self, self.transport.get_write_buffer_size())
 
     @override
     def resume_writing(self) -> None:
         self._unread_since = None
+        self._keeper.taken(self)
         super().resume_writing()
 
     def look_at_the_clock(self, now: float) -> None:

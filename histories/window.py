@@ -65,7 +65,7 @@ def _counted(text: str) -> int:
         return (size * 2 + 6) // 7
     if text.count(" ") + text.count("\n") < size / 20:
         return size // 2
-    digits = sum(map(text.count, "0123456789"))
+    digits = size - len(text.encode("ascii").translate(None, b"0123456789"))  # of a megabyte in a millisecond
     return ((size - digits) * 2 + 6) // 7 + digits * 2 // 3
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from langchain_core.tools import BaseTool, StructuredTool
 
 from turns.notes import add_note
-from turns.recall import chosen, recalled
+from turns.recall import chosen_aside, recalled
 from turns.showing import Caller, caller
 
 _BUDGET: Final = 1_500
@@ -24,7 +24,7 @@ def recall_tool(*, all_sessions: bool = False) -> BaseTool:
         who = _who()
         session_id = None if all_sessions else who.session_id
         found = await recalled(who.store, who.user_id, query, session_id=session_id, exclude=who.shown)
-        texts = [text for _, text in chosen(found, query, _BUDGET)]
+        texts = [text for _, text in await chosen_aside(found, query, _BUDGET)]
         return "\n\n".join(texts) or "Nothing was found."
 
     return _tool(recall)

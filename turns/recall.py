@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
@@ -22,6 +22,9 @@ from histories.base import (
     text_of,
     text_tokens,
 )
+from turns.sizes import size_of
+
+T = TypeVar("T")
 
 log = logging.getLogger("recollect.turns")
 
@@ -41,6 +44,9 @@ _NUMBERS: Final = re.compile(r"\b\d[\d.,:/-]*\b")
 _MORE: Final = 100
 _ALIKE: Final = 2
 """Exchanges with one and the same question that are shown: who asks it each day learns no more from a third one."""
+
+_SHORT: Final = 32 * 1024
+"""Bytes whose words are looked at in some milliseconds."""
 
 _LONGEST: Final = 700
 """Characters of one message that are shown again: of a longer one, those around the question's words."""
@@ -109,11 +115,12 @@ async def _distinct(
 ) -> list[Recalled]:
     """The best ones, best first, of which none says what another one does. If many do, more are asked for, once."""
     found = await ask(exclude=exclude, limit=limit)
-    kept = _unlike(found)
+    kept = await _aside(found, partial(_unlike, found))
     if len(found) < limit or len(kept) > limit * 2 // 3:
         return kept
     seen = {(one.session_id, one.turn.turn_id) for one in found}
-    return _unlike([*found, *await ask(exclude={*exclude, *seen}, limit=_MORE)])[:limit]
+    found = [*found, *await ask(exclude={*exclude, *seen}, limit=_MORE)]
+    return (await _aside(found, partial(_unlike, found)))[:limit]
 
 
 def _unlike(found: Sequence[Recalled]) -> list[Recalled]:
@@ -150,6 +157,18 @@ async def notes_of(store: HistoryStore, user_id: str) -> list[Note]:
     except (TimeoutError, HistoryError) as error:
         log.warning("the notes can't be read: %s", error)
         return []
+
+
+async def chosen_aside(found: Sequence[Recalled], question: str, budget: int) -> list[tuple[Recalled, str]]:
+    """`chosen`, off the event loop if it takes long: each word of what was said is looked at."""
+    return await _aside(found, partial(chosen, found, question, budget))
+
+
+async def _aside(found: Sequence[Recalled], work: Callable[[], T]) -> T:
+    """Work on all that was said in these turns: in a thread, if that is much."""
+    if size_of([[*one.turn.input, *one.turn.output] for one in found]) <= _SHORT:
+        return work()
+    return await asyncio.to_thread(work)
 
 
 def chosen(found: Sequence[Recalled], question: str, budget: int) -> list[tuple[Recalled, str]]:

@@ -59,20 +59,21 @@ class Turns:
         on_disconnect: OnDisconnect | None = None,
         if_last: str | None = None,
         window_tokens: int | None = None,
+        size: int = 0,
     ) -> TurnRun:
         """Starts a turn, which is kept if it is of a session.
 
         It may take `limit_s` seconds (0: any time, None: as long as the rules say). `streaming` tells that it says its
         output in pieces, which nobody hears before they are journaled, if they are to be `gated`. It begins only if
-        the last turn of the session is `if_last`, and is given `window_tokens` of the past. Raises `LineFull` for one
-        too many, and `ShuttingDown`.
+        the last turn of the session is `if_last`, and is given `window_tokens` of the past. Its input has `size`
+        bytes. Raises `LineFull` for one too many, and `ShuttingDown`.
         """
         if self.closing.is_set():
             raise ShuttingDown("The server is shutting down: try again.")
         history = None if session_id is None else self.store.history(user_id, session_id)
         rules = self._rules_of(limit_s, on_disconnect, window_tokens)
         voice = Voice(self.encode, journals=streaming, gated=gated)
-        leave_line = self.shares.admit(user_id)
+        leave_line = self.shares.admit(user_id, size)
         run = TurnRun(self, rules, user_id, history, new, speech, voice, if_last)
         self.running.add(run)
 

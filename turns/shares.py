@@ -50,6 +50,10 @@ async def no_budget(user: str, tokens: int, used: Callable[[], int]) -> AsyncIte
     yield
 
 
+_SMALL = 64 * 1024
+"""Bytes that are refused to nobody: a whole line of them takes 32 MB."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareRules:
     """How many run `at_once`, `each` of one user; how many may be there, running or not, of one user and in all."""
@@ -58,6 +62,10 @@ class ShareRules:
     each: int = 16
     line: int = 512
     line_of_all: int = 8192
+    line_bytes: int = 16 * 1024 * 1024
+    """How much those of one user may hold in memory; one that is alone may hold more."""
+
+    line_bytes_of_all: int = 256 * 1024 * 1024
 
 
 class Shares:
@@ -68,6 +76,7 @@ class Shares:
         self._guard = threading.Lock()
         self._line: Line[_Waiter] = Line(self.rules.at_once, self.rules.each)
         self._there: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """How many are there, running or not."""
@@ -77,22 +86,29 @@ class Shares:
     def running(self) -> int:
         return self._line.under_way
 
-    def admit(self, user: str) -> Callable[[], None]:
-        """Takes a place in the line, and gives what gives it back. Raises `LineFull`."""
+    def admit(self, user: str, size: int = 0) -> Callable[[], None]:
+        """Takes a place in the line for what holds so many bytes, and gives what gives it back. Raises `LineFull`."""
         with self._guard:
-            if self._there[user] >= self.rules.line:
-                raise LineFull(f"You have too many {self._what} waiting here: try again when some have ended.")
-            if self._there.total() >= self.rules.line_of_all:
-                raise LineFull(f"Too many {self._what} are waiting here: try again later.")
+            self._check(user, size)
             self._there[user] += 1
+            self._bytes[user] += size
 
         def leave() -> None:
             with self._guard:
                 self._there[user] -= 1
+                self._bytes[user] -= size
                 if not self._there[user]:
-                    del self._there[user]
+                    del self._there[user], self._bytes[user]
 
         return leave
+
+    def _check(self, user: str, size: int) -> None:
+        rules = self.rules
+        mine, all_ = (self._bytes[user], self._bytes.total()) if size > _SMALL else (0, 0)
+        if self._there[user] >= rules.line or (mine and mine + size > rules.line_bytes):
+            raise LineFull(f"You have too many {self._what} waiting here: try again when some have ended.")
+        if self._there.total() >= rules.line_of_all or (all_ and all_ + size > rules.line_bytes_of_all):
+            raise LineFull(f"Too many {self._what} are waiting here: try again later.")
 
     @contextmanager
     def place(self, user: str) -> Iterator[None]:

@@ -26,7 +26,7 @@ from turns.calls import fit_to_show
 from turns.errors import InvalidInput, MessageTooLong
 from turns.failures import innermost, is_too_long
 from turns.fit import Fit
-from turns.recall import Recall, as_details, chosen, memory_message, notes_of, recalled
+from turns.recall import Recall, as_details, chosen_aside, memory_message, notes_of, recalled
 from turns.shorten import fitting
 from turns.summary import Summaries, summary_message, summary_tokens
 
@@ -124,7 +124,7 @@ class Showing:
             where = self.session_id if self.recall == "session" else None
             found = await recalled(self.store, self.user_id, question, session_id=where, exclude=seen)
             room = self.fit.recall if self.summary is None else self.fit.recall - summary_tokens(self.fit)
-            earlier = chosen(found, question, room)
+            earlier = await chosen_aside(found, question, room)
         self.message = memory_message(notes, earlier, f"memory-{turn_id}")
         self.recalled = as_details(earlier)
 

@@ -15,10 +15,15 @@ from turns import voice
 from turns.errors import BegunAnew, OwnerDied, RecordedFailure, ShuttingDown, TurnStopped
 from turns.outputs import output_of
 from turns.run import Turns
+from turns.sizes import size_of
 from turns.voice import Encode
 
 _AGAIN_S = 0.05
 """How soon a turn is looked at again whose events have ended, while its end is not on the record yet."""
+
+
+_LONG = 256 * 1024
+"""Bytes of a reply that is written down off the event loop."""
 
 
 class Whole(list[Event]):
@@ -58,7 +63,10 @@ async def watch(
         begun_at, turn = turn.started_at, await history.turn(turn_id)
         if turn.started_at != begun_at:
             raise BegunAnew
-    yield rest_of(turn, after, turns.encode)
+    if size_of(turn.output) > _LONG:
+        yield await asyncio.to_thread(rest_of, turn, after, turns.encode)
+    else:
+        yield rest_of(turn, after, turns.encode)
     raise_failure(turn)
 
 

@@ -50,6 +50,7 @@ from turns.run import Turns
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
 from turns.shown import Redaction, finite, well_formed
+from turns.sizes import size_of
 from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
 from turns.usage import ModelNotes
@@ -137,6 +138,7 @@ class ChainWithHistory(DeclaredChain):
             on_disconnect=configurable.get("on_disconnect") or None,
             if_last=configurable.get("if_last"),
             window_tokens=showing.fit.window if showing is not None else None,
+            size=size_of(input),
         )
         if showing is not None and self.memory == "summary":
             run_of_turn.task.add_done_callback(lambda _: showing.sum_up(self.turns.fits.model_of(self.bound)))

@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc`: Swagger UI and Redoc, with every file from this server.
+"""`/docs`, `/redoc` and `/openapi.json`: Swagger UI and Redoc, with every file from this server, and what they show.
 
 The files come with the wheel `fastapi-offline`, whose own code is not run: its pages hold scripts, and ours hold none.
 """
@@ -6,11 +6,13 @@ The files come with the wheel `fastapi-offline`, whose own code is not run: its 
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.resources import files
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 
+from api.slow_lane import SlowLane
 from auth.cookies import root_path
 from auth.middleware import current_user
 
@@ -47,8 +49,10 @@ _PAGE = """<!doctype html>
 
 
 def router() -> APIRouter:
-    """The two pages, and the files that they need, behind the sign-in."""
+    """The two pages, the files that they need, and the document, behind the sign-in."""
     routes, assets = APIRouter(dependencies=[Depends(current_user)], include_in_schema=False), _assets()
+    document = _Document()
+    routes.add_api_route("/openapi.json", document.get, methods=["GET"])
 
     @routes.get("/docs")
     async def swagger(request: Request) -> Response:
@@ -71,6 +75,25 @@ def router() -> APIRouter:
         return Response(content, media_type=media_type, headers=headers)
 
     return routes
+
+
+class _Document:
+    """What OpenAPI says of the server. To make it takes a third of a second: once, and beside the event loop."""
+
+    def __init__(self) -> None:
+        self._lane = SlowLane("OpenAPI documents")
+        self._text: bytes | None = None
+
+    async def get(self, request: Request, user: Annotated[str, Depends(current_user)]) -> Response:
+        text = self._text or await self._lane.do(user, lambda: self._made(request.app, root_path(request.scope)))
+        return Response(text, media_type="application/json")
+
+    def _made(self, app: FastAPI, root: str) -> bytes:
+        if self._text is None:  # nobody has made it while this one was waiting
+            servers = {"servers": [{"url": root}]} if root else {}
+            whole = {**app.openapi(), **servers}
+            self._text = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+        return self._text
 
 
 def _page(title: str, style: str, root: str, program: str, start: str) -> Response:

@@ -17,8 +17,20 @@ from api.sessions.pages import Spool, to_json
 from api.slow_lane import SlowLane
 from auth.middleware import current_user
 from histories.base import HistoryStore, Note, Session, SessionHistory, SessionNotFound, Summary, Turn
+from turns.shares import ShareRules, Shares
 
 _PAGE = 200
+
+_AT_ONCE, _OF_ALL = 16, 256
+"""How many exports are under way, of one user and in all. Each is put aside, on the disk, until it was sent."""
+
+_under_way = Shares(ShareRules(line=_AT_ONCE, line_of_all=_OF_ALL), "exports")
+
+
+async def one_export(user: Annotated[str, Depends(current_user)]) -> AsyncIterator[None]:
+    """A dependency of what exports: holds a place until all was sent, or the client has gone. Raises `LineFull`."""
+    with _under_way.place(user):
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,13 @@ def router(store: HistoryStore) -> APIRouter:
         401: {"model": Problem, "description": "Nobody that this server knows."},
     }
 
-    @routes.get("/export", summary="All sessions in one file", response_class=Response, responses=problems)
+    @routes.get(
+        "/export",
+        summary="All sessions in one file",
+        response_class=Response,
+        responses=problems,
+        dependencies=[Depends(one_export)],
+    )
     async def export_all(user: Annotated[str, Depends(current_user)]) -> Response:
         """All of the caller's sessions, newest first, one on each line as `import` takes it.
 

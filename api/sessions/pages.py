@@ -6,11 +6,14 @@ import json
 import math
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from api.sessions.models import turn_info
 from api.slow_lane import SlowLane
 from histories.base import SessionHistory, Turn
+from turns.shares import ShareRules, Shares
+from turns.sizes import size_of
 
 PAGE_BYTES: Final = 1024 * 1024
 """About how large a page of turns is at most, unless one turn alone is larger."""
@@ -18,11 +21,38 @@ PAGE_BYTES: Final = 1024 * 1024
 _FIRST, _MOST = 2, 200
 """How many turns are read from the store at first, when nobody knows how long they are, and later."""
 
+_GROWTH: Final = 4
+"""How many times as many as before: short turns may be followed by long ones."""
+
 _MANY_MESSAGES: Final = 64
-"""More messages than these are made JSON off the event loop."""
+_LONG: Final = 256 * 1024
+"""More messages than these, or longer ones, are made JSON off the event loop."""
+
+_reading = Shares(ShareRules(at_once=32, each=1), "requests for turns")
+"""Who reads turns now. A large one takes several times its size in memory, and Python's lock for a tenth of a second at
+a time: of one user's, one after another."""
 
 _SPOOL_BYTES: Final = 1024 * 1024
 _WRITE_BYTES: Final = 64 * 1024
+
+
+def reading(user: str) -> AbstractAsyncContextManager[None]:
+    """To be held while turns are read from the store, and written down."""
+    return _reading.share(user)
+
+
+def is_long(turns: Sequence[Turn]) -> bool:
+    """Whether it takes long to write them down."""
+    if sum(len(turn.input) + len(turn.output) for turn in turns) > _MANY_MESSAGES:
+        return True
+    return sum(size_of([*turn.input, *turn.output]) for turn in turns) > _LONG
+
+
+async def one_turn(turn: Turn, lane: SlowLane) -> bytes:
+    """A turn as JSON."""
+    if is_long([turn]):
+        return await lane.run(lambda: to_json(turn_info(turn)))
+    return to_json(turn_info(turn))
 
 
 def to_json(content: Any) -> bytes:
@@ -56,18 +86,20 @@ class Slices:
         """The turns before the cursor, each slice the oldest first, until there are `limit` of them."""
         size, left = _FIRST, math.inf if limit is None else limit
         while left > 0:
-            page = await self._history.turns(limit=min(size, int(min(left, _MOST))), before=before)
-            texts = await self._encoded(page.items)
+            async with reading(self._history.user_id):
+                page = await self._history.turns(limit=min(size, int(min(left, _MOST))), before=before)
+                texts = await self._encoded(page.items)
             self.next = before = page.next
+            del page
             yield texts
             if before is None:
                 return
             left -= len(texts)
             average = sum(map(len, texts)) / max(1, len(texts))
-            size = max(1, min(_MOST, int(self._slice_bytes / max(1.0, average))))
+            size = max(1, min(_MOST, _GROWTH * size, int(self._slice_bytes / max(1.0, average))))
 
     async def _encoded(self, turns: Sequence[Turn]) -> list[bytes]:
-        if sum(len(turn.input) + len(turn.output) for turn in turns) <= _MANY_MESSAGES:
+        if not is_long(turns):
             return [self._encode(turn) for turn in turns]
         return await self._lane.run(lambda: [self._encode(turn) for turn in turns])
 
@@ -110,8 +142,12 @@ class Spool:
         with self._file:
             for number, (offset, length) in enumerate(reversed(self._places)):
                 self._file.seek(offset)
-                buffer += joint(number) + self._file.read(length)
-                if len(buffer) >= _WRITE_BYTES:
-                    yield bytes(buffer)
-                    buffer.clear()
+                buffer += joint(number)
+                while length:  # a turn may be as long as it likes
+                    piece = self._file.read(min(length, _WRITE_BYTES))
+                    length -= len(piece)
+                    buffer += piece
+                    if len(buffer) >= _WRITE_BYTES:
+                        yield bytes(buffer)
+                        buffer.clear()
         yield bytes(buffer + tail)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from api.quotas import Quotas
 from api.rates import Rates
 from api.sessions.exchange import Conversation, Unread, read_conversation
-from api.sessions.export import AS_JSON, AS_MARKDOWN
+from api.sessions.export import AS_JSON, AS_MARKDOWN, one_export
 from api.sessions.foreign import Unreadable, converted
 from api.sessions.models import (
     Choose,
@@ -35,12 +35,13 @@ from api.sessions.models import (
     one_session_info,
     session_info,
 )
-from api.sessions.pages import page_of_turns, to_json
+from api.sessions.pages import page_of_turns, reading, to_json
 from api.sessions.upload import Upload, UploadRoute
 from api.slow_lane import LargeBodyRoute, ManyValuesRoute, SlowLane
 from api.traced_feedback import TracedFeedback
 from auth.middleware import current_user
 from histories.base import Feedback, HistoryStore, SessionHistory, TurnStatus, UnknownMessage
+from turns.shares import ShareRules, Shares
 
 User = Annotated[str, Depends(current_user)]
 TurnPath = Annotated[TurnId, Path(alias="turn_id", description="The turn's name, percent-encoded.")]
@@ -49,6 +50,9 @@ Deleted = Callable[[str, str | None], None]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a page.")]
 
 STOP_WAIT_S = 2.0
+
+_LONGEST: Final = 3
+"""How many times as long as the largest request a turn may be that is taken in: emoji become that long in an export."""
 
 _PROBLEMS: Final = {
     401: "Nobody that this server knows.",
@@ -77,10 +81,16 @@ def _nobody(user: str, session_id: str | None) -> None:
 
 
 def router(
-    store: HistoryStore, rates: Rates, quotas: Quotas, *, max_import_bytes: int, deleted: Deleted = _nobody
+    store: HistoryStore,
+    rates: Rates,
+    quotas: Quotas,
+    *,
+    max_body_bytes: int,
+    max_import_bytes: int,
+    deleted: Deleted = _nobody,
 ) -> APIRouter:
     """`/sessions` over a store. `deleted` is told of a session that is gone, and with None of all of a user's."""
-    own = _Sessions(store, rates, quotas, deleted)
+    own = _Sessions(store, rates, quotas, deleted, _LONGEST * max_body_bytes)
     routes = APIRouter(
         prefix="/sessions", tags=["sessions"], dependencies=[Depends(current_user)], route_class=LargeBodyRoute
     )
@@ -107,10 +117,14 @@ def router(
     add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409, 412))
     add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=problems(403, 404, 413))
     add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=problems(403, 404))
-    exported: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
-    responses = exported | problems(404)
-    add(one + "/export", own.export, methods=["GET"], response_model=Conversation, responses=responses)
+    _add_export(routes, one + "/export", own)
     return routes
+
+
+def _add_export(routes: APIRouter, path: str, own: _Sessions) -> None:
+    told: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
+    more: dict[str, Any] = {"responses": told | problems(404), "dependencies": [Depends(one_export)]}
+    routes.add_api_route(path, own.export, methods=["GET"], response_model=Conversation, **more)
 
 
 async def _absent() -> Response:
@@ -135,9 +149,11 @@ def convert(body: Annotated[Any, Body(examples=[[{"type": "human", "data": {"con
 class _Sessions:
     """The routes. Their docstrings are what OpenAPI tells."""
 
-    def __init__(self, store: HistoryStore, rates: Rates, quotas: Quotas, deleted: Deleted) -> None:
+    def __init__(self, store: HistoryStore, rates: Rates, quotas: Quotas, deleted: Deleted, longest: int) -> None:
         self._store, self._rates, self._quotas, self._deleted = store, rates, quotas, deleted
+        self._longest = longest
         self._traced = TracedFeedback()
+        self._lists = Shares(ShareRules(at_once=8, each=1), "searches")
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
@@ -148,7 +164,8 @@ class _Sessions:
         q: Annotated[str | None, Query(max_length=200, description="Only those in which this was said.")] = None,
     ) -> Response:
         """The caller's sessions, newest first."""
-        page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
+        async with self._lists.share(user):
+            page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
         return json_of(SessionList(sessions=[session_info(session) for session in page.items], next=page.next))
 
     async def delete_all(self, user: User) -> Response:
@@ -159,7 +176,8 @@ class _Sessions:
 
     async def get(self, user: User, session_id: SessionPath) -> Response:
         """One session."""
-        return await _info(self._store.history(user, session_id))
+        async with reading(user):
+            return await _info(self._store.history(user, session_id))
 
     async def rename(self, user: User, session_id: SessionPath, body: Rename) -> Response:
         """Gives the session another title."""
@@ -262,7 +280,7 @@ class _Sessions:
         async with self._long.job(user):
             try:
                 said, turns = await self._long.run(
-                    lambda: body.conversation() if isinstance(body, Upload) else read_conversation(body)
+                    lambda: body.conversation(self._longest) if isinstance(body, Upload) else read_conversation(body)
                 )
                 summary = None if said.summary is None else said.summary.among(turns)
                 await self._quotas.room(user, said.session_id, len(turns))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from api.event_stream import EventStream
-from api.sessions.models import SessionPath, TurnInfo, TurnPath, time_of, turn_info
-from api.sessions.routes import json_of, problems
+from api.sessions.models import SessionPath, TurnInfo, TurnPath, time_of
+from api.sessions.pages import is_long, one_turn, reading
+from api.sessions.routes import problems
+from api.slow_lane import SlowLane
 from auth.middleware import current_user
-from histories.base import InvalidCursor, TurnStatus
+from histories.base import Event, InvalidCursor, Turn, TurnStatus
 from turns.errors import BegunAnew
 from turns.run import Turns
 from turns.watch import ended, watch
@@ -41,7 +45,7 @@ class _Turns:
     """The routes. Their docstrings are what OpenAPI tells."""
 
     def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+        self._turns, self._lane = turns, SlowLane("requests for turns")
 
     async def get(
         self,
@@ -51,14 +55,17 @@ class _Turns:
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="So many seconds for it to end, at most.")] = 0,
     ) -> Response:
         """One turn. With `wait`, as soon as it has ended, if it does by then."""
-        turn = await self._turns.store.history(user, session_id).turn(turn_id)
-        if wait and turn.status is TurnStatus.RUNNING:
-            try:
+        if wait and (await self._read(user, session_id, turn_id)).status is TurnStatus.RUNNING:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    turn = await ended(self._turns, user, session_id, turn_id)
-            except TimeoutError:
-                turn = await self._turns.store.history(user, session_id).turn(turn_id)
-        return json_of(turn_info(turn))
+                    await ended(self._turns, user, session_id, turn_id)
+        async with reading(user):
+            turn = await self._turns.store.history(user, session_id).turn(turn_id)
+            return Response(await one_turn(turn, self._lane), media_type="application/json")
+
+    async def _read(self, user: str, session_id: str, turn_id: str) -> Turn:
+        async with reading(user):
+            return await self._turns.store.history(user, session_id).turn(turn_id)
 
     async def stream(
         self,
@@ -76,15 +83,24 @@ class _Turns:
         """
         if after is None and last_event_id:
             after = _number(last_event_id)
-        turn = await self._turns.store.history(user, session_id).turn(turn_id)
+        turn = await self._read(user, session_id, turn_id)
         if live and turn.status is not TurnStatus.RUNNING:
             return Response(status_code=204)
         began = time_of(turn.started_at)
         if started_at not in (None, "", began):
             raise BegunAnew
         metadata = {"run_id": str(uuid4()), "session_id": session_id, "turn_id": turn_id, "started_at": began}
-        heard = watch(self._turns, user, session_id, turn_id, after=-1 if after is None else after, turn=turn)
-        return EventStream(metadata, heard)
+        is_large = turn.status is not TurnStatus.RUNNING and is_long([turn])
+        known = None if is_large else turn
+        heard = watch(self._turns, user, session_id, turn_id, after=-1 if after is None else after, turn=known)
+        return EventStream(metadata, _one_of_few(user, heard) if is_large else heard)
+
+
+async def _one_of_few(user: str, heard: AsyncGenerator[Sequence[Event], None]) -> AsyncGenerator[Sequence[Event], None]:
+    """What a large turn has said, which is in memory until it was sent."""
+    async with reading(user), aclosing(heard) as events:
+        async for some in events:
+            yield some
 
 
 def _number(last_event_id: str) -> int:

@@ -32,12 +32,15 @@ class Upload:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
-    def conversation(self) -> tuple[Conversation, list[Turn]]:
-        """What it holds; Raises `RequestValidationError`, `ValidationError`, `UnknownMessage`."""
+    def conversation(self, longest: int) -> tuple[Conversation, list[Turn]]:
+        """What it holds, where no turn has more than `longest` characters of JSON.
+
+        Raises `RequestValidationError`, `ValidationError`, `UnknownMessage`.
+        """
         self._file.seek(0)
         raw = self._file.read()
         try:
-            return _conversation(raw.decode(json.detect_encoding(raw), "surrogatepass"))
+            return _conversation(raw.decode(json.detect_encoding(raw), "surrogatepass"), longest)
         except json.JSONDecodeError as error:
             raise _malformed(error.pos) from error
         except UnicodeDecodeError as error:
@@ -69,9 +72,9 @@ def _malformed(position: int) -> RequestValidationError:
     return RequestValidationError([{"type": "json_invalid", "loc": ("body", position), "msg": "JSON decode error"}])
 
 
-def _conversation(text: str) -> tuple[Conversation, list[Turn]]:
+def _conversation(text: str, longest: int) -> tuple[Conversation, list[Turn]]:
     head, turns = dict[str, Any](), list[Turn]()
-    for name, value in _members(text):
+    for name, value in _members(text, longest):
         if name != "turns" or not isinstance(value, Iterator):
             head[name] = value
             continue
@@ -99,7 +102,7 @@ def _wrong(message: str) -> dict[str, Any]:
     return {"type": "value_error", "loc": ("body",), "msg": message}
 
 
-def _members(text: str) -> Iterator[tuple[str, Any]]:
+def _members(text: str, longest: int) -> Iterator[tuple[str, Any]]:
     """The members of an object, in order; a list among them is an iterator, to be read before the next member.
 
     What is no object has none: it lacks all that there has to be.
@@ -116,7 +119,7 @@ def _members(text: str) -> Iterator[tuple[str, Any]]:
             raise json.JSONDecodeError("Expecting ':' delimiter", text, at)
         at = _skip(text, at + 1)
         if text[at : at + 1] == "[":
-            items = _Items(text, at + 1)
+            items = _Items(text, at + 1, longest)
             yield name, iter(items)
             at = items.end()
         else:
@@ -127,15 +130,18 @@ def _members(text: str) -> Iterator[tuple[str, Any]]:
 
 
 class _Items:
-    """The items of a list, from behind its bracket on."""
+    """The items of a list, from behind its bracket on, of so many characters each."""
 
-    def __init__(self, text: str, at: int) -> None:
-        self._text, self._at, self._all = text, at, False
+    def __init__(self, text: str, at: int, longest: int) -> None:
+        self._text, self._at, self._longest, self._all = text, at, longest, False
 
     def __iter__(self) -> Iterator[Any]:
         self._at = _skip(self._text, self._at)
         while self._text[self._at : self._at + 1] != "]":
-            value, self._at = _DECODER.raw_decode(self._text, self._at)
+            begin = self._at
+            value, self._at = _DECODER.raw_decode(self._text, begin)
+            if self._at - begin > self._longest:
+                raise RequestValidationError([_wrong(f"turns: one may have {self._longest} characters at most")])
             yield value
             self._at = _after(self._text, self._at, "]")
         self._all = True

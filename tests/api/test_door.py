@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from api.door import DoorRules
+from tests.abuse.calls import conversation, turn
 from tests.calls import call
 from tests.echo_model import EchoModel
 from tests.live_server import Here, langserve_warns, serve_here, wait_for
@@ -111,6 +112,32 @@ def test_headers_of_32_kilobytes_are_taken_in_pieces_and_in_a_row(server: Here) 
             assert caller.answer().startswith(b"HTTP/1.1 200")
 
 
+@proves("G13")
+def test_a_request_has_so_many_headers_and_no_more(server: Here) -> None:
+    with calling(server) as caller:
+        caller.send(_HEALTHZ + b"a:b\r\n" * 200 + b"\r\n")
+        assert caller.answer().startswith(b"HTTP/1.1 200")
+        caller.send(_HEALTHZ + b"a:b\r\n" * 6_000 + b"\r\n")
+        status, sentence = refusal(caller.answer())
+        assert (status, sentence) == (431, "A request has at most 256 headers.")
+
+
+@proves("G13")
+def test_a_body_in_chunks_of_one_byte_is_refused_unless_it_is_short(server: Here) -> None:
+    head = b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    head += b"Authorization: Bearer " + server.key("alice").encode() + b"\r\n\r\n"
+
+    def chunked(text: bytes) -> bytes:
+        return b"".join(b"1\r\n%c\r\n" % byte for byte in text) + b"0\r\n\r\n"
+
+    with calling(server) as caller:
+        caller.send(head + chunked(json.dumps({"texts": ["a" * 4000]}).encode()))
+        assert caller.answer().startswith(b"HTTP/1.1 200")
+        with contextlib.suppress(ConnectionError):
+            caller.send(head + chunked(b"a" * 100_000))
+        assert refusal(caller.answer())[0] == 431
+
+
 @pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nhost: a\r\n"])
 def test_a_request_has_one_host(server: Here, hosts: bytes) -> None:
     with calling(server) as caller:
@@ -205,3 +232,35 @@ def test_an_answer_that_nobody_reads_is_given_up(server: Here) -> None:
             return False
 
         wait_for(hung_up, "the server's patience to end")
+
+
+@proves("G13")
+def test_who_takes_nothing_of_much_is_hung_up_on_before_memory_is_full(tmp_path: Path) -> None:
+    rules = DoorRules(unread_bytes=8_000_000)
+    with serve_here(tmp_path, model=EchoModel(), history_url="memory:", door=rules) as server:
+        with server.client("alice") as client:
+            long = conversation("long", [turn(0, 1, "x" * 3_000_000)])
+            assert client.post("/sessions/import", json=long).status_code == 201
+        said = f"GET /sessions/long/turns HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {server.key('alice')}\r\n\r\n"
+        with contextlib.ExitStack() as stack:
+            lazy = [stack.enter_context(calling(server)) for _ in range(8)]
+            for caller in lazy:
+                caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                caller.send(said.encode())
+
+            def hung_up_on() -> list[Caller]:
+                return [caller for caller in lazy if not _is_open(caller)]
+
+            wait_for(hung_up_on, "the server to hang up on somebody")
+            assert _is_open(lazy[-1])  # who has had their answer for longest is the first
+            with calling(server) as caller:
+                caller.send(said.encode())
+                assert b'"next"' in caller.answer()
+
+
+def _is_open(caller: Caller) -> bool:
+    try:
+        caller.send(b"\r\n")
+    except ConnectionError:
+        return False
+    return True

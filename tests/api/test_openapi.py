@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.contract.rules import config
 from tests.echo_model import EchoModel
 from tests.live_server import Here, langserve_warns, serve_here
 from tests.openai_stub import OpenAIStub
+from tests.proofs import proves
 
 pytestmark = langserve_warns
 BRIEFLY = hypothesis.settings(
@@ -118,3 +120,18 @@ def test_each_route_keeps_its_word(tmp_path: Path) -> None:
             case.call_and_validate()
 
         ask()
+
+
+@proves("G13")
+def test_the_document_is_made_beside_the_event_loop_and_once(tmp_path: Path) -> None:
+    with serve_here(tmp_path, model=EchoModel(), history_url="memory:") as server, server.client() as client:
+        plain, made_by = server.app.openapi, list[str]()
+
+        def noted() -> dict[str, Any]:
+            made_by.append(threading.current_thread().name)
+            return plain()
+
+        server.app.openapi = noted  # type: ignore[method-assign]
+        assert client.get("/openapi.json").json() == client.get("/openapi.json").json()
+    assert len(made_by) == 1
+    assert made_by[0].startswith("recollect-slow")
