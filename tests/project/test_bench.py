@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +17,7 @@ from bench.check import check
 from bench.parts import Bench
 from bench.processes import serving
 from tests import postgres_server
+from tests.live_server import ROOT, wait_for
 
 
 def test_the_benchmark_measures_recollect_beside_langserve(tmp_path: Path) -> None:
@@ -41,6 +45,30 @@ def test_stores_are_measured_beside_files_and_one_that_cannot_be_had_is_left_out
         assert result["lengths"][endpoint]["file"]["30"]["ms_ratio"] == 1.0
         assert result["lengths"][endpoint]["redis"]["30"]["ms_ratio"] > 0
         assert result["rates"][f"{endpoint}-8"]["redis"]["ratios"]["file"] > 0
+
+
+_HOLDS = """
+import time
+from bench.stores import STORES
+with STORES[{!r}]() as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("store", ["redis", "postgres"])
+def test_the_server_of_a_store_ends_with_a_benchmark_that_is_killed(store: str) -> None:
+    command = [sys.executable, "-c", _HOLDS.format(store)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        port = urlsplit(bench.stdout.readline().strip()).port
+        bench.kill()
+
+    def is_gone() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    wait_for(is_gone, "the end of the server", timeout=30)
 
 
 def test_clients_go_to_the_server_with_fewer_turns_under_way(tmp_path: Path) -> None:
