@@ -53,7 +53,7 @@ async function one(api, given, report) {
 function told({ here, failed, leftOut, notes, why }) {
   const parts = here === 0 ? [] : [here === 1 ? "The conversation is here." : `${here} conversations are here.`];
   if (notes) parts.push(`${notes === 1 ? "One note is" : `${notes} notes are`} here, too.`);
-  if (leftOut) parts.push(`${leftOut} messages that hold no text stayed behind.`);
+  if (leftOut) parts.push(`${leftOut} messages that hold no text, or are of another branch, stayed behind.`);
   if (failed) parts.push(`${failed} could not come along: ${why}`);
   return parts.join(" ");
 }

@@ -52,11 +52,12 @@ def _read(value: Any) -> tuple[str, Any, list[Said]]:
         if "mapping" in value:
             return str(value.get("title") or ""), value.get("create_time"), list(_chatgpt(value))
         chat = value.get("chat", value)
-        messages = chat.get("history", {}).get("messages") or chat.get("messages")
+        messages = chat.get("history", {}).get("messages") or chat.get("messages") or chat.get("messagesTree")
         if isinstance(messages, dict):  # open-webui: a tree, of which one leaf is shown
             messages = _line(messages, chat["history"].get("currentId"), "parentId")
+        messages, others = _newest(messages)
         begun = value.get("created_at") or value.get("createdAt") or chat.get("timestamp")
-        return str(chat.get("title") or ""), begun, [_plain(message) for message in messages]
+        return str(chat.get("title") or ""), begun, [*map(_plain, messages), *others]
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise Unreadable("This is not a conversation of ChatGPT, open-webui, LibreChat or LangChain.") from error
 
@@ -71,6 +72,21 @@ def _line(nodes: dict[str, Any], leaf: str | None, parent: str) -> list[Any]:
         found.append(nodes[at])
         at = nodes[at].get(parent)
     return found[::-1]
+
+
+def _newest(messages: list[Any]) -> tuple[list[Any], list[Said]]:
+    """Of a tree of LibreChat's (`children`) the line that was said last, and something for each that is not in it."""
+    line, others = list[Any](), list[Said]()
+    if not any(message.get("children") for message in messages):
+        return messages, others
+    while messages:
+        line.append(messages[-1])
+        aside = messages[:-1]
+        while aside:
+            others.append(("other", "", None))
+            aside.extend(aside.pop().get("children") or ())
+        messages = line[-1].get("children") or []
+    return line, others
 
 
 def _chatgpt(value: dict[str, Any]) -> Iterator[Said]:
@@ -88,7 +104,8 @@ def _plain(message: dict[str, Any]) -> Said:
     role = message.get("role") or ("user" if message.get("isCreatedByUser") else "assistant")
     text = message.get("content") or message.get("text") or ""
     if isinstance(text, list):
-        text = "\n".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
+        texts = [part.get("text") or "" for part in text if isinstance(part, dict)]
+        text = "\n".join(str(one.get("value") or "") if isinstance(one, dict) else str(one) for one in texts)
     return _who(role), str(text), message.get("timestamp") or message.get("createdAt")
 
 

@@ -45,7 +45,7 @@ SAMPLES = {
         "title": "Why",
         "messages": [
             {"text": "Why?", "isCreatedByUser": True, "createdAt": "2023-11-14T22:13:20.000Z"},
-            {"text": "", "content": [{"type": "text", "text": "Because."}], "isCreatedByUser": False},
+            {"text": "", "content": [{"type": "text", "text": {"value": "Because."}}], "isCreatedByUser": False},
         ],
     },
     "LangChain": [
@@ -68,6 +68,22 @@ def test_what_was_said_elsewhere_comes_along(program: str) -> None:
 def test_what_could_not_come_along_is_counted() -> None:
     assert converted(SAMPLES["ChatGPT"])["left_out"] == 1
     assert converted(SAMPLES["LangChain"])["left_out"] == 0
+
+
+@pytest.mark.parametrize("key", ["messages", "messagesTree"])
+def test_a_tree_of_librechats_gives_the_line_that_was_said_last(key: str) -> None:
+    def said(text: str, *children: dict[str, Any], by_user: bool = False) -> dict[str, Any]:
+        return {"text": text, "isCreatedByUser": by_user, "children": list(children)}
+
+    again = said("Why again?", said("Once more."), by_user=True)
+    tree = [said("Why?", said("Old.", said("Gone?", by_user=True)), said("Because.", again), by_user=True)]
+    found = converted({"conversationId": "x", "title": "Why", "recursive": True, key: tree})
+    turns = Conversation.model_validate(found["conversation"]).turns
+    assert [[str(message.text) for message in (*turn.input, *turn.output)] for turn in turns] == [
+        ["Why?", "Because."],
+        ["Why again?", "Once more."],
+    ]
+    assert found["left_out"] == 2
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", {}, [], [1], {"mapping": {}}, {"messages": [None]}, {"chat": []}])
