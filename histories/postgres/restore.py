@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +19,19 @@ _LIMIT_S: Final = 120.0
 
 async def restore(link: Link, session: SessionName, tree: TurnTree, *, title: str, created_at: datetime) -> None:
     """Writes the session, whose turns are at rest, or nothing. `SessionExists`."""
+    rows, last = await asyncio.to_thread(_rows, session, tree)  # of thousands of messages, that takes seconds
+    params = _params(session, tree, last, title, created_at)
+    async with link.connection(limit_s=_LIMIT_S) as conn, conn.transaction():
+        await conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_LIMIT_S}s"])
+        if await (await conn.execute(statements.RESTORE_SESSION, params)).fetchone() is None:
+            raise SessionExists
+        async with conn.cursor() as cursor, cursor.copy(statements.RESTORE_TURNS) as copy:
+            for row in rows:
+                await copy.write_row(row)
+
+
+def _rows(session: SessionName, tree: TurnTree) -> tuple[list[tuple[object, ...]], tuple[int, int]]:
+    """A row for each turn; the number of the last one shown, and the tokens up to its end."""
     shown = {turn.turn_id for turn in tree.line}
     places, rows = {"": (0, 0)}, list[tuple[object, ...]]()  # the number of each turn, and the tokens up to its end
     for seq, (turn, after) in enumerate(zip(tree.turns, tree.after, strict=True), 1):
@@ -26,14 +40,7 @@ async def restore(link: Link, session: SessionName, tree: TurnTree, *, title: st
         # As if it had been hidden when the one after it was written: of several, the newest was shown last.
         hidden = 0 if turn.turn_id in shown else len(tree.turns) + seq
         rows.append((*_row(session, turn, seq, tokens), parent, hidden))
-    params = _params(session, tree, places[tree.last], title, created_at)
-    async with link.connection(limit_s=_LIMIT_S) as conn, conn.transaction():
-        await conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_LIMIT_S}s"])
-        if await (await conn.execute(statements.RESTORE_SESSION, params)).fetchone() is None:
-            raise SessionExists
-        async with conn.cursor() as cursor, cursor.copy(statements.RESTORE_TURNS) as copy:
-            for row in rows:
-                await copy.write_row(row)
+    return rows, places[tree.last]
 
 
 def _params(session: SessionName, tree: TurnTree, last: tuple[int, int], title: str, created_at: datetime) -> Params:

@@ -12,6 +12,10 @@ FROM (
     ) newest
     WINDOW down AS (ORDER BY newest.seq DESC)
 ) page
-JOIN recollect_told_turns(%(user)s, %(session)s) t ON t.hidden = 0 AND t.seq = page.seq
+CROSS JOIN LATERAL (
+    -- By its key, one by one, whatever is known of the table: after an import it was taken to hold one turn, and all
+    -- turns were told for each of the page, which took minutes.
+    SELECT * FROM recollect_told_turns(%(user)s, %(session)s) one WHERE one.hidden = 0 AND one.seq = page.seq OFFSET 0
+) t
 WHERE page.nth <= %(limit)s AND page.bytes_before < %(bytes)s
 ORDER BY t.seq DESC

@@ -53,6 +53,19 @@ async def test_what_a_search_finds_is_its_users_alone_and_in_the_index_from_then
     assert (await store.history(USER, "s").info()).title == "A Title, \0 with {"
 
 
+@proves("G13")
+async def test_a_page_of_a_long_session_that_was_just_taken_in_is_there_at_once(store: PostgresStore) -> None:
+    history = store.history(USER, "s")
+    turns = [
+        Turn(turn_id=f"t{n}", status=TurnStatus.COMPLETE, chain="", started_at=now(), input=[HumanMessage("x")])
+        for n in range(10_000)
+    ]
+    await history.restore(turns, title="T", created_at=now())
+    async with asyncio.timeout(3):  # nobody has told the planner of them yet: it took a minute
+        page = await history.turns(limit=128)
+    assert [turn.turn_id for turn in page.items] == [f"t{n}" for n in range(9872, 10_000)]
+
+
 async def test_a_search_after_an_import_ends_in_its_time_and_goes_on_until_all_is_in_the_index(
     store: PostgresStore, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
