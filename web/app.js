@@ -261,10 +261,7 @@ async function print() {
   say("Preparing all turns…", { ms: 60_000 });
   await open.load(); // which may not have come to its end
   await open.loadAll();
-  await view.withAll(() => {
-    say("Printing.");
-    window.print();
-  });
+  await view.withAll(() => (say("Printing."), window.print()));
 }
 
 async function openLinks(id) {

@@ -179,6 +179,7 @@ def test_pictures_and_text_files_go_with_a_message_by_button_paste_and_drop(page
     page.locator("#chain").select_option("chat")
     expect(page.locator("#attach-label")).to_be_hidden()
     page.locator("#chain").select_option("looker")
+    expect(page.locator("#attach-label")).to_be_visible()
     page.locator("#attach").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": PICTURE})
     drop(page, "b.txt", "text/plain", b"in a ``` file", "paste")
     drop(page, "c.md", "", b"# dropped")
@@ -257,6 +258,7 @@ def test_a_file_dropped_with_a_text_where_none_is_taken_leaves_the_page_where_it
     drag(page, where, tmp_path / "dragged.txt", "")
     expect(page.locator("#what")).to_have_text("This chain takes no files: nothing was attached.")
     page.locator("#chain").select_option("looker")
+    expect(page.locator("#attach-label")).to_be_visible()
     drag(page, where, tmp_path / "dragged.txt", " and more")
     expect(page.locator("#text")).to_have_value("My draft: and some words and more")
     drag(page, where, tmp_path / "dragged.txt", "https://e.example/picture.png")
@@ -271,6 +273,7 @@ def test_a_file_dropped_with_a_text_where_none_is_taken_leaves_the_page_where_it
 
 def test_cells_of_a_table_are_pasted_as_their_text(page: Page) -> None:
     page.locator("#chain").select_option("looker")
+    expect(page.locator("#attach-label")).to_be_visible()
     page.evaluate(
         """() => {
             const data = new DataTransfer();
