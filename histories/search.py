@@ -56,7 +56,8 @@ def words(text: str) -> list[str]:
 
 
 def hits(query: str, title: str, texts: Sequence[Text[str]]) -> list[Hit] | None:
-    """Where the query's words stand, newest first (at most three), if each begins a word of a text or of the title.
+    """Where the query's words stand, if each begins a word of a text or of the title: three texts at most, those with
+    all of the words first, then those with any, each the newest first.
 
     None if one of them does not, or if the query has no words.
     """
@@ -68,15 +69,16 @@ def found_in(query: str, title: str, newest_first: Iterable[Text[str]]) -> list[
     wanted = set(words(query))
     if not wanted:
         return None
-    missing, found = {word for word in wanted if not _has(title, word)}, list[Hit]()
+    missing, whole, others = {word for word in wanted if not _has(title, word)}, list[Hit](), list[Hit]()
     for text in newest_first:
         there = {word for word in wanted if _has(text.text, word)}
         missing -= there
+        found = whole if there == wanted else others
         if there and len(found) < _HITS:
             found.append(Hit(text.key, snippet(text.text, there)))
-        if not missing and len(found) == _HITS:
+        if not missing and len(whole) == _HITS:
             break
-    return None if missing else found
+    return None if missing else [*whole, *others][:_HITS]
 
 
 def _has(text: str, word: str) -> bool:

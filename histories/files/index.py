@@ -218,15 +218,16 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab (said, row);
         query = "SELECT DISTINCT session FROM turns WHERE id IN (SELECT rowid FROM said WHERE said MATCH ?)"
         return {key for (key,) in self.db.execute(query, [f"{_quoted(word)} *"])}
 
-    def hits(self, some: Iterable[str], keys: Sequence[int], each: int) -> list[Found]:
-        """The newest turns of each of these sessions in which one of the words begins a word."""
-        match = " OR ".join(f"{_quoted(word)} *" for word in some)
+    def hits(self, wanted: Iterable[str], keys: Sequence[int], each: int) -> list[Found]:
+        """Turns of each of these sessions in which these words begin words: all of them, and then any; the newest."""
+        match = [f"{_quoted(word)} *" for word in wanted]
         rows = self.db.execute(
-            "SELECT name, turn, start, stop FROM (SELECT session, turn, start, stop, "
-            "row_number() OVER (PARTITION BY session ORDER BY start DESC) AS number FROM turns WHERE start >= 0 "
-            "AND id IN (SELECT rowid FROM said WHERE said MATCH ?) AND session IN (SELECT value FROM json_each(?))) "
-            "AS found JOIN sessions ON sessions.id = found.session WHERE number <= ? ORDER BY name, start DESC",
-            [match, json.dumps(keys), each],
+            "SELECT name, turn, start, stop FROM (SELECT session, turn, start, stop, row_number() OVER (PARTITION BY "
+            "session ORDER BY id IN (SELECT rowid FROM said WHERE said MATCH ?) DESC, start DESC) AS number "
+            "FROM turns WHERE start >= 0 AND id IN (SELECT rowid FROM said WHERE said MATCH ?) "
+            "AND session IN (SELECT value FROM json_each(?))) "
+            "AS found JOIN sessions ON sessions.id = found.session WHERE number <= ? ORDER BY name, number",
+            [" AND ".join(match), " OR ".join(match), json.dumps(keys), each],
         )
         return [Found(name, json.loads(turn), start, stop) for name, turn, start, stop in rows]
 

@@ -27,13 +27,14 @@ CREATE TABLE said (id INTEGER PRIMARY KEY, words TEXT NOT NULL);
         return {key for (key,) in self.db.execute(query, [word])}
 
     @override
-    def hits(self, some: Iterable[str], keys: Sequence[int], each: int) -> list[Found]:
-        wanted = list(some)
+    def hits(self, wanted: Iterable[str], keys: Sequence[int], each: int) -> list[Found]:
+        words = list(wanted)
+        any_of, all_of = (way.join([_SAYS] * len(words)) for way in (" OR ", " AND "))
         query = (
-            "SELECT name, turn, start, stop FROM turns JOIN said USING (id) JOIN sessions ON sessions.id = session "  # noqa: S608
-            f"WHERE start >= 0 AND session = ? AND ({' OR '.join([_SAYS] * len(wanted))}) ORDER BY start DESC LIMIT ?"
+            "SELECT name, turn, start, stop FROM turns JOIN said USING (id) JOIN sessions ON sessions.id = session "  # noqa: S608 - no stranger's
+            f"WHERE start >= 0 AND session = ? AND ({any_of}) ORDER BY ({all_of}) DESC, start DESC LIMIT ?"
         )
-        found = [row for key in keys for row in self.db.execute(query, [key, *wanted, each])]
+        found = [row for key in keys for row in self.db.execute(query, [key, *words, *words, each])]
         return [Found(name, json.loads(turn), start, stop) for name, turn, start, stop in found]
 
     @override

@@ -71,7 +71,7 @@ class Search:
             rows = await link.fetch(statements.SESSIONS_THAT_SAY, params, prepare=False)
             page = [session_from(row) for row in rows[:limit]]
             sessions = [row[0] for row in rows[:limit]]
-            found = {"user": pack(user_id), "sessions": sessions, "any": " | ".join(wanted)}
+            found = {"user": pack(user_id), "sessions": sessions, "any": " | ".join(wanted), "all": " & ".join(wanted)}
             hits = await link.fetch(statements.HITS, found, prepare=False) if sessions else []
         where = await _in_time(hits, _hits, query, hits)
         following = None

@@ -295,3 +295,10 @@ async def test_a_search_shows_where_its_words_stand(store: HistoryStore) -> None
     assert any("Bello" in hit.snippet for hit in session.hits)
     assert any("Mimi" in hit.snippet and len(hit.snippet) < 200 for hit in session.hits)
     assert (await store.sessions("alice", query="bello nothing")).items == []
+
+
+async def test_a_search_for_several_words_shows_first_where_all_of_them_stand(store: HistoryStore) -> None:
+    said = ["Reply one", "Reply 237", "number 237", "Reply two", "Reply three", "237 again", "a Reply, the 237th"]
+    ids = await talk(store.history("alice", "s1"), *said)
+    (session,) = (await store.sessions("alice", query="reply 237")).items
+    assert [hit.turn_id for hit in session.hits] == [ids[6], ids[1], ids[5]]
