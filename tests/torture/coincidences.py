@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, HumanMessage
 
-from histories.base import HistoryError, HistoryStore, NewTurn, OpenTurn, Page, Reply, SessionHistory, TurnStatus, now
+from histories.base import HistoryError, HistoryStore, NewTurn, OpenTurn, Reply, SessionHistory, TurnStatus, now
 from histories.files.check import check_main
 from histories.files.store import FileStore
 from histories.memory import MemoryStore
@@ -72,8 +72,8 @@ class _Only:
     async def users(self) -> Any:
         yield self._history.user_id
 
-    async def sessions(self, user: str, **more: Any) -> Any:
-        return Page([await self._history.info()])  # `SessionNotFound` if it was deleted
+    async def all_sessions(self, user: str) -> Any:
+        yield await self._history.info()  # `SessionNotFound` if it was deleted
 
 
 ACTS: Final[dict[str, Callable[[_Round], Awaitable[object]]]] = {
