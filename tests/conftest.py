@@ -8,11 +8,15 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from histories.base import HistoryStore, SessionHistory
 from tests import postgres_server, redis_server
 from tests.stores import KINDS, Stores
+
+_kept: list[httpx.AsyncClient] = []
+"""Clients of event loops that are gone."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -35,6 +39,24 @@ def _apps_are_built_fast() -> Iterator[None]:
     from tests.built_once import built_once
 
     with built_once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remotes_are_not_closed_as_garbage() -> Iterator[None]:
+    """LangServe closes the clients of a RemoteRunnable that is garbage in a new thread. Where it is found to be garbage
+    while another thread is being started, both wait for one lock, for ever.
+    """
+    if "langserve" not in sys.modules:
+        yield
+        return
+
+    def close(sync_client: httpx.Client, async_client: httpx.AsyncClient) -> None:
+        sync_client.close()
+        _kept.append(async_client)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("langserve.client._close_clients", close)
         yield
 
 
