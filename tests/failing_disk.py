@@ -38,6 +38,11 @@ class FailingDisk(Disk):
         return super().folder(path, create=create)
 
     @override
+    def folder_in(self, path: str, name: str) -> int:
+        self._may_fail()
+        return super().folder_in(path, name)
+
+    @override
     def subfolder(self, parent: int, name: str, *, create: bool, durable: bool = True) -> int:
         self._may_fail()
         return super().subfolder(parent, name, create=create, durable=durable)

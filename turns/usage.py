@@ -37,7 +37,7 @@ class ModelNotes(BaseCallbackHandler):
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.reasoning: list[str] = []
-        self._refused = set[str | None]()
+        self._refused = set[str]()
 
     @override
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
@@ -55,10 +55,11 @@ class ModelNotes(BaseCallbackHandler):
             usage = usage_of([message])
             self.usage = usage if self.usage is None or usage is None else _added(self.usage, usage)
         reason = finish_reason_of(message)
-        if reason == "refusal":
-            self._refused.add(message.id)
-        if message.id in self._refused:  # of a message in parts, the last one says that it has stopped
-            reason = "refusal"
+        if message.id is not None:
+            if reason == "refusal":
+                self._refused.add(message.id)
+            elif message.id in self._refused:  # of a message in parts, the last one says that it has stopped
+                reason = "refusal"
         self.finish_reason = reason or self.finish_reason
         thought = reasoning_of(message)
         if thought:

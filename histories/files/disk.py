@@ -35,6 +35,10 @@ def _sync(descriptor: int) -> None:
         _data_sync(descriptor)
 
 
+FileId = tuple[int, int]
+"""The device and the number of a file: no other has them as long as it is there, or open."""
+
+
 class Disk:
     """The real disk. Every method may raise `OSError`."""
 
@@ -51,6 +55,10 @@ class Disk:
             return self.subfolder(parent, os.path.basename(path), create=True)
         finally:
             os.close(parent)
+
+    def folder_in(self, path: str, name: str) -> int:
+        """A descriptor of a folder that is there, in one that an operator named."""
+        return os.open(os.path.join(path, name), FOLDER_FLAGS)
 
     def subfolder(self, parent: int, name: str, *, create: bool, durable: bool = True) -> int:
         """A descriptor of a folder in `parent`; a new one is made `durable` there."""
@@ -75,7 +83,8 @@ class Disk:
     def open(self, folder: int, name: str, flags: int) -> int:
         """A descriptor of a regular file in `folder`, readable by nobody else."""
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600, dir_fd=folder)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        is_new = flags & os.O_CREAT and flags & os.O_EXCL
+        if not is_new and not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError("not a regular file")
         return descriptor
@@ -88,13 +97,13 @@ class Disk:
             return False
         return os.path.samestat(named, os.fstat(descriptor))
 
-    def is_at_path(self, path: str, descriptor: int) -> bool:
-        """The same of a path, whatever was moved or put in the place of folders on the way to it."""
+    def file_at(self, path: str) -> FileId | None:
+        """Which file a path names, whatever was moved or put in the place of folders on the way to it."""
         try:
             named = os.stat(path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        return os.path.samestat(named, os.fstat(descriptor))
+            return None
+        return named.st_dev, named.st_ino
 
     def age_s(self, folder: int, name: str) -> float:
         """How long ago the file was changed, or will have been, after the clock was set back. 0 for none."""

@@ -93,7 +93,8 @@ def remove_session(store: Services, place: Place, folder: int) -> None:
         store.disk.unlink(folder, place.log)
     if store.fsync:
         store.disk.sync(folder)
-    if not store.disk.is_at_path(os.path.join(store.path, place.user), folder):
+    own = os.fstat(folder)
+    if store.disk.file_at(os.path.join(store.path, place.user)) != (own.st_dev, own.st_ino):
         raise Replaced
 
 

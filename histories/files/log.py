@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from histories.base import HistoryDamaged
 from histories.files import flock
-from histories.files.disk import Disk
+from histories.files.disk import Disk, FileId
 from histories.files.flock import Replaced
 from histories.files.records import START, Entry, Sums, damaged, decode, is_newer, is_whole
 
@@ -45,17 +45,29 @@ class Log:
         return os.fstat(self.descriptor).st_size
 
     @cached_property
+    def file(self) -> FileId:
+        """Which file it is, as long as it is open."""
+        file = os.fstat(self.descriptor)
+        return file.st_dev, file.st_ino
+
+    @cached_property
     def identity(self) -> tuple[int, int, str]:
-        """Which file it is; a later one that got the same number differs in what its first record says."""
-        file, nonce = os.fstat(self.descriptor), ""
+        """The same for good: a later file that got the same number differs in what its first record says."""
+        nonce = ""
         with suppress(HistoryDamaged):
             nonce = str(self.head().get("file", ""))
-        return file.st_dev, file.st_ino, nonce
+        return *self.file, nonce
 
     def check_place(self, path: str) -> None:
         """Raises `Replaced` unless the file is the one that `path` names."""
-        if not self.disk.is_at_path(path, self.descriptor):
+        if self.disk.file_at(path) != self.file:
             raise Replaced
+
+    def is_at(self, path: str) -> bool:
+        """The same, also where the disk does not tell."""
+        with suppress(OSError):
+            return self.disk.file_at(path) == self.file
+        return False
 
     def is_empty(self) -> bool:
         """Whether nothing was ever recorded: at most a first record that is torn."""
@@ -178,10 +190,18 @@ class Log:
                 self.disk.stamp(self.descriptor, at)
             if sync:
                 self.disk.sync(self.descriptor)
-            if path is not None:
-                self.check_place(path)
-        except (OSError, Replaced):
+        except OSError:
             self._take_back(size, size + len(line), undo)
+            raise
+        if path is not None:
+            self.keep_if_at(path, size, size + len(line), undo)
+
+    def keep_if_at(self, path: str, size: int, written: int, undo: Callable[[], bytes] | None = None) -> None:
+        """Takes back what was appended after `size`, and raises `Replaced`, unless the log is found at `path`."""
+        try:
+            self.check_place(path)
+        except (OSError, Replaced):
+            self._take_back(size, written, undo)
             raise
 
     def _take_back(self, size: int, written: int, undo: Callable[[], bytes] | None) -> None:

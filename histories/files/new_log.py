@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from datetime import datetime
-from secrets import token_hex
 
 from histories.files.disk import Disk
 from histories.files.log import Log
+from histories.files.names import new_name
+from histories.files.records import decode
 
 
 def create_log(
@@ -19,8 +20,9 @@ def create_log(
     If it `replaces` one, there is one of them whatever fails.
     """
     name = os.path.basename(path)
-    written = f"{name.partition('.')[0]}.{token_hex(4)}.tmp"
+    written = f"{name.partition('.')[0]}.{new_name()}.tmp"
     log = Log(disk, disk.open(folder, written, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND))
+    log.identity = (*log.file, str(decode(content.partition(b"\n")[0]).get("file", "")))
     try:
         log.append(content, at=at, sync=sync, size=0)
         disk.rename(folder, written, name)

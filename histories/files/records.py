@@ -22,11 +22,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from secrets import token_hex
 from typing import Any, Final, cast
 
 from histories import codec
 from histories.base import Feedback, HistoryDamaged, NewTurn, Reply, Turn, TurnDetails, TurnStatus, Usage
+from histories.files.names import new_name
 
 VERSION: Final = 1
 START: Final = b'{"v":%d,"r":"' % VERSION
@@ -138,7 +138,7 @@ def is_newer(line: bytes) -> bool:
 
 def session_line(user_id: str, session_id: str, at: datetime) -> bytes:
     """The first line. `file` tells this file from any other that ever was: numbers of files are used again."""
-    record = {"r": "session", "user": user_id, "session": session_id, "at": at.isoformat(), "file": token_hex(8)}
+    record = {"r": "session", "user": user_id, "session": session_id, "at": at.isoformat(), "file": new_name()}
     return encode(record, Sums())
 
 

@@ -43,6 +43,24 @@ _MANY: Final = 32
 """With more sessions of one user that have changed, the others' changes do not wait for them."""
 
 
+class Lanes:
+    """The threads of a store: what turns wait for is not behind what others read, nor that behind an index."""
+
+    def __init__(self) -> None:
+        self.turns = Threads(16, "histories-turns")
+        self.others = Threads(16, "histories", few=4)
+        self.behind = Threads(4, "histories-behind", few=4)
+
+    def waits(self) -> list[Wait]:
+        """What the threads are at."""
+        return [wait for lane in (self.turns, self.others, self.behind) for wait in lane.waits()]
+
+    def end(self) -> None:
+        """Returns when all that was started is done. What turns and others do may leave something behind."""
+        for lane in (self.turns, self.others, self.behind):
+            lane.end()
+
+
 class Services:
     """What is one in a store, and all its sessions use."""
 
@@ -60,26 +78,26 @@ class Services:
         self._unbuilt: dict[str, None] = {}  # users, in their order
         self._builds = False
         self._puts_away = False
-        self._threads: Threads | None = None
+        self._lanes: Lanes | None = None
         self._guard = threading.Lock()
 
     async def end_threads(self) -> None:
         """Returns when all that was started is done; who asks for more gets new threads."""
         with self._guard:
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            await asyncio.get_running_loop().run_in_executor(None, threads.end)
+            lanes, self._lanes = self._lanes, None
+        if lanes is not None:
+            await asyncio.get_running_loop().run_in_executor(None, lanes.end)
 
     def waits(self) -> list[Wait]:
         """Who waits for a session, and who writes, in threads and otherwise."""
         with self._guard:
-            working = [] if self._threads is None else self._threads.waits()
+            working = [] if self._lanes is None else self._lanes.waits()
         return working + self.gate.queue.waits("a session") + self.writers.waits("a log", WRITE_WAIT_S)
 
     def unheard(self, work: Callable[[], object]) -> None:
         """Does work in a thread, and nobody asks what comes of it."""
         with self._guard:
-            self._some_threads().start_unheard(work)
+            self._some_lanes().behind.start_unheard(work)
 
     def put_away(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
         """Closes what was open of these sessions, when there is a thread for it."""
@@ -109,22 +127,20 @@ class Services:
             except OSError:
                 session.lock.release(None)
 
-    def _some_threads(self) -> Threads:
+    def _some_lanes(self) -> Lanes:
         """Those of now: a store that is closed in this instant begins with new ones."""
-        if self._threads is None:
-            self._threads = Threads(16, "histories")
-        return self._threads
+        if self._lanes is None:
+            self._lanes = Lanes()
+        return self._lanes
 
-    async def in_thread(self, work: Callable[[], T], *, with_others: bool = False) -> tuple[T, bool]:
+    async def in_thread(self, work: Callable[[], T], *, of_turn: bool = False) -> tuple[T, bool]:
         """Blocking work, seen through to its end: its result, and whether the caller was cancelled meanwhile.
-
-        Short work that comes often is done one after another by one thread, `with_others` of its kind.
 
         What the operating system refuses is raised as `StoreUnavailable` or `StoreFull`; `CancelledError` if both.
         """
         with self._guard:
-            threads = self._some_threads()
-            started = threads.start_with_others(work) if with_others else threads.start(work)
+            lanes = self._some_lanes()
+            started = (lanes.turns if of_turn else lanes.others).start(work)
         (result, error), cancelled = await undisturbed(started)
         if error is not None:
             told = _refused(error) if isinstance(error, OSError) else error
@@ -133,9 +149,9 @@ class Services:
             raise told
         return cast(T, result), cancelled
 
-    async def call(self, work: Callable[[], T], *, with_others: bool = False) -> T:
+    async def call(self, work: Callable[[], T], *, of_turn: bool = False) -> T:
         """The same, for work that needs no undoing."""
-        result, cancelled = await self.in_thread(work, with_others=with_others)
+        result, cancelled = await self.in_thread(work, of_turn=of_turn)
         if cancelled:
             raise asyncio.CancelledError
         return result
@@ -169,9 +185,14 @@ class Services:
 
     def open_folder(self, user: str, *, create: bool = False) -> int:
         """The folder of a user, or of this store's own bookkeeping. Raises `FileNotFoundError` if it is not there."""
-        root = self.disk.folder(self.path, create=create)
         try:
-            return self.disk.subfolder(root, user, create=create)
+            return self.disk.folder_in(self.path, user)
+        except FileNotFoundError:
+            if not create:
+                raise
+        root = self.disk.folder(self.path, create=True)
+        try:
+            return self.disk.subfolder(root, user, create=True)
         finally:
             os.close(root)
 
@@ -231,7 +252,7 @@ class Services:
             self._unbuilt.setdefault(user)
             if not self._builds:
                 self._builds = True
-                self._some_threads().start_unheard(self._build)
+                self._some_lanes().behind.start_unheard(self._build)
 
     def _build(self) -> None:
         while (user := self._next_unbuilt()) is not None:

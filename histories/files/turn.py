@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -65,11 +65,7 @@ class FileTurn(OpenTurn):
     # Beginning.
 
     async def begin_at_once(self) -> tuple[FileTurn | None, bool]:
-        """The begun turn, if the session's files are still open and nobody else has used them; was it cancelled?
-
-        Only the write is left to a thread then: each system call there has to win Python's lock back from the event
-        loop, which costs more than the call.
-        """
+        """The begun turn, if the session's files are still open and nobody else has used them; was it cancelled?"""
         session = self.store.open_sessions.take(self.key)
         if session is None or not session.try_resume():
             return None, False
@@ -79,8 +75,7 @@ class FileTurn(OpenTurn):
             return None, False
         try:
             line = self._compose(Spot(tail.sums), tail, at)
-            write = partial(self._append, log, line, at, session.size)
-            _, cancelled = await self.store.in_thread(write)
+            cancelled = await self._append_at_once(log, line, at, session.size)
         except Replaced:
             session.close()
             return None, False
@@ -175,8 +170,24 @@ class FileTurn(OpenTurn):
                 if self.line.is_behind(folder):
                     self._lock.say_wanted(True)
 
-    def _append(self, log: Log, line: bytes, at: datetime, size: int | None = None) -> None:
-        log.append(line, at=at, sync=self.store.fsync, size=size, path=self.place.path)
+    async def _append_at_once(
+        self, log: Log, line: bytes, at: datetime, size: int, undo: Callable[[], bytes] | None = None
+    ) -> bool:
+        """Appends to a log of this size that nobody else writes to; was the caller cancelled? Raises `Replaced`.
+
+        Just what a disk may be slow to do is left to a thread: after each system call it has to win Python's lock back
+        from the event loop, which costs more than the call.
+        """
+
+        def append() -> None:
+            log.append(line, at=at, sync=self.store.fsync, size=size, undo=undo)
+            self._remove_journal()
+
+        _, cancelled = await self.store.in_thread(append, of_turn=True)
+        if not log.is_at(self.place.path):
+            keep = partial(log.keep_if_at, self.place.path, size, size + len(line), undo)
+            cancelled |= (await self.store.in_thread(keep, of_turn=True))[1]
+        return cancelled
 
     def _open_and_begin(self, folder: int) -> Turn | None:
         disk = self.store.disk
@@ -218,7 +229,7 @@ class FileTurn(OpenTurn):
         floor = self._floor_of(spot.sums)
         tail = Tail(spot.sums, floor, [*shown_turns(spot.line(log), floor)][::-1])
         line, size = self._compose(spot, tail, at), log.size()
-        self._append(log, line, at, size)
+        log.append(line, at=at, sync=self.store.fsync, size=size, path=self.place.path)
         self.store.trees.note(log, size, line)
         self._begun_size = size + len(line)
         return None
@@ -246,7 +257,7 @@ class FileTurn(OpenTurn):
 
     @override
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
-        await self.store.call(partial(self._write_journal, first, events), with_others=True)
+        await self.store.call(partial(self._write_journal, first, events), of_turn=True)
 
     def _write_journal(self, first: int, events: Sequence[bytes]) -> None:
         try:
@@ -285,17 +296,20 @@ class FileTurn(OpenTurn):
         try:
             await self.store.write(self.key, lambda: self._write_end(log, reply))
         finally:
-            await self.store.in_thread(self._free)
+            await self.store.in_thread(self._free, of_turn=True)
         self.store.ended(self.place)
 
     async def _end_at_once(self, log: Log, reply: Reply) -> None:
         """Writes the end where nobody has written since the begin, and keeps the files open."""
+        size, undo = self._begun_size, partial(self._nothing_said, self._begun_sums)
         try:
             said, replied = dumped(reply.output)
             line, sums, at = self._end_line(reply, self._begun_sums, said)
-            await self.store.in_thread(partial(self._append_end, log, line, at, self._begun_sums, self._begun_size))
-        except BaseException:
-            await self.store.in_thread(self._free)
+            await self._append_at_once(log, line, at, size, undo)
+        except BaseException as error:
+            await self.store.in_thread(self._free, of_turn=True)
+            if isinstance(error, Replaced):
+                raise TurnLost from None
             raise
         self.store.trees.note(log, self._begun_size, line)
         self.store.ended(self.place)
@@ -303,26 +317,22 @@ class FileTurn(OpenTurn):
             log.not_alone()
             self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line, reply, replied))
         else:
-            await self.store.in_thread(self._free)
+            await self.store.in_thread(self._free, of_turn=True)
 
     def _write_end(self, log: Log, reply: Reply) -> None:
         with self.store.disk.alone(log.descriptor):
             before = self._sums(log)
             line, _, at = self._end_line(reply, before)
-            self._append_end(log, line, at, before)
-
-    def _append_end(self, log: Log, line: bytes, at: datetime, before: Sums, size: int | None = None) -> None:
-        """Appends the end; one that fails does not read as an end, even if it can't be taken back."""
-
-        def undo() -> bytes:
-            return self._end_line(Reply(status=TurnStatus.INTERRUPTED), before)[0]
-
-        try:
-            log.append(line, at=at, sync=self.store.fsync, size=size, path=self.place.path, undo=undo)
-        except Replaced:
-            raise TurnLost from None
-        if self._book is not None:
+            undo = partial(self._nothing_said, before)
+            try:
+                log.append(line, at=at, sync=self.store.fsync, path=self.place.path, undo=undo)
+            except Replaced:
+                raise TurnLost from None
             self._remove_journal()
+
+    def _nothing_said(self, before: Sums) -> bytes:
+        """The end that is written after one that can't be taken back, so that it does not read as one."""
+        return self._end_line(Reply(status=TurnStatus.INTERRUPTED), before)[0]
 
     def _remove_journal(self) -> None:
         if self._book is not None:

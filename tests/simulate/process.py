@@ -18,7 +18,19 @@ from histories.files.store import FileStore
 from tests.simulate.power import Platter
 from tests.simulate.world import World
 
-_STEPS: Final = ("folder", "subfolder", "open", "is_at", "is_at_path", "read", "truncate", "rename", "unlink", "link")
+_STEPS: Final = (
+    "folder",
+    "folder_in",
+    "subfolder",
+    "open",
+    "is_at",
+    "file_at",
+    "read",
+    "truncate",
+    "rename",
+    "unlink",
+    "link",
+)
 
 
 class Died(OSError):

@@ -198,11 +198,11 @@ async def test_stops_are_watched_for_on_a_failing_disk_too(tmp_path: Path) -> No
     class Failing(Disk):
         failures = 0
 
-        def subfolder(self, parent: int, name: str, *, create: bool, durable: bool = True) -> int:
+        def folder_in(self, path: str, name: str) -> int:
             if name == ".stops" and self.failures < 2:
                 self.failures += 1
                 raise OSError(5, "broken")
-            return super().subfolder(parent, name, create=create, durable=durable)
+            return super().folder_in(path, name)
 
     disk, stopped = Failing(), list[int]()
     store = FileStore(tmp_path, disk=disk)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from histories.files.services import Services
+from histories.files import services
+from histories.files.services import Lanes, Services
 from tests.proofs import proves
 from tests.simulate.process import SimDisk
 from tests.simulate.story import simulate
@@ -39,7 +40,15 @@ def test_a_seed_is_played_the_same_way_each_time() -> None:
 
 
 def test_a_write_that_waits_in_a_thread_for_a_lock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it once was: a title that was changed in the instant in which a turn ended was a deadlock for ever."""
+    """As it once was: a title that was changed in the instant in which a turn ended was a deadlock for ever.
+
+    What turns wait for had no threads of its own then.
+    """
+
+    class OneLane(Lanes):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turns = self.behind = self.others
 
     @contextmanager
     def waiting(disk: SimDisk, descriptor: int) -> Iterator[None]:
@@ -48,9 +57,10 @@ def test_a_write_that_waits_in_a_thread_for_a_lock_is_found(monkeypatch: pytest.
         yield
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
-    async def at_once(services: Services, key: str, work: Callable[[], Any]) -> Any:
-        return await services.call(work)
+    async def at_once(store: Services, key: str, work: Callable[[], Any]) -> Any:
+        return await store.call(work)
 
+    monkeypatch.setattr(services, "Lanes", OneLane)
     monkeypatch.setattr(SimDisk, "alone", waiting)
     monkeypatch.setattr(Services, "write", at_once)
     with pytest.raises(Hang):
