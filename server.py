@@ -1,11 +1,11 @@
 """The server: everything is put together here, and nowhere else."""
 
-# ruff: noqa: E402 - imports stand between two calls of the garbage collector
+# ruff: noqa: E402 - imports stand between calls that make them cheaper
 from __future__ import annotations
 
-import gc
+from api.ops import imports
 
-gc.disable()  # what is imported stays: to look for garbage among it would take a quarter of the start
+imports.begin()
 
 import asyncio
 import logging
@@ -27,6 +27,8 @@ from pydantic import SecretStr
 from sse_starlette.sse import unpatch_uvicorn_signal_handler
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+imports.end()
 
 from api import memory, page
 from api import shares as share_routes
@@ -82,8 +84,7 @@ from turns.titles import Titles
 from turns.with_history import ChainWithHistory
 from wiring import auth_of, auth_within, endpoint_of, meaning_of, outfit_of, quotas_of, rates_of, rules_of, store_of
 
-gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
-gc.enable()
+imports.freeze()
 
 log = logging.getLogger("recollect.chains")
 
@@ -374,7 +375,7 @@ def _run(settings: Settings, sock: socket, endpoint: Endpoint, started: Callable
         import chat_models.models  # noqa: F401 - by who serves alone: who supervises workers has no time for it
 
         app = create_app(settings.model_copy(update=shared))
-    gc.freeze()
+    imports.freeze()
     logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.fault is None)  # its traceback tells no more
     door = door_rules(settings.max_connections, settings.max_connections_per_address)
     try:

@@ -74,6 +74,7 @@ class TurnEndpoints:
     async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
         await current_user(request)
         await readable(request)
+        await self._chain.ready()
         return await self._reader.read(request, endpoint)
 
     async def invoke(self, request: Request) -> Response:
@@ -104,6 +105,7 @@ class TurnEndpoints:
         await current_user(request)
         await readable(request)
         check_batch(len((await request.json()).get("inputs", [])), self._chain.turns.rules.max_batch)
+        await self._chain.ready()
         response: Response = await self._handler.batch(request, config_hash=request.path_params.get("config_hash", ""))
         return response
 

@@ -7,12 +7,13 @@ from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
+from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
 from turns.face import RunnableFace
+from turns.later import Later, built
 from turns.recall import Recall
 from turns.run import Turns
 from turns.schemas import named_schema, taking_messages, with_form_of
@@ -41,6 +42,16 @@ class DeclaredChain(RunnableFace):
 
     _input_schema: type[BaseModel] | None = PrivateAttr(default=None)
     _output_schema: type[BaseModel] | None = PrivateAttr(default=None)
+
+    @property
+    def inner(self) -> Runnable[Any, Any]:
+        """What is called for a turn: `bound`, or what that stands for. To build it may take a while: see `ready`."""
+        return built(self.bound)
+
+    async def ready(self) -> None:
+        """Returns when `inner` is there at once. Raises what keeps it from being built."""
+        if isinstance(self.bound, Later):
+            await self.bound.ready()
 
     @property
     @override
