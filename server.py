@@ -33,8 +33,9 @@ imports.end()
 from api import memory, page
 from api import shares as share_routes
 from api.bodies import BodiesInTurn
+from api.chain_routes import ChainRoutes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
-from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, BatchLimit, Serializer, handler_of, readable
+from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, Serializer, readable
 from api.loop_watch import LoopWatch
 from api.ops import logs
 from api.ops.metrics import Metrics, bury
@@ -268,25 +269,24 @@ class _Server:
 
     def _add_chain(self, chain: Chain, runnable: ChainWithHistory) -> None:
         """LangServe's routes of a chain, all of them behind the sign-in, and before them those on which turns run."""
-        doubt = doubt_about(chain, runnable.bound)
-        if doubt is not None:
+        if (doubt := doubt_about(chain, runnable.bound)) is not None:
             log.warning("%s: %s", chain.place, doubt)
         allowed = frozenset(spec.id for spec in runnable.config_specs)
         modifier = session_config(allowed, playground_routes.session_of_playground, memory=bool(chain.memory))
         path, serializer = f"/{chain.name}", Serializer()
+        routes = ChainRoutes(self.app)
         add_routes(
-            self.app,
+            routes,
             runnable,
             path=path,
             config_keys=CONFIG_KEYS,
             per_req_config_modifier=modifier,
-            dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
+            dependencies=[Depends(current_user), Depends(readable)],
             playground_type=chain.playground,
             disabled_endpoints=REFUSES_ALL,
             serializer=serializer,
         )
-        handler = handler_of(self.app, path)
-        endpoints = TurnEndpoints(runnable, handler, path=path, modifier=modifier, serializer=serializer)
+        endpoints = TurnEndpoints(runnable, routes.handler, path=path, modifier=modifier, serializer=serializer)
         self.app.router.routes[:0] = endpoints.routes()
 
     async def _keep_to_retention(self) -> None:
