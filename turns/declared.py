@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, Self, cast
 
@@ -12,12 +13,15 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
+from turns.errors import ChainFailed
 from turns.face import RunnableFace
 from turns.later import Later, built
 from turns.recall import Recall
 from turns.run import Turns
 from turns.schemas import named_schema, taking_messages, with_form_of
 from turns.session_specs import SESSION_SPECS
+
+log = logging.getLogger("recollect.chains")
 
 
 class DeclaredChain(RunnableFace):
@@ -49,9 +53,13 @@ class DeclaredChain(RunnableFace):
         return built(self.bound)
 
     async def ready(self) -> None:
-        """Returns when `inner` is there at once. Raises what keeps it from being built."""
+        """Returns when `inner` is there at once. Raises `ChainFailed` if it can't be built."""
         if isinstance(self.bound, Later):
-            await self.bound.ready()
+            try:
+                await self.bound.ready()
+            except Exception as error:
+                log.exception("/%s can't be built", self.chain_name)
+                raise ChainFailed("The chain can't be served as it is.") from error
 
     @property
     @override
