@@ -1,11 +1,11 @@
 """The server: everything is put together here, and nowhere else."""
 
-# ruff: noqa: E402 - imports stand between two calls of the garbage collector
+# ruff: noqa: E402 - imports stand between calls that make them cheaper
 from __future__ import annotations
 
-import gc
+from api.ops import imports
 
-gc.disable()  # what is imported stays: to look for garbage among it would take a quarter of the start
+imports.begin()
 
 import asyncio
 import logging
@@ -28,11 +28,14 @@ from sse_starlette.sse import unpatch_uvicorn_signal_handler
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
+imports.end()
+
 from api import memory, page
 from api import shares as share_routes
 from api.bodies import BodiesInTurn
+from api.chain_routes import ChainRoutes
 from api.errors import Edge, on_http_exception, on_invalid_request, told_of
-from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, BatchLimit, Serializer, handler_of, readable
+from api.langserve_gaps import CONFIG_KEYS, REFUSES_ALL, Serializer, readable
 from api.loop_watch import LoopWatch
 from api.ops import logs
 from api.ops.metrics import Metrics, bury
@@ -82,8 +85,7 @@ from turns.titles import Titles
 from turns.with_history import ChainWithHistory
 from wiring import auth_of, auth_within, endpoint_of, meaning_of, outfit_of, quotas_of, rates_of, rules_of, store_of
 
-gc.freeze()  # nor is it looked through later, which would hold every turn up for a tenth of a second now and then
-gc.enable()
+imports.freeze()
 
 log = logging.getLogger("recollect.chains")
 
@@ -267,25 +269,24 @@ class _Server:
 
     def _add_chain(self, chain: Chain, runnable: ChainWithHistory) -> None:
         """LangServe's routes of a chain, all of them behind the sign-in, and before them those on which turns run."""
-        doubt = doubt_about(chain, runnable.bound)
-        if doubt is not None:
+        if (doubt := doubt_about(chain, runnable.bound)) is not None:
             log.warning("%s: %s", chain.place, doubt)
         allowed = frozenset(spec.id for spec in runnable.config_specs)
         modifier = session_config(allowed, playground_routes.session_of_playground, memory=bool(chain.memory))
         path, serializer = f"/{chain.name}", Serializer()
+        routes = ChainRoutes(self.app)
         add_routes(
-            self.app,
+            routes,
             runnable,
             path=path,
             config_keys=CONFIG_KEYS,
             per_req_config_modifier=modifier,
-            dependencies=[Depends(current_user), Depends(readable), Depends(BatchLimit(self.turns.rules.max_batch))],
+            dependencies=[Depends(current_user), Depends(readable)],
             playground_type=chain.playground,
             disabled_endpoints=REFUSES_ALL,
             serializer=serializer,
         )
-        handler = handler_of(self.app, path)
-        endpoints = TurnEndpoints(runnable, handler, path=path, modifier=modifier, serializer=serializer)
+        endpoints = TurnEndpoints(runnable, routes.handler, path=path, modifier=modifier, serializer=serializer)
         self.app.router.routes[:0] = endpoints.routes()
 
     async def _keep_to_retention(self) -> None:
@@ -374,7 +375,7 @@ def _run(settings: Settings, sock: socket, endpoint: Endpoint, started: Callable
         import chat_models.models  # noqa: F401 - by who serves alone: who supervises workers has no time for it
 
         app = create_app(settings.model_copy(update=shared))
-    gc.freeze()
+    imports.freeze()
     logging.getLogger("uvicorn.error").addFilter(lambda record: app.state.fault is None)  # its traceback tells no more
     door = door_rules(settings.max_connections, settings.max_connections_per_address)
     try:

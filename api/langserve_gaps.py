@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import typing
@@ -10,21 +9,18 @@ from itertools import chain, islice
 from typing import Any, Final
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from langchain_core.messages import BaseMessage
-from langserve import APIHandler
 from langserve.schema import BatchResponseMetadata
 from langserve.serialization import WellKnownLCSerializer
 from langserve.validation import BatchBaseResponse
 from pydantic import TypeAdapter, ValidationError
-from starlette.routing import Route
 from typing_extensions import override
 
 from api.slow_lane import MOST_VALUES, SMALL_BYTES, TooManyValues, read_large_json
 from histories.base import jsonable
 from playground_config.routes import MAX_CONFIG_HASH
-from turns.batches import check_batch
 from turns.shown import well_formed
 
 log = logging.getLogger("recollect.chains")
@@ -82,17 +78,6 @@ def _drop_misshapen(config: dict[str, Any]) -> None:
         config.pop("max_concurrency", None)
 
 
-class BatchLimit:
-    """A dependency of LangServe's routes: no batch has more inputs, which it would check one by one before any runs."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-
-    async def __call__(self, request: Request) -> None:
-        if request.method == "POST" and request.url.path.endswith("/batch"):
-            check_batch(len((await request.json()).get("inputs", [])), self._most)
-
-
 def _has_many_parts(body: Any) -> bool:
     level, count = [body], 0
     while level and count <= MOST_VALUES:
@@ -100,18 +85,6 @@ def _has_many_parts(body: Any) -> bool:
         inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
         level = [*islice(chain.from_iterable(inner), MOST_VALUES + 1)]
     return count > MOST_VALUES
-
-
-def handler_of(app: FastAPI, path: str) -> APIHandler:
-    """The handler that `add_routes` has made for a chain at this path.
-
-    Its endpoints alone know it, and to make another would hold each start up for 50 ms a chain.
-    """
-    endpoint = next(
-        route.endpoint for route in app.routes if isinstance(route, Route) and route.path == f"{path}/invoke"
-    )
-    handler: APIHandler = inspect.getclosurevars(endpoint).nonlocals["api_handler"]
-    return handler
 
 
 class Serializer(WellKnownLCSerializer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -128,9 +129,14 @@ class Asset:
     """A file as it was when the server started. Browsers ask each time, and get it once, packed where they can."""
 
     def __init__(self, content: bytes, media_type: str, headers: Mapping[str, str] = PAGE_HEADERS) -> None:
-        self._content, self._packed = content, gzip.compress(content, mtime=0)
+        self._content = content
         self._headers = {**headers, "Content-Type": media_type, "Vary": "Accept-Encoding"}
         self._headers["ETag"] = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+    @cached_property
+    def _packed(self) -> bytes:
+        """Packed when it is first asked for: all of them would take as long as a tenth of an app's making."""
+        return gzip.compress(self._content, mtime=0)
 
     async def response(self, request: Request) -> Response:
         """The file, or that it is the same as before."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
@@ -36,6 +36,9 @@ from turns.session_config import ConfigModifier
 from turns.turn_run import TurnRun
 from turns.watch import watch
 from turns.with_history import ChainWithHistory
+
+ENDPOINTS: Final = ("invoke", "batch", "stream", "stream_log", "stream_events")
+"""On which turns run."""
 
 
 class TurnEndpoints:
@@ -60,20 +63,15 @@ class TurnEndpoints:
     def routes(self) -> list[Route]:
         """The routes, which have to come before LangServe's of the same paths."""
         return [
-            Route(f"{self._path}{config}/{name}", _Endpoint(endpoint), methods=["POST"])
+            Route(f"{self._path}{config}/{name}", _Endpoint(getattr(self, name)), methods=["POST"])
             for config in ("", "/c/{config_hash}")
-            for name, endpoint in (
-                ("invoke", self.invoke),
-                ("batch", self.batch),
-                ("stream", self.stream),
-                ("stream_log", self.stream_log),
-                ("stream_events", self.stream_events),
-            )
+            for name in ENDPOINTS
         ]
 
     async def _read(self, request: Request, endpoint: str) -> tuple[Any, Any]:
         await current_user(request)
         await readable(request)
+        await self._chain.ready()
         return await self._reader.read(request, endpoint)
 
     async def invoke(self, request: Request) -> Response:
@@ -104,6 +102,7 @@ class TurnEndpoints:
         await current_user(request)
         await readable(request)
         check_batch(len((await request.json()).get("inputs", [])), self._chain.turns.rules.max_batch)
+        await self._chain.ready()
         response: Response = await self._handler.batch(request, config_hash=request.path_params.get("config_hash", ""))
         return response
 

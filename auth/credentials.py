@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jwt
 from starlette.requests import HTTPConnection
 
 from auth.audit import Audit
@@ -19,8 +18,11 @@ from auth.keys import KEY_PREFIX, ApiKeys, Scope
 from auth.links import Link, Links
 from auth.refusals import INVALID, NOBODY, UNKNOWABLE, Refusal, refuse_foreign
 from auth.sign_ins import SignIns
-from auth.tokens import LEEWAY_S, InvalidToken, KeysUnreachable, TokenVerifier
+from auth.token_errors import LEEWAY_S, InvalidToken, KeysUnreachable
 from auth.users import is_user_id
+
+if TYPE_CHECKING:
+    from auth.tokens import TokenVerifier
 
 COOKIE_LIFE_S = 30 * 24 * 3600
 _COOKIE_AUDIENCE = "recollect:cookie"  # so that no other token that this secret may sign is a cookie
@@ -66,6 +68,8 @@ class Auth:
         self.sign_ins, self.counted = SignIns(data_dir, idle_s=idle_s), counted
         self.tokens: TokenVerifier | None = None
         if jwt_secret is not None or jwt_jwks_url is not None:
+            from auth.tokens import TokenVerifier  # here: it takes along what API keys can do without
+
             self.tokens = TokenVerifier(
                 secret=jwt_secret,
                 jwks_url=jwt_jwks_url,
@@ -149,6 +153,8 @@ class Auth:
         return claims
 
     def _decoded(self, cookie: str) -> dict[str, Any]:
+        import jwt  # here: 9 MB, of which a server without browsers needs nothing; the first one waits 30 ms
+
         for secret in self._secret.all():
             with suppress(jwt.PyJWTError):
                 return jwt.decode(
@@ -200,6 +206,8 @@ class Auth:
 
     def _cookie(self, user: str, key_id: str | None) -> str:
         """A browser's sign-in: it ends with the key by which it came, or by `sign_out`, or after COOKIE_LIFE_S."""
+        import jwt  # here: see above
+
         now, key = time.time(), None if key_id is None else self.keys.get(key_id)
         claims: dict[str, Any] = {"sub": user, "aud": _COOKIE_AUDIENCE, "iat": now, "exp": int(now) + COOKIE_LIFE_S}
         claims["jti"] = self.sign_ins.begin(COOKIE_LIFE_S, user, key_id)

@@ -11,20 +11,14 @@ from typing import Any
 
 import jwt
 
+from auth.token_errors import LEEWAY_S, InvalidToken, KeysUnreachable
 from auth.users import is_user_id
 
-LEEWAY_S = 10  # for clocks that disagree
+__all__ = ["InvalidToken", "KeySet", "KeysUnreachable", "TokenVerifier"]
+
 _HS256_KEY_BYTES = 32  # RFC 7518, section 3.2
 
 logger = logging.getLogger("recollect.auth")
-
-
-class InvalidToken(Exception):
-    """The token is not one of the configured issuer's, or no longer."""
-
-
-class KeysUnreachable(Exception):
-    """The keys that would tell whether the token is valid can't be fetched now."""
 
 
 class TokenVerifier:

@@ -16,6 +16,7 @@ from langchain_core.runnables.base import coerce_to_runnable
 
 from chains.checks import fault_of
 from turns.iterators import from_generator
+from turns.later import Later
 from turns.recall import RECALLS, Recall
 from turns.run import Turns
 from turns.with_history import ChainWithHistory
@@ -79,6 +80,10 @@ class Chain:
     model's window is summed up by the model, in the background. `limit_s` bounds a turn (None:
     RECOLLECT_TURN_LIMIT_S, 0: no bound). `recall` says where earlier exchanges are looked for that bear on the message
     (None: where RECOLLECT_RECALL says); with `notes` the model is shown what is noted of the user.
+
+    With `late` it is built at its first call, in a thread: for a `build` that imports what takes long, and gives the
+    runnable at once. The server starts sooner, but a chain that can't be built is found by that call (and by
+    `admin.py chains`), and nothing in it can be configured by clients.
     """
 
     name: str
@@ -94,6 +99,7 @@ class Chain:
     limit_s: float | None = None
     recall: Recall | None = None
     notes: bool = False
+    late: bool = False
     where: str = field(default="", compare=False)
     """The file that defines it: set when it is loaded."""
 
@@ -119,6 +125,13 @@ class Chain:
         return self._wrapped(self._built(model), turns, options)
 
     def _built(self, model: BaseChatModel) -> Any:
+        if not self.late:
+            return self._built_now(model)
+        if not self.is_simple:
+            raise BadChain(f"{self.place}: it can't be built late: its build has to be a plain function")
+        return Later(lambda: self._checked(self._built_now(model)))
+
+    def _built_now(self, model: BaseChatModel) -> Any:
         try:
             return self.build(model)
         except (Exception, SystemExit) as error:
@@ -143,16 +156,12 @@ class Chain:
         return BadChain(f"{self.place}: build fails: {in_one_line(error)}")
 
     def _wrapped(self, built: Any, turns: Turns, options: dict[str, Any]) -> ChainWithHistory:
-        runnable = self._runnable(built)
         if self.recall not in (None, *RECALLS):
             raise BadChain(f"{self.place}: its recall is {self.recall!r}: say one of {', '.join(RECALLS)}")
         if self.memory not in (True, False, "summary"):
             raise BadChain(f"{self.place}: its memory is {self.memory!r}: say True, False or 'summary'")
-        fault = fault_of(self, runnable)
-        if fault is not None:
-            raise BadChain(f"{self.place}: {fault}")
         return ChainWithHistory(
-            runnable,
+            built if isinstance(built, Later) else self._checked(built),
             turns,
             chain_name=self.name,
             input_messages_key=self.input_messages_key,
@@ -166,6 +175,14 @@ class Chain:
             notes=self.notes,
             **options,
         )
+
+    def _checked(self, built: Any) -> Runnable[Any, Any]:
+        """It as a runnable. Raises `BadChain` where it would not do what its author means."""
+        runnable = self._runnable(built)
+        fault = fault_of(self, runnable)
+        if fault is not None:
+            raise BadChain(f"{self.place}: {fault}")
+        return runnable
 
     def _runnable(self, built: Any) -> Runnable[Any, Any]:
         try:

@@ -46,7 +46,7 @@ async def described(chains: Sequence[Chain], model: BaseChatModel, turns: Turns)
         for chain in chains:
             runnable = await stack.enter_async_context(chain.opened(model, turns))
             memory = "remembers" if chain.memory else "no memory"
-            doubt = doubt_about(chain, runnable.bound)
+            doubt = doubt_about(chain, runnable.inner)
             lines.append("\t".join([f"/{chain.name}", memory, chain.place, *([f"but: {doubt}"] if doubt else [])]))
     return lines
 

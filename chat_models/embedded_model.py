@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from chat_models.unused_memory import give_back, mappings
+
 NAME = "SmolLM2-135M-Instruct"
 
 CONTEXT_TOKENS = 4096
 """What one request may hold, prompt and reply together. llama.cpp refuses a longer prompt with 400."""
 
 PARALLEL = 2
-"""Replies at one time; further requests wait. Each more costs 94 MB, and slows the others down."""
+"""Replies at one time; further requests wait. Each more costs up to 94 MB, and slows the others down."""
 
 MAX_REPLY_TOKENS = 256
 """The longest reply, unless a request asks for another. So small a model may ramble, and never end."""
@@ -94,12 +96,15 @@ def _start(weights: Path, key: str) -> Any:
     params.cache_ram_mib = 32  # prompts of sessions that lost their place to others
     params.n_predict = MAX_REPLY_TOKENS
     params.sampling.temp, params.sampling.penalty_repeat = 0.1, 1.05  # to the point, and not round in circles
+    before = mappings()
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
     except Exception as error:
         raise ModelUnavailable(
             f"llama.cpp could not load {weights.name}: run `make install`, or set OPENAI_API_KEY."
         ) from error
+    give_back(before)  # what replies will need: nobody has the key yet, so that nothing is being written
+    return server
 
 
 def _missing(what: str) -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
+from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
+from turns.errors import ChainFailed
 from turns.face import RunnableFace
+from turns.later import Later, built
 from turns.recall import Recall
 from turns.run import Turns
 from turns.schemas import named_schema, taking_messages, with_form_of
 from turns.session_specs import SESSION_SPECS
+
+log = logging.getLogger("recollect.chains")
 
 
 class DeclaredChain(RunnableFace):
@@ -41,6 +46,20 @@ class DeclaredChain(RunnableFace):
 
     _input_schema: type[BaseModel] | None = PrivateAttr(default=None)
     _output_schema: type[BaseModel] | None = PrivateAttr(default=None)
+
+    @property
+    def inner(self) -> Runnable[Any, Any]:
+        """What is called for a turn: `bound`, or what that stands for. To build it may take a while: see `ready`."""
+        return built(self.bound)
+
+    async def ready(self) -> None:
+        """Returns when `inner` is there at once. Raises `ChainFailed` if it can't be built."""
+        if isinstance(self.bound, Later):
+            try:
+                await self.bound.ready()
+            except Exception as error:
+                log.exception("/%s can't be built", self.chain_name)
+                raise ChainFailed("The chain can't be served as it is.") from error
 
     @property
     @override

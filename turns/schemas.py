@@ -20,14 +20,14 @@ from turns.inputs import as_typed
 
 T = TypeVar("T")
 
-_TAKEN: dict[str, str] = {}
-"""The names given so far, and the schemas that have them."""
+_TAKEN: dict[str, type[BaseModel]] = {}
+"""The names given so far, and what has them."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
     """Does it once for the same arguments, if these have hashes: servers of one process may share their chains' types.
 
-    To write down the schema of messages takes 10 ms.
+    To make the schema of messages takes 10 ms.
     """
     kept = lru_cache(maxsize=256)(function)
 
@@ -49,13 +49,12 @@ def named_schema(kind: Any, chain: str, role: str) -> type[BaseModel]:
     `role` is "Input" or "Output".
     """
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        name, text = kind.__name__, _text_of(kind)
-        if _TAKEN.setdefault(name, text) == text:
+        if _may_have(kind.__name__, kind):
             return kind
-        return _free(f"{_camel(chain)}{name}", text, lambda free: _like(kind, free))
+        return _free(f"{_camel(chain)}{kind.__name__}", kind, lambda free: _like(kind, free))
     name = f"{_camel(chain)}{role}"
-    text = _text_of(create_model_v2(name, root=kind))
-    return _free(name, text, lambda free: create_model_v2(free, root=kind))
+    model = create_model_v2(name, root=kind)
+    return _free(name, model, lambda free: model if free == name else create_model_v2(free, root=kind))
 
 
 def _like(kind: type[BaseModel], name: str) -> type[BaseModel]:
@@ -92,9 +91,15 @@ def taking_messages(kind: Any, key: str | None) -> Any:
     return Annotated[kind, BeforeValidator(before)] if "Message" in repr(inner) else kind
 
 
-def _free(name: str, text: str, make: Any) -> type[BaseModel]:
+def _may_have(name: str, model: type[BaseModel]) -> bool:
+    """Whether the name is the model's now: nobody had it, or the like of it did."""
+    owner = _TAKEN.setdefault(name, model)
+    return owner is model or _text_of(owner) == _text_of(model)
+
+
+def _free(name: str, model: type[BaseModel], make: Any) -> type[BaseModel]:
     free, number = name, 1
-    while _TAKEN.setdefault(free, text) != text:
+    while not _may_have(free, model):
         number += 1
         free = f"{name}{number}"
     made: type[BaseModel] = make(free)

@@ -120,10 +120,10 @@ class ChainWithHistory(DeclaredChain):
         streaming: bool = False,
     ) -> TurnRun:
         config = merge_configs(self.config, config) if self.config else ensure_config(config)
-        place, fit = self._place(config), self.turns.fits.of(self.bound)
+        place, fit = self._place(config), self.turns.fits.of(self.inner)
         new = self._new_turn(input, config, fit)
         config, to_call, notes, note = heard(
-            self._with_traces(config, *place), self.bound, unheard=self.unheard, tells_usage=self.tells_usage
+            self._with_traces(config, *place), self.inner, unheard=self.unheard, tells_usage=self.tells_usage
         )
         call, showing = Call(None, config, to_call, note), self._showing(place, new, fit)
         speech = self._speech(call, input, new, run, showing, notes, redaction, streaming=streaming)
@@ -141,7 +141,7 @@ class ChainWithHistory(DeclaredChain):
             size=size_of(input),
         )
         if showing is not None and self.memory == "summary":
-            run_of_turn.task.add_done_callback(lambda _: showing.sum_up(self.turns.fits.model_of(self.bound)))
+            run_of_turn.task.add_done_callback(lambda _: showing.sum_up(self.turns.fits.model_of(self.inner)))
         return run_of_turn
 
     def _speech(
@@ -171,7 +171,7 @@ class ChainWithHistory(DeclaredChain):
 
         def replay(turn: Turn) -> AsyncGenerator[Any, None]:
             output = replayed(turn, self.chain_name, self.output_messages_key)
-            outputs = list(turn.output) if streaming and is_graph(self.bound) else [output]
+            outputs = list(turn.output) if streaming and is_graph(self.inner) else [output]
             return replaying(outputs, input, call.config, streaming=streaming)
 
         def record(output: Any, cut: bool) -> Recorded:
@@ -195,7 +195,7 @@ class ChainWithHistory(DeclaredChain):
 
     def _counted(self, done: Recorded, showing: Showing, new: NewTurn, *, cut: bool) -> Recorded:
         """The output with what it counts in a window, and with what was recalled; the model's own count is heeded."""
-        if done.usage is not None and not cut and not is_graph(self.bound):  # a graph asks more than once
+        if done.usage is not None and not cut and not is_graph(self.inner):  # a graph asks more than once
             showing.fit.count(self.chain_name, showing.prompt_tokens(), done.usage["input_tokens"])
         whole = estimate_tokens(new.input) + done.tokens
         done = replace(done, tokens=max(0, min(whole, showing.fit.turn) - new.tokens))
@@ -257,7 +257,7 @@ class ChainWithHistory(DeclaredChain):
     def _with_traces(self, config: RunnableConfig, user_id: str, session_id: str | None) -> RunnableConfig:
         user = hashed(user_id) if self.turns.rules.hash_users else user_id
         thread = hashed(user_id, session_id) if session_id is not None else None
-        return traceable(config, user, session_id, thread, graph=is_graph(self.bound))
+        return traceable(config, user, session_id, thread, graph=is_graph(self.inner))
 
     # What callers call.
 
@@ -322,11 +322,11 @@ class ChainWithHistory(DeclaredChain):
     ) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             told = {**self.kwargs, **kwargs}
-            graph = GraphStream(self.bound, call.value, call.config, told) if is_graph(self.bound) else None
+            graph = GraphStream(self.inner, call.value, call.config, told) if is_graph(self.inner) else None
             if graph is not None:
                 chunks = graph.chunks()
             elif inside:
-                chunks = steps(self.bound, call.value, call.config, **told)
+                chunks = steps(self.inner, call.value, call.config, **told)
             else:
                 chunks = quiet.stream(call.steps, call.value, call.note, **told)
             async for chunk in pieces(chunks):
@@ -375,7 +375,7 @@ class ChainWithHistory(DeclaredChain):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RunLogPatch | RunLog]:
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-        log = run_log(self.bound, partial(self.astream, redaction=redaction), input, config, **kwargs)
+        log = run_log(self.inner, partial(self.astream, redaction=redaction), input, config, **kwargs)
         async with aclosing(after_the_first(log)) as patches:
             async for patch in patches:
                 if type(patch) is RunLogPatch:

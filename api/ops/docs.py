@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.resources import files
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
@@ -30,6 +32,8 @@ SwaggerUIBundle({ url: at, dom_id: "#ui", deepLinking: true, presets: [SwaggerUI
 _START_REDOC = b"""const at = new URL("../openapi.json", document.currentScript.src).href;
 Redoc.init(at, { nativeScrollbars: true }, document.getElementById("ui"));
 """
+_STARTS: Final = {"swagger-start.js": _START_SWAGGER, "redoc-start.js": _START_REDOC}
+_ASSETS: Final = frozenset({*_STARTS, "swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js"})
 _PAGE = """<!doctype html>
 <html lang="en">
   <head>
@@ -50,7 +54,7 @@ _PAGE = """<!doctype html>
 
 def router() -> APIRouter:
     """The two pages, the files that they need, and the document, behind the sign-in."""
-    routes, assets = APIRouter(dependencies=[Depends(current_user)], include_in_schema=False), _assets()
+    routes = APIRouter(dependencies=[Depends(current_user)], include_in_schema=False)
     document = _Document()
     routes.add_api_route("/openapi.json", document.get, methods=["GET"])
 
@@ -66,9 +70,9 @@ def router() -> APIRouter:
 
     @routes.get("/docs/{name}")
     async def asset(request: Request, name: str) -> Response:
-        if name not in assets:
+        if name not in _ASSETS:
             raise HTTPException(404, "There is no such file.")
-        content, media_type, tag = assets[name]
+        content, media_type, tag = _asset(name)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -101,14 +105,21 @@ def _page(title: str, style: str, root: str, program: str, start: str) -> Respon
     return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": DOCS_POLICY})
 
 
-def _assets() -> dict[str, tuple[bytes, str, str]]:
-    """Content, type and tag of each file."""
-    folder = files("fastapi_offline") / "static"
-    found = {"swagger-start.js": _START_SWAGGER, "redoc-start.js": _START_REDOC}
-    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js"):
-        # Redoc shows its maker's mark, from its maker's server: no page of ours asks another one for anything.
-        found[name] = (folder / name).read_bytes().replace(_ELSEWHERE, b"data:,")
-    return {name: (content, _type_of(name), f'"{_digest(content)}"') for name, content in found.items()}
+@cache
+def _asset(name: str) -> tuple[bytes, str, str]:
+    """Content, type and tag of one of `_ASSETS`. Read when somebody asks for it: together they are 3 MB."""
+    content = _STARTS.get(name) or (_folder() / name).read_bytes()
+    # Redoc shows its maker's mark, from its maker's server: no page of ours asks another one for anything.
+    content = content.replace(_ELSEWHERE, b"data:,")
+    return content, _type_of(name), f'"{_digest(content)}"'
+
+
+def _folder() -> Path:
+    """Where the wheel has its files, which is not imported: its code needs more of FastAPI than this server does."""
+    spec = find_spec("fastapi_offline")
+    assert spec is not None  # noqa: S101 - it is locked, as all that is imported
+    assert spec.origin is not None  # noqa: S101 - the same
+    return Path(spec.origin).parent / "static"
 
 
 def _type_of(name: str) -> str:

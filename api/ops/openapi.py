@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from langserve.lzstring import LZString
 
+from api.chain_routes import described
 from api.sessions.models import ID_PATTERN
 
 Json = dict[str, Any]
@@ -85,6 +86,8 @@ def tell_the_truth(app: FastAPI, chains: Sequence[tuple[str, bool]]) -> None:
 
     def document() -> Json:
         if app.openapi_schema is None:
+            for add in described(app):
+                add()
             app.openapi_schema = _Document(plain(), chains).whole
         return app.openapi_schema
 

@@ -74,6 +74,9 @@ KEYS = {"input_type": Ask, "input_messages_key": "input", "history_messages_key"
 """
 
 FAULTS = {
+    "late, and raises": ("build=raising, input_type=str, late=True", "build fails: KeyError: 'MY_KEY'"),
+    "late, and no prompt for the past": ("build=lambda model: prompt() | model, late=True, **KEYS", "add it, or say"),
+    "late, and of a coroutine": ("build=raising_later, input_type=str, late=True", "it can't be built late"),
     "build raises": ("build=raising, input_type=str", "build fails: KeyError: 'MY_KEY'"),
     "build raises several lines": ("build=raising_lines, input_type=str", "build fails: ValidationError: 1 validation"),
     "build exits": ("build=leaving, input_type=str", "build fails: SystemExit: no licence"),

@@ -214,3 +214,19 @@ async def main():
 asyncio.run(main())
 """)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_what_no_reply_has_needed_yet_takes_no_memory() -> None:
+    """The room for two whole contexts is 188 MB, and the weights are half of what is left."""
+    ended = run("""
+import re
+from pathlib import Path
+import httpx
+from chat_models.embedded_model import embedded_model
+
+with embedded_model() as (url, key):
+    body = {"messages": [{"role": "user", "content": "Hello!"}]}
+    httpx.post(url + "/chat/completions", json=body, headers={"Authorization": "Bearer " + key}, timeout=60)
+    print(int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+""")
+    assert int(ended.stdout) < 260
