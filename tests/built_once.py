@@ -12,44 +12,57 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from dataclasses import fields, replace
+from functools import partial
 from types import FunctionType
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
-import fastapi._compat.v2 as fields
+import fastapi._compat.v2 as schemas
+import fastapi.dependencies.models as kinds
 import fastapi.dependencies.utils as dependencies
 import fastapi.routing as routing
 import langserve.api_handler as langserve
+from fastapi.params import Depends
 
 _KEPT = 1024
 """Of each kind. An app makes some types of its own, which must not all be kept for ever."""
 
 
 def _by(key_of: Callable[..., Hashable | None], function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose results are kept by that key of its arguments; not those without a key, or without a hash."""
+    """The function, whose results are kept by that key of its arguments; not those without a key, or without a hash.
 
-    class Call:
-        """The arguments, which are equal to others of the same key."""
-
-        def __init__(self, key: Hashable, *arguments: Any, **named: Any) -> None:
-            self.key, self.arguments, self.named = key, arguments, named
-
-        def __hash__(self) -> int:
-            return hash(self.key)
-
-        def __eq__(self, other: object) -> bool:
-            return isinstance(other, Call) and self.key == other.key
-
-    kept = lru_cache(maxsize=_KEPT)(lambda call: function(*call.arguments, **call.named))
+    The arguments are not kept: a route would keep its app, and all that this one has, for as long as the tests run.
+    """
+    kept: dict[Hashable, Any] = {}
 
     def call(*arguments: Any, **named: Any) -> Any:
         key = key_of(*arguments, **named)
         try:
-            hash(key)
+            known = key is not None and key in kept
         except TypeError:
-            key = None
-        return function(*arguments, **named) if key is None else kept(Call(key, *arguments, **named))
+            key, known = None, False
+        if known:
+            return kept[key]
+        result = function(*arguments, **named)
+        if key is not None:
+            if len(kept) >= _KEPT:
+                kept.clear()
+            kept[key] = result
+        return result
+
+    return call
+
+
+def _by_model(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a function of one model, which is kept no longer than others keep it."""
+    kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def call(model: Any) -> Any:
+        if model not in kept:
+            kept[model] = function(model)
+        return kept[model]
 
     return call
 
@@ -87,15 +100,52 @@ def _of_dependency(*, depends: Any, path: str) -> Hashable | None:
     return (depends, path) if _is_shared(depends.dependency) else None
 
 
+def _of_code(identity: Any) -> Hashable | None:
+    """What FastAPI asks of a function's kind, its code says. FastAPI itself keeps the function, and so some 30 apps."""
+    function = identity.call
+    return function.__code__ if type(function) is FunctionType and not function.__dict__ else None
+
+
+def _of_route(*, path: str, call: Any, **rest: Any) -> Hashable | None:
+    """A function as above, on the same path and in the same place."""
+    if any(not _is_shared(one.dependency) for one in _defaults(call) if isinstance(one, Depends)):
+        return None  # an object that an app made
+    signature = _of_signature(call)
+    others = sorted((name, tuple(value) if isinstance(value, list) else value) for name, value in rest.items())
+    return signature and (signature, path, *others)
+
+
+def _defaults(call: Any) -> tuple[Any, ...]:
+    return (*(getattr(call, "__defaults__", None) or ()), *(getattr(call, "__kwdefaults__", None) or {}).values())
+
+
+def _routes_parts(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a route takes, for each function of the same code."""
+    of_any = _by(_of_route, function)
+
+    def call(*, call: Any, **rest: Any) -> Any:
+        """Lists of its own: FastAPI puts a route's further dependencies into them."""
+        known = of_any(call=call, **rest)
+        lists = {one.name: value[:] for one in fields(known) if isinstance(value := getattr(known, one.name), list)}
+        return replace(known, call=call, **lists)
+
+    return call
+
+
 @contextmanager
 def built_once() -> Iterator[None]:
     """Until the end of the block, nothing that is the same for all apps is worked out twice."""
     with ExitStack() as stack:
-        for module, name, key_of in (
-            (fields, "TypeAdapter", _of_type),
-            (dependencies, "_get_signature", _of_signature),
-            (routing, "get_parameterless_sub_dependant", _of_dependency),
-            (langserve, "_schema_json", lambda model: model),
+        for module, name, kept in (
+            (schemas, "TypeAdapter", partial(_by, _of_type)),
+            (dependencies, "_get_signature", partial(_by, _of_signature)),
+            (dependencies, "get_dependant", _routes_parts),
+            (routing, "get_dependant", _routes_parts),
+            (routing, "get_parameterless_sub_dependant", partial(_by, _of_dependency)),
+            (kinds, "_is_gen_callable_cached", partial(_by, _of_code)),
+            (kinds, "_is_async_gen_callable_cached", partial(_by, _of_code)),
+            (kinds, "_is_coroutine_callable_cached", partial(_by, _of_code)),
+            (langserve, "_schema_json", _by_model),
         ):
-            stack.enter_context(patch.object(module, name, _by(key_of, getattr(module, name))))
+            stack.enter_context(patch.object(module, name, kept(getattr(module, name))))
         yield
