@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
@@ -85,14 +85,37 @@ def _of_type(kind: Any, *, config: Any = None) -> Hashable | None:
     return None if config else (kind.__origin__, *map(_typed, bounds), *attributes)
 
 
+def _function_of(call: Any) -> tuple[str, FunctionType] | None:
+    """The function that a call runs, and how it got to it: by itself, as a method, or as `__call__` of an object."""
+    how, function = "function", call
+    if isinstance(call, MethodType):
+        how, function = "method", call.__func__
+    elif not isinstance(call, (type, FunctionType)):
+        how, function = "object", vars(type(call)).get("__call__")
+    return (how, function) if type(function) is FunctionType and not hasattr(function, "__wrapped__") else None
+
+
 def _of_signature(call: Any) -> Hashable | None:
     """A function of a code that was seen before, with the same types and defaults: each app has its own closures."""
-    if type(call) is not FunctionType or hasattr(call, "__wrapped__"):
+    if (found := _function_of(call)) is None or hasattr(call, "__wrapped__"):
         return None
-    if not all(isinstance(kind, str) or _is_shared(kind) for kind in call.__annotations__.values()):
+    how, function = found
+    if not all(isinstance(kind, str) or _is_shared(kind) for kind in function.__annotations__.values()):
         return None  # what is kept would keep its app
-    named = sorted((name, _typed(value)) for name, value in (call.__kwdefaults__ or {}).items())
-    return (call.__code__, *call.__annotations__.items(), *map(_typed, call.__defaults__ or ()), *named)
+    if any(isinstance(one, Depends) and not _is_shared(one.dependency) for one in _defaults(function)):
+        return None  # the same
+    named = sorted((name, _typed(value)) for name, value in (function.__kwdefaults__ or {}).items())
+    return (
+        how,
+        function.__code__,
+        *function.__annotations__.items(),
+        *map(_typed, function.__defaults__ or ()),
+        *named,
+    )
+
+
+def _defaults(function: FunctionType) -> tuple[Any, ...]:
+    return (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
 
 
 def _of_dependency(*, depends: Any, path: str) -> Hashable | None:
@@ -108,15 +131,9 @@ def _of_code(identity: Any) -> Hashable | None:
 
 def _of_route(*, path: str, call: Any, **rest: Any) -> Hashable | None:
     """A function as above, on the same path and in the same place."""
-    if any(not _is_shared(one.dependency) for one in _defaults(call) if isinstance(one, Depends)):
-        return None  # an object that an app made
     signature = _of_signature(call)
     others = sorted((name, tuple(value) if isinstance(value, list) else value) for name, value in rest.items())
-    return signature and (signature, path, *others)
-
-
-def _defaults(call: Any) -> tuple[Any, ...]:
-    return (*(getattr(call, "__defaults__", None) or ()), *(getattr(call, "__kwdefaults__", None) or {}).values())
+    return None if signature is None else (signature, path, *others)
 
 
 def _routes_parts(function: Callable[..., Any]) -> Callable[..., Any]:
