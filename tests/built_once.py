@@ -9,6 +9,7 @@ time.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,6 +54,11 @@ def _by(key_of: Callable[..., Hashable | None], function: Callable[..., Any]) ->
         return result
 
     return call
+
+
+def _by_code(function: Any) -> Callable[..., Any]:
+    """One that keeps what it was asked itself: FastAPI would keep the functions of some 30 apps."""
+    return _by(_of_code, inspect.unwrap(function))
 
 
 def _by_model(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,9 +130,9 @@ def _of_dependency(*, depends: Any, path: str) -> Hashable | None:
 
 
 def _of_code(identity: Any) -> Hashable | None:
-    """What FastAPI asks of a function's kind, its code says. FastAPI itself keeps the function, and so some 30 apps."""
-    function = identity.call
-    return function.__code__ if type(function) is FunctionType and not function.__dict__ else None
+    """What FastAPI asks of a function's kind, its code says."""
+    found = _function_of(identity.call)
+    return (found[0], found[1].__code__) if found and not found[1].__dict__ else None
 
 
 def _of_route(*, path: str, call: Any, **rest: Any) -> Hashable | None:
@@ -159,9 +165,9 @@ def built_once() -> Iterator[None]:
             (dependencies, "get_dependant", _routes_parts),
             (routing, "get_dependant", _routes_parts),
             (routing, "get_parameterless_sub_dependant", partial(_by, _of_dependency)),
-            (kinds, "_is_gen_callable_cached", partial(_by, _of_code)),
-            (kinds, "_is_async_gen_callable_cached", partial(_by, _of_code)),
-            (kinds, "_is_coroutine_callable_cached", partial(_by, _of_code)),
+            (kinds, "_is_gen_callable_cached", _by_code),
+            (kinds, "_is_async_gen_callable_cached", _by_code),
+            (kinds, "_is_coroutine_callable_cached", _by_code),
             (langserve, "_schema_json", _by_model),
         ):
             stack.enter_context(patch.object(module, name, kept(getattr(module, name))))
