@@ -54,8 +54,8 @@ def _memory(request: pytest.FixtureRequest, folder: Path) -> Stores:
 
 
 def _postgres(request: pytest.FixtureRequest, folder: Path) -> Stores:
-    url = postgres_server.fresh_url(request.getfixturevalue("postgres_url"))
-    request.addfinalizer(lambda: postgres_server.drop_fresh(url))
+    url = postgres_server.lent_url(request.getfixturevalue("postgres_url"))
+    request.addfinalizer(lambda: postgres_server.give_back(url))
     return Stores(lambda: PostgresStore(url), url)
 
 

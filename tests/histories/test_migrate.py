@@ -32,6 +32,7 @@ from histories.files.store import FileStore
 from histories.ledger import Ledger
 from histories.memory import MemoryHistory, MemoryStore
 from histories.migrate import Migrated, migrate
+from tests import postgres_server
 from tests.live_server import ROOT, wait_for
 from tests.operate.test_admin import admin
 from tests.stores import FAILED, KINDS, Stores, all_sessions, all_turns, begun, replied, said, talk
@@ -358,9 +359,9 @@ def test_a_place_without_histories_is_no_success(tmp_path: Path) -> None:
     assert not (tmp_path / "misspelt").exists()
 
 
-def test_migrate_schema_makes_the_tables_once(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    url = KINDS["postgres"](request, tmp_path).url
-    assert url is not None
+def test_migrate_schema_makes_the_tables_once(tmp_path: Path, postgres_url: str) -> None:
+    url = postgres_server.fresh_url(postgres_url)
     first, second = [admin(tmp_path / "data", "migrate-schema", RECOLLECT_HISTORY_URL=url) for _ in range(2)]
     assert (first.returncode, first.stdout.strip(), second.stdout.strip()) == (0, "applied 1, 2, 3, 4", "up to date")
     assert admin(tmp_path / "data", "migrate-schema").returncode == 2
+    postgres_server.drop_fresh(url)

@@ -20,7 +20,7 @@ from server import create_app
 from settings import Settings
 from tests.echo_model import EchoModel
 from tests.live_server import langserve_warns
-from tests.project.test_frame import MODULES, ROOT, product_files
+from tests.project.test_frame import MODULES, ROOT, product_files, tree_of
 from tests.stores import KINDS
 from turns import errors as turn_errors
 from turns.errors import ChainError
@@ -101,8 +101,8 @@ def errors_of_the_tree() -> dict[str, str]:
     bases = {"Exception", "ValueError", "RuntimeError", "OSError", "TimeoutError"}
     classes = {
         node.name: ({ast.unparse(base).rpartition(".")[2] for base in node.bases}, module)
-        for module, tree in MODULES.items()
-        for node in ast.walk(tree)
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
         if isinstance(node, ast.ClassDef)
     }
     while new := {name for name, (own, _) in classes.items() if own & bases} - bases:

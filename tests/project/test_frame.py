@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,14 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in product_files()}
+MODULES = {module_of(path): path for path in product_files()}
 OURS = {module.partition(".")[0] for module in MODULES}
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    """Parsed when a test asks for it: all workers collect the tests, one runs them."""
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -81,7 +88,7 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
 def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
     area = area_of(module)
     assert area is not None, f"{module} has no place in the import rule: give it one"
-    for imported, _ in imports(MODULES[module]):
+    for imported, _ in imports(tree_of(module)):
         if imported.partition(".")[0] not in OURS:
             continue
         importers = next((who for key, who in MAY_BE_IMPORTED_BY.items() if within(imported, key)), None)
@@ -92,7 +99,7 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
 
 @pytest.mark.parametrize("module", [module for module in MODULES if area_of(module) in NO_HTTP])
 def test_inner_layers_know_nothing_of_http(module: str) -> None:
-    for imported, name in imports(MODULES[module]):
+    for imported, name in imports(tree_of(module)):
         if (
             area_of(module) in ("turns", "chains")
             and name == "Request"
@@ -106,7 +113,7 @@ def test_inner_layers_know_nothing_of_http(module: str) -> None:
 def test_settings_alone_reads_the_environment(module: str) -> None:
     reads = {
         node.attr
-        for node in ast.walk(MODULES[module])
+        for node in ast.walk(tree_of(module))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
     } & {"environ", "environb", "getenv", "getenvb"}
     assert not reads or module == "settings"
@@ -126,7 +133,7 @@ KNOWN_CIRCLES: list[set[str]] = []
 
 def known_by(module: str) -> set[str]:
     """Our modules that a module imports anywhere in its file: under TYPE_CHECKING and within functions, too."""
-    return {name for name, _ in imports(MODULES[module]) if name in MODULES and name != module}
+    return {name for name, _ in imports(tree_of(module)) if name in MODULES and name != module}
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
@@ -147,8 +154,8 @@ def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
 
 def functions() -> Iterator[tuple[str, int]]:
     """Each function of the product, and its lines."""
-    for module, tree in MODULES.items():
-        for node in ast.walk(tree):
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield f"{module}.{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
 
@@ -252,8 +259,8 @@ def test_what_the_product_imports_is_asked_for_by_name() -> None:
     modules = {"jwt": "pyjwt", "markdown_it": "markdown-it-py", "psycopg_pool": "psycopg"}  # where the two differ
     modules["opentelemetry"] = "opentelemetry-sdk"
     asked = {canonicalize_name(need.name) for need in SERVING + wanted(EXTRAS["otel"] + EXTRAS["milvus"])}
-    for module, tree in MODULES.items():
-        for imported, _ in imports(tree):
+    for module in MODULES:
+        for imported, _ in imports(tree_of(module)):
             top = imported.partition(".")[0]
             if top not in OURS and top not in sys.stdlib_module_names:
                 assert canonicalize_name(modules.get(top, top)) in asked, f"{module} imports {imported}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
 
 
-def proofs() -> Iterator[tuple[str, str]]:
+@cache
+def proofs() -> list[tuple[str, str]]:
     """(guarantee, test) of each `@proves` in the tree."""
+    return list(_proofs())
+
+
+def _proofs() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -25,16 +31,13 @@ def proofs() -> Iterator[tuple[str, str]]:
                         yield from ((ast.literal_eval(one), node.name) for one in decorator.args)
 
 
-PROOFS = list(proofs())
-
-
 @pytest.mark.parametrize("guarantee", GUARANTEES)
 def test_a_guarantee_is_proved(guarantee: str) -> None:
-    assert [test for proved, test in PROOFS if proved == guarantee], f"no test is marked with @proves({guarantee!r})"
+    assert [test for proved, test in proofs() if proved == guarantee], f"no test is marked with @proves({guarantee!r})"
 
 
 def test_what_proves_a_guarantee_is_a_test() -> None:
-    assert not [name for _, name in PROOFS if not name.startswith("test_")]
+    assert not [name for _, name in proofs() if not name.startswith("test_")]
 
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)
