@@ -75,7 +75,7 @@ class Pieces:
 
     def _frame(self, piece: AIMessageChunk) -> tuple[bytes, bytes] | None:
         try:
-            before, _, after = self._encode(_with_text(piece, _MARK)).partition(b'"%s"' % _MARK.encode())
+            before, _, after = self._encode(with_text(piece, _MARK)).partition(b'"%s"' % _MARK.encode())
             whole = self._encode(piece)
             is_frame = before + self._encode(piece.content) + after == whole
         except Exception:  # noqa: BLE001 - each is encoded as well as can be, then
@@ -96,7 +96,7 @@ class Pieces:
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(len(self._kept)))]
         run = self._run_of(place)
-        return self._kept[place] if run is None else _with_text(run.first, self._kept[place])
+        return self._kept[place] if run is None else with_text(run.first, self._kept[place])
 
     def _run_of(self, place: int) -> _Run | None:
         after = bisect_right(self._runs, place, key=lambda run: run.start)
@@ -121,7 +121,7 @@ class Pieces:
         pieces, place = list[Any](), 0
         for run in self._runs:
             pieces += self._kept[place : run.start]
-            pieces.append(_with_text(run.first, "".join(self._kept[run.start : run.end])))
+            pieces.append(with_text(run.first, "".join(self._kept[run.start : run.end])))
             place = run.end
         return pieces + self._kept[place:]
 
@@ -141,10 +141,10 @@ def text_alone(piece: Any) -> str | None:
 def _adds_text_alone(piece: AIMessageChunk) -> bool:
     """Whether two like it together are like it, but for the text."""
     both = piece + piece
-    return type(both) is AIMessageChunk and both == _with_text(piece, f"{piece.content}{piece.content}")
+    return type(both) is AIMessageChunk and both == with_text(piece, f"{piece.content}{piece.content}")
 
 
-def _with_text(piece: AIMessageChunk, text: str) -> AIMessageChunk:
+def with_text(piece: AIMessageChunk, text: str) -> AIMessageChunk:
     made = copied(piece)
     made.__dict__["content"] = text
     return made  # type: ignore[return-value]  # of the same class
