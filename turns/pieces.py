@@ -55,7 +55,7 @@ class Pieces:
                 self._kept.append(piece.content)
                 return
             if self._alike == _ALIKE and text_alone(piece) is not None and _adds_text_alone(piece):
-                self._runs.append(_Run(len(self._kept), len(self._kept) + 1, piece, self._frame(piece)))
+                self._runs.append(_Run(len(self._kept), len(self._kept) + 1, piece, frame_of(piece, self._encode)))
                 self._kept.append(piece.content)
                 return
         self._kept.append(piece)
@@ -72,15 +72,6 @@ class Pieces:
             return True
         self._last, self._rest, self._alike = piece, rest, 0
         return False
-
-    def _frame(self, piece: AIMessageChunk) -> tuple[bytes, bytes] | None:
-        try:
-            before, _, after = self._encode(with_text(piece, _MARK)).partition(b'"%s"' % _MARK.encode())
-            whole = self._encode(piece)
-            is_frame = before + self._encode(piece.content) + after == whole
-        except Exception:  # noqa: BLE001 - each is encoded as well as can be, then
-            return None
-        return (before, after) if is_frame else None
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -128,6 +119,16 @@ class Pieces:
     def text(self, place: int) -> str | None:
         """The text of a piece that plainly says nothing else."""
         return self._kept[place] if self._run_of(place) is not None else text_alone(self._kept[place])
+
+
+def frame_of(piece: AIMessageChunk, encode: Callable[[Any], bytes]) -> tuple[bytes, bytes] | None:
+    """What stands before and after the text in a piece's JSON; None if that can't be told."""
+    try:
+        before, _, after = encode(with_text(piece, _MARK)).partition(b'"%s"' % _MARK.encode())
+        is_frame = before + encode(piece.content) + after == encode(piece)
+    except Exception:  # noqa: BLE001 - each is encoded as well as can be, then
+        return None
+    return (before, after) if is_frame else None
 
 
 def text_alone(piece: Any) -> str | None:
