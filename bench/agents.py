@@ -45,7 +45,10 @@ def _servers(bench: Bench, model: str, store: str) -> Iterator[dict[str, Server]
                 print(f"{subject} is left out: it can't be installed here.")
             elif subject != "aegra" or store:
                 server = serving(subject, bench.place(), model=model, python=python, store=store)
-                servers[subject] = stack.enter_context(server)
+                try:
+                    servers[subject] = stack.enter_context(server)
+                except RuntimeError as reason:
+                    print(f"{subject} is left out: {reason}")
         yield servers
 
 
