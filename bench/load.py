@@ -150,7 +150,7 @@ def _is_whole(job: Job, answer: bytes, tokens: int) -> bool:
     if not job.agents:
         return (b"}" if job.endpoint == "invoke" else b"event: end") in answer
     is_error = b"event: error" in answer or b"__error__" in answer
-    return not is_error and (tokens > 1 if job.endpoint == "stream" else b"word59" in answer)
+    return not is_error and (tokens > 1 if job.endpoint == "stream" else b'"ai"' in answer)
 
 
 async def _watcher(job: Job, session: str, turn_id: str, asked: _Connection, outcome: Outcome) -> None:
