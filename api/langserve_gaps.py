@@ -11,9 +11,9 @@ from typing import Any, Final
 import orjson
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
 from langserve.schema import BatchResponseMetadata
-from langserve.serialization import WellKnownLCSerializer
+from langserve.serialization import WellKnownLCSerializer, default
 from langserve.validation import BatchBaseResponse
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import override
@@ -21,6 +21,7 @@ from typing_extensions import override
 from api.slow_lane import MOST_VALUES, SMALL_BYTES, TooManyValues, read_large_json
 from histories.base import jsonable
 from playground_config.routes import MAX_CONFIG_HASH
+from turns.pieces import frame_of
 from turns.shown import well_formed
 
 log = logging.getLogger("recollect.chains")
@@ -94,10 +95,14 @@ class Serializer(WellKnownLCSerializer):
     LangServe's client takes it for the end of a line of a stream.
     """
 
+    def default(self, obj: Any) -> Any:
+        """What JSON can hold of something that it can't. Raises TypeError."""
+        return default(obj)
+
     @override
     def dumps(self, obj: Any) -> bytes:
         try:
-            text = super().dumps(obj)
+            text = orjson.dumps(obj, default=self.default)
         except TypeError:
             plain = well_formed(jsonable(obj))
             try:
@@ -108,6 +113,30 @@ class Serializer(WellKnownLCSerializer):
             for end in ("\u0085", "\u2028", "\u2029"):
                 text = text.replace(end.encode(), f"\\u{ord(end):04x}".encode())
         return text
+
+
+class StreamSerializer(Serializer):
+    """For one stream: of messages that are alike but for their text, what they share is made JSON once."""
+
+    def __init__(self) -> None:
+        self._like: dict[str, Any] = {}
+        self._frame: tuple[bytes, bytes] | None = None
+        self._is_new = True
+
+    @override
+    def default(self, obj: Any) -> Any:
+        if type(obj) is not AIMessageChunk or type(obj.content) is not str or obj.model_extra:
+            return super().default(obj)
+        rest = {**obj.__dict__, "content": ""}
+        if rest != self._like:
+            self._like, self._is_new, self._frame = rest, True, None
+            return super().default(obj)
+        if self._is_new:
+            self._is_new = False
+            self._frame = frame_of(obj, super().dumps)  # which comes here again
+        if self._frame is None:
+            return super().default(obj)
+        return orjson.Fragment(self._frame[0] + orjson.dumps(obj.content) + self._frame[1])
 
 
 class BatchResponse(BatchBaseResponse):

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api.event_stream import DataStream, EventStream
-from api.langserve_gaps import BatchResponse, FilteringSerializer, OutputFilter, Serializer, readable
+from api.langserve_gaps import BatchResponse, FilteringSerializer, OutputFilter, Serializer, StreamSerializer, readable
 from api.reading import Reader
 from api.sessions.models import time_of
 from auth.middleware import current_user
@@ -120,8 +120,9 @@ class TurnEndpoints:
         patches = self._chain.astream_log(value, config, **_filters(await request.json(), StreamLogParameters))
 
         async def pieces() -> AsyncGenerator[bytes, None]:
+            dumps = StreamSerializer().dumps
             async for patch in patches:
-                yield self._serializer.dumps({"ops": patch.ops})
+                yield dumps({"ops": patch.ops})
 
         return DataStream(pieces())
 
@@ -131,9 +132,10 @@ class TurnEndpoints:
         events = self._chain.astream_events(value, config, version="v2", **filters)
 
         async def pieces() -> AsyncGenerator[bytes, None]:
+            dumps, shown = StreamSerializer().dumps, _Shown()
             async for event in events:
-                event["metadata"] = {key: one for key, one in event["metadata"].items() if not key.startswith("__")}
-                yield self._serializer.dumps(event)
+                event["metadata"] = shown(event["metadata"])
+                yield dumps(event)
 
         return DataStream(pieces())
 
@@ -155,6 +157,19 @@ class TurnEndpoints:
         async with aclosing(watching) as events:
             async for some in events:
                 yield some
+
+
+class _Shown:
+    """Metadata without what LangServe keeps to itself. All of a run's events have the same object."""
+
+    def __init__(self) -> None:
+        self._of, self._shown = dict[str, Any](), dict[str, Any]()
+
+    def __call__(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        if metadata is not self._of:
+            self._of = metadata
+            self._shown = {key: one for key, one in metadata.items() if not key.startswith("__")}
+        return self._shown
 
 
 class _Endpoint:

@@ -9,13 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import deployed, lengths, listing, many, recall, servers, startup, stores, throughput, window
+from bench import agents, deployed, lengths, listing, many, recall, servers, startup, stores, throughput, window
 from bench.check import check
 from bench.parts import Bench, Parts
 from bench.plots import plot
 
 PARTS: Parts = {
     "openai": deployed.measure,
+    "agents": agents.measure,
     "startup": startup.measure,
     "throughput": throughput.in_process,
     "debug": throughput.debugging,

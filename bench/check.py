@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _TOLERANCE = 0.15
-_LARGER_IS_WORSE = ("ms_ratio", "bytes_ratio")
+_LARGER_IS_WORSE = ("ms_ratio", "processor_ms_ratio", "bytes_ratio")
+_PEERS = ("langserve", "example", "frame", "aegra", "langgraph")
 
 
 def check(results: dict[str, Any], baseline: dict[str, Any]) -> int:
@@ -29,7 +30,7 @@ def _ratios(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
     for key, item in value.items() if isinstance(value, dict) else ():
         here = f"{name}.{key}" if name else key
         if isinstance(item, dict):
-            if key not in ("langserve", "example", "frame"):
+            if key not in _PEERS:
                 yield from _ratios(item, here)
         elif name.endswith(".ratios") or key in _LARGER_IS_WORSE:
             yield here, float(item)

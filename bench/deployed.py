@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from statistics import median
 
 from bench.parts import Bench, Result, table
 from bench.prefill import fill, turns
-from bench.processes import openai_stub, serving
+from bench.processes import Server, openai_stub, serving
 from bench.stats import percentile
 from bench.subjects import LABELS
 from bench.throughput import compare
@@ -76,25 +78,33 @@ def _lengths(bench: Bench, url: str) -> Result:
     return result
 
 
+@contextmanager
+def waiting_stub() -> Iterator[str]:
+    """The URL of a model that takes 300 ms, and then 20 ms a token."""
+    with openai_stub(first_s=_FIRST_MS / 1000, token_s=_TOKEN_S) as url:
+        yield url
+
+
 def _latency(bench: Bench) -> Result:
-    """What is added to a model that takes 300 ms, and then 20 ms a token, by 64 clients at once."""
+    with waiting_stub() as url, bench.servers("recollect", "langserve", model=url) as servers:
+        return latency(bench, servers)
+
+
+def latency(bench: Bench, servers: Mapping[str, Server], crowd: int = _CROWD) -> Result:
+    """What is added to the model of `waiting_stub`, by so many clients at once."""
     result: Result = {}
-    with (
-        openai_stub(first_s=_FIRST_MS / 1000, token_s=_TOKEN_S) as url,
-        bench.servers("recollect", "langserve", model=url) as servers,
-    ):
-        for name, server in servers.items():
-            bench.clients.do(server, "stream", clients=8, turns=1)
-            before = server.processor_s()
-            outcome = bench.clients.do(server, "stream", clients=_CROWD, turns=bench.rounds, ramp_s=1.5)
-            added = [first - _FIRST_MS for first in outcome.firsts]
-            result[name] = {
-                "added_p50_ms": percentile(added, 0.5),
-                "added_p99_ms": percentile(added, 0.99),
-                "processor_ms": (server.processor_s() - before) * 1000 / outcome.turns,
-            }
+    for name, server in servers.items():
+        bench.clients.do(server, "stream", clients=8, turns=1)
+        before = server.processor_s()
+        outcome = bench.clients.do(server, "stream", clients=crowd, turns=bench.rounds, ramp_s=1.5)
+        added = [first - _FIRST_MS for first in outcome.firsts]
+        result[name] = {
+            "added_p50_ms": percentile(added, 0.5),
+            "added_p99_ms": percentile(added, 0.99),
+            "processor_ms": (server.processor_s() - before) * 1000 / outcome.turns,
+        }
     table(
-        [f"{_CROWD} streams, first token after {_FIRST_MS} ms", "added p50 ms", "p99 ms", "processor ms a stream"],
+        [f"{crowd} streams, first token after {_FIRST_MS} ms", "added p50 ms", "p99 ms", "processor ms a stream"],
         [[LABELS[name], *(f"{value:.1f}" for value in one.values())] for name, one in result.items()],
     )
     return result

@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 from typing_extensions import override
 
@@ -40,6 +41,8 @@ class Job:
     path: str = "/tutor"
     ramp_s: float = 0.0
     """Over how long the clients arrive."""
+    agents: bool = False
+    """Whether the servers speak LangGraph's protocol: a session is a thread, and a turn a run of it."""
     watch_port: int = 0
     """Another server of the same store, where somebody follows each turn from its first token on."""
 
@@ -63,7 +66,9 @@ class Outcome:
 class _Connection(asyncio.Protocol):
     """One kept-alive connection: sends a request, and finds where its response begins, goes on and ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: bytes = b"event: data") -> None:
+        self.mark = mark
+        """What begins each token of a stream."""
         self.transport: asyncio.Transport | None = None
         self.done: asyncio.Future[bytes] | None = None
         self.began = asyncio.Event()
@@ -104,7 +109,7 @@ class _Connection(asyncio.Protocol):
             self._missing = int(size) if size else -1
         if data:
             now = time.perf_counter()
-            said = data.count(b"event: data")
+            said = data.count(self.mark)
             if said and not self.first:
                 self.first = now
                 self.began.set()
@@ -118,14 +123,34 @@ class _Connection(asyncio.Protocol):
 
 
 def _request(job: Job, session: str, turn_id: str = "") -> bytes:
+    path, question = f"{job.path}/{job.endpoint}", "What does the cosine of an angle mean, and what is it for?"
     value: dict[str, Any] = {
-        "input": {"ability": "math", "input": "What does the cosine of an angle mean, and what is it for?"},
+        "input": {"ability": "math", "input": question},
         "config": {"configurable": {"session_id": session, **({"turn_id": turn_id} if turn_id else {})}},
     }
+    if job.agents:
+        run = "wait" if job.endpoint == "invoke" else job.endpoint
+        path = f"/threads/{uuid5(NAMESPACE_OID, session)}/runs/{run}"
+        value = {
+            "assistant_id": job.path.removeprefix("/"),
+            "input": {"messages": [{"role": "user", "content": question}]},
+            "stream_mode": ["messages-tuple"] if job.endpoint == "stream" else ["values"],
+            "if_not_exists": "create",
+        }
     body = json.dumps(value).encode()
     headers = {"Host": "127.0.0.1", "Content-Type": "application/json", "Content-Length": str(len(body)), **job.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"POST {job.path}/{job.endpoint} HTTP/1.1\r\n{lines}\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def _is_whole(job: Job, answer: bytes, tokens: int) -> bool:
+    """Whether it is an answer to its end."""
+    if not answer.startswith(b"HTTP/1.1 200"):
+        return False
+    if not job.agents:
+        return (b"}" if job.endpoint == "invoke" else b"event: end") in answer
+    is_error = b"event: error" in answer or b"__error__" in answer
+    return not is_error and (tokens > 1 if job.endpoint == "stream" else b'"ai"' in answer)
 
 
 async def _watcher(job: Job, session: str, turn_id: str, asked: _Connection, outcome: Outcome) -> None:
@@ -169,8 +194,8 @@ async def _client(
 ) -> None:
     if job.ramp_s:
         await asyncio.sleep(job.ramp_s * place / job.clients)
-    loop, end = asyncio.get_running_loop(), b"}" if job.endpoint == "invoke" else b"event: end"
-    connections = [(await loop.create_connection(_Connection, "127.0.0.1", port))[1] for port in job.ports]
+    loop, made = asyncio.get_running_loop(), partial(_Connection, b"event: messages" if job.agents else b"event: data")
+    connections = [(await loop.create_connection(made, "127.0.0.1", port))[1] for port in job.ports]
     turn, request = 0, b""
     while (turn < job.turns) if job.turns else (time.perf_counter() < stop_at):
         if turn % job.turns_per_session == 0:
@@ -184,7 +209,7 @@ async def _client(
         now = time.perf_counter()
         under_way[server] -= 1
         outcome.turns += 1
-        if not answer.startswith(b"HTTP/1.1 200") or end not in answer:
+        if not _is_whole(job, answer, len(connection.tokens)):
             outcome.failed += 1
             outcome.problem = answer[:400].decode(errors="replace")
             if answer.startswith(b"lost"):

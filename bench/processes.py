@@ -18,6 +18,9 @@ from bench.load import Job, Outcome
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60.0
 
+AGENTS = ("aegra", "langgraph")
+"""Servers of agents, which speak LangGraph's protocol (`bench/serve_agents.py`)."""
+
 
 class Child:
     """A Python module in a process of its own, which talks in lines of JSON and ends with its standard input."""
@@ -106,11 +109,12 @@ def serving(
     lag: bool = False,
     store: str = "file:",
 ) -> Iterator[Server]:
-    """A subject that serves. `store` is the URL of Recollect's histories."""
+    """A subject that serves. `store` is the URL of Recollect's histories, or of Aegra's PostgreSQL."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     options = ["--store", store, *(["--lag"] if lag else [])]
-    child = Child("bench.serve", subject, model, str(folder), *options, python=python)
+    module = "bench.serve_agents" if subject in AGENTS else "bench.serve"
+    child = Child(module, subject, model, str(folder), *options, python=python)
     try:
         ready = child.hear()
         server = Server(subject, child, ready["port"], ready["headers"], folder, time.perf_counter() - started)
@@ -139,7 +143,8 @@ class Clients:
     def do(self, server: Server, endpoint: str, **details: Any) -> Outcome:
         """Does a job on a server; `RuntimeError` if a single turn of it failed."""
         ports = [server.port, *(other.port for other in server.also)]
-        self._child.tell(asdict(Job(ports=ports, headers=server.headers, endpoint=endpoint, **details)))
+        job = Job(ports=ports, headers=server.headers, endpoint=endpoint, agents=server.subject in AGENTS, **details)
+        self._child.tell(asdict(job))
         outcome = Outcome(**self._child.hear())
         if outcome.failed:
             raise RuntimeError(f"{server.subject} {endpoint}: {outcome.failed} turns failed: {outcome.problem}")

@@ -58,9 +58,9 @@ def redis() -> Iterator[str]:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
+def postgres(**settings: str) -> Iterator[str]:
     """The URL of a PostgreSQL that syncs each commit before it answers."""
-    server = postgres_server.PostgresServer(fsync="on", full_page_writes="on", autovacuum_naptime="5")
+    server = postgres_server.PostgresServer(fsync="on", full_page_writes="on", autovacuum_naptime="5", **settings)
     try:
         server.start()
         with _gone_with_me(*server.owns):

@@ -137,6 +137,8 @@ LABELS = {
     "langserve": "LangServe, no history",
     "example": "LangServe's example, file histories",
     "frame": "the bare frame",
+    "aegra": "Aegra, PostgreSQL",
+    "langgraph": "langgraph dev, in memory",
     "file": "files",
     "redis": "Redis",
     "postgres": "PostgreSQL",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from bench.parts import Bench, Result, table
-from bench.processes import Server, serving
+from bench.processes import Server, openai_stub, serving
 from bench.stats import percentile, spread
 from bench.subjects import LABELS
 
@@ -22,9 +22,13 @@ def in_process(bench: Bench) -> Result:
 
 
 def debugging(bench: Bench) -> Result:
-    """`stream_log` and `stream_events`."""
-    with bench.servers("recollect", "langserve", "example") as servers:
-        return compare(bench, servers, [("stream_log", 8), ("stream_events", 8)])
+    """`stream_log` and `stream_events`: of an instant model, and of one behind OpenAI's protocol."""
+    loads, subjects = [("stream_log", 8), ("stream_events", 8)], ("recollect", "langserve", "example")
+    with bench.servers(*subjects) as servers:
+        result = compare(bench, servers, loads)
+    with openai_stub() as url, bench.servers(*subjects, model=url) as servers:
+        print("A model behind OpenAI's protocol:")
+        return {**result, "openai": compare(bench, servers, loads)}
 
 
 def lag(bench: Bench) -> Result:

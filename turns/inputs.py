@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from histories.base import message_to_json, whole
 from turns.errors import InvalidInput
+from turns.shown import well_formed
 
 _FROM_CLIENTS: Final = ("human", "tool")
 """The types of message that a client may say. Others would speak with the voice of the system or of the model."""
@@ -60,6 +61,23 @@ _HOW: Final = (
     "The input holds no message that this server reads: send a text, a message such as "
     '{"type": "human", "content": "…"}, or a list of them.'
 )
+
+
+def with_past(
+    input: Any, past: list[BaseMessage], said: list[BaseMessage], past_key: str | None, said_key: str | None
+) -> Any:
+    """What a chain is called with: the input with the past under a key of its own, or before what is said now.
+
+    Raises InvalidInput.
+    """
+    if past_key is not None:
+        if not isinstance(input, dict):
+            raise InvalidInput("Send an object: this chain puts the past under a key of its own.")
+        return type(input)({**well_formed(input), past_key: past})
+    messages = [*past, *said]
+    if said_key is None:
+        return messages
+    return type(input)({**well_formed(input), said_key: messages})
 
 
 def _under_usual_key(value: Mapping[str, Any]) -> Any:

@@ -55,7 +55,7 @@ class Pieces:
                 self._kept.append(piece.content)
                 return
             if self._alike == _ALIKE and text_alone(piece) is not None and _adds_text_alone(piece):
-                self._runs.append(_Run(len(self._kept), len(self._kept) + 1, piece, self._frame(piece)))
+                self._runs.append(_Run(len(self._kept), len(self._kept) + 1, piece, frame_of(piece, self._encode)))
                 self._kept.append(piece.content)
                 return
         self._kept.append(piece)
@@ -73,15 +73,6 @@ class Pieces:
         self._last, self._rest, self._alike = piece, rest, 0
         return False
 
-    def _frame(self, piece: AIMessageChunk) -> tuple[bytes, bytes] | None:
-        try:
-            before, _, after = self._encode(_with_text(piece, _MARK)).partition(b'"%s"' % _MARK.encode())
-            whole = self._encode(piece)
-            is_frame = before + self._encode(piece.content) + after == whole
-        except Exception:  # noqa: BLE001 - each is encoded as well as can be, then
-            return None
-        return (before, after) if is_frame else None
-
     def __len__(self) -> int:
         return len(self._kept)
 
@@ -96,7 +87,7 @@ class Pieces:
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(len(self._kept)))]
         run = self._run_of(place)
-        return self._kept[place] if run is None else _with_text(run.first, self._kept[place])
+        return self._kept[place] if run is None else with_text(run.first, self._kept[place])
 
     def _run_of(self, place: int) -> _Run | None:
         after = bisect_right(self._runs, place, key=lambda run: run.start)
@@ -121,13 +112,23 @@ class Pieces:
         pieces, place = list[Any](), 0
         for run in self._runs:
             pieces += self._kept[place : run.start]
-            pieces.append(_with_text(run.first, "".join(self._kept[run.start : run.end])))
+            pieces.append(with_text(run.first, "".join(self._kept[run.start : run.end])))
             place = run.end
         return pieces + self._kept[place:]
 
     def text(self, place: int) -> str | None:
         """The text of a piece that plainly says nothing else."""
         return self._kept[place] if self._run_of(place) is not None else text_alone(self._kept[place])
+
+
+def frame_of(piece: AIMessageChunk, encode: Callable[[Any], bytes]) -> tuple[bytes, bytes] | None:
+    """What stands before and after the text in a piece's JSON; None if that can't be told."""
+    try:
+        before, _, after = encode(with_text(piece, _MARK)).partition(b'"%s"' % _MARK.encode())
+        is_frame = before + encode(piece.content) + after == encode(piece)
+    except Exception:  # noqa: BLE001 - each is encoded as well as can be, then
+        return None
+    return (before, after) if is_frame else None
 
 
 def text_alone(piece: Any) -> str | None:
@@ -141,10 +142,10 @@ def text_alone(piece: Any) -> str | None:
 def _adds_text_alone(piece: AIMessageChunk) -> bool:
     """Whether two like it together are like it, but for the text."""
     both = piece + piece
-    return type(both) is AIMessageChunk and both == _with_text(piece, f"{piece.content}{piece.content}")
+    return type(both) is AIMessageChunk and both == with_text(piece, f"{piece.content}{piece.content}")
 
 
-def _with_text(piece: AIMessageChunk, text: str) -> AIMessageChunk:
+def with_text(piece: AIMessageChunk, text: str) -> AIMessageChunk:
     made = copied(piece)
     made.__dict__["content"] = text
     return made  # type: ignore[return-value]  # of the same class

@@ -67,7 +67,7 @@ async def invoke(steps: Steps, value: Any, note: Note | None = None, **kwargs: A
     value = await _first(first, value, config, kwargs)
     for step in rest:
         if type(step) is StrOutputParser:
-            value = _text_of(value)
+            value = text_of(value)
         else:
             value = await (asked(step, value) if may_be_asked(step) else step.ainvoke(value, config))
         if note is not None and isinstance(step, BaseChatModel):
@@ -116,10 +116,10 @@ async def _tapped(chunks: AsyncIterator[Any], note: Note) -> AsyncIterator[Any]:
 async def _texts_of(chunks: AsyncIterator[Any]) -> AsyncIterator[str]:
     """What `StrOutputParser` gives. It sends each chunk through a thread, and adds up all that came before it."""
     async for chunk in chunks:
-        yield _text_of(chunk)
+        yield text_of(chunk)
 
 
-def _text_of(value: Any) -> str:
+def text_of(value: Any) -> str:
     if not isinstance(value, BaseMessage):
         return Generation(text=value).text  # or says that it is none
     return value.content if isinstance(value.content, str) else ChatGeneration(message=value).text

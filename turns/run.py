@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from histories.base import HistoryStore, NewTurn
 from turns.attendance import Attendance
@@ -55,7 +56,7 @@ class Turns:
         *,
         limit_s: float | None = None,
         streaming: bool = False,
-        gated: bool = True,
+        hear: Callable[[Any], None] | None = None,
         on_disconnect: OnDisconnect | None = None,
         if_last: str | None = None,
         window_tokens: int | None = None,
@@ -64,15 +65,15 @@ class Turns:
         """Starts a turn, which is kept if it is of a session.
 
         It may take `limit_s` seconds (0: any time, None: as long as the rules say). `streaming` tells that it says its
-        output in pieces, which nobody hears before they are journaled, if they are to be `gated`. It begins only if
-        the last turn of the session is `if_last`, and is given `window_tokens` of the past. Its input has `size`
+        output in pieces, which nobody hears before they are journaled, but `hear`, which must not raise. It begins only
+        if the last turn of the session is `if_last`, and is given `window_tokens` of the past. Its input has `size`
         bytes. Raises `LineFull` for one too many, and `ShuttingDown`.
         """
         if self.closing.is_set():
             raise ShuttingDown("The server is shutting down: try again.")
         history = None if session_id is None else self.store.history(user_id, session_id)
         rules = self._rules_of(limit_s, on_disconnect, window_tokens)
-        voice = Voice(self.encode, journals=streaming, gated=gated)
+        voice = Voice(self.encode, journals=streaming, hear=hear)
         leave_line = self.shares.admit(user_id, size)
         run = TurnRun(self, rules, user_id, history, new, speech, voice, if_last)
         self.running.add(run)

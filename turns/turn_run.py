@@ -150,10 +150,14 @@ class TurnRun:
 
     async def output(self) -> Any:
         """The whole output, once it is durable."""
+        await self.ended()
+        return self._voice.output()
+
+    async def ended(self) -> None:
+        """Listens until the reply is durable, or raises why there is none."""
         async with aclosing(self._heard()) as heard:
             async for _ in heard:
                 pass
-        return self._voice.output()
 
     async def _heard(self, after: int = -1) -> AsyncGenerator[tuple[int, int], None]:
         with self.listening():

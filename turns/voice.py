@@ -44,13 +44,13 @@ def encode(chunk: Any) -> bytes:
 class Voice:
     """The pieces of one turn, in their order.
 
-    `journals` is false for a turn that says everything at once: when its only piece is there, so is its end. One that
-    is not `gated` is heard at once, and journaled soon: for who listens to each step of a chain, which no gate holds.
+    `journals` is false for a turn that says everything at once: when its only piece is there, so is its end. `hear` is
+    told of each piece at once, before it is journaled: for who listens to each step of a chain, which no gate holds.
     """
 
-    def __init__(self, encode: Encode, *, journals: bool, gated: bool = True) -> None:
+    def __init__(self, encode: Encode, *, journals: bool, hear: Callable[[Any], None] | None = None) -> None:
         self.chunks = Pieces(encode)
-        self._encode, self._journals, self._gated = encode, journals, gated
+        self._encode, self._journals, self._hear = encode, journals, hear
         self._data: list[bytes | None] = []
         """Those that were journaled; None for one whose bytes are easily made again."""
         self._released = 0
@@ -75,9 +75,11 @@ class Voice:
 
     def say(self, chunk: Any) -> None:
         self.chunks.append(chunk)
+        if self._hear is not None:
+            self._hear(chunk)
         if not self._journals:
             return  # released when the turn has ended
-        if self._turn is None or not self._gated:
+        if self._turn is None:
             self._release(len(self.chunks))
         if self._turn is not None and self._writer is None:
             self._writer = asyncio.create_task(self._write(self._turn), name="recollect-journal")

@@ -33,14 +33,15 @@ from histories.base import (
 from turns import quiet
 from turns.batches import by_session, check_batch
 from turns.callbacks import heard
-from turns.debug_streams import Around, run_log, steps
+from turns.debug_events import run_events
+from turns.debug_runs import Hear, steps
+from turns.debug_streams import run_log
 from turns.declared import DeclaredChain
-from turns.errors import InvalidInput, TurnStopped
-from turns.face import after_the_first
+from turns.errors import TurnStopped
 from turns.failures import hashed
 from turns.fit import Fit
 from turns.graphs import GraphStream, is_graph
-from turns.inputs import fields_of, new_messages
+from turns.inputs import fields_of, new_messages, with_past
 from turns.iterators import invoked, pieces
 from turns.outputs import Given, Recorded, named, noted, recorded, with_id
 from turns.recall import Recall
@@ -49,7 +50,7 @@ from turns.rules import Speech
 from turns.run import Turns
 from turns.session_specs import SESSION_SPECS, id_or_none
 from turns.showing import Showing, speaking
-from turns.shown import Redaction, finite, well_formed
+from turns.shown import Redaction, well_formed
 from turns.sizes import size_of
 from turns.traces import traceable, with_run
 from turns.turn_run import TurnRun
@@ -118,6 +119,7 @@ class ChainWithHistory(DeclaredChain):
         redaction: Redaction | None = None,
         *,
         streaming: bool = False,
+        hear: Hear | None = None,
     ) -> TurnRun:
         config = merge_configs(self.config, config) if self.config else ensure_config(config)
         place, fit = self._place(config), self.turns.fits.of(self.inner)
@@ -134,7 +136,7 @@ class ChainWithHistory(DeclaredChain):
             speech,
             limit_s=self.limit_s,
             streaming=streaming,
-            gated=redaction is None,
+            hear=hear,
             on_disconnect=configurable.get("on_disconnect") or None,
             if_last=configurable.get("if_last"),
             window_tokens=showing.fit.window if showing is not None else None,
@@ -242,17 +244,8 @@ class ChainWithHistory(DeclaredChain):
         shown = [well_formed(message) for message in named(own)]
         said = [well_formed(message) for message in new]
         call.given = Given(shown, said)
-        call.value = self._with_past(fields_of(input), shown, said)
-
-    def _with_past(self, input: Any, shown: list[BaseMessage], said: list[BaseMessage]) -> Any:
-        if self.history_messages_key is not None:
-            if not isinstance(input, dict):
-                raise InvalidInput("Send an object: this chain puts the past under a key of its own.")
-            return type(input)({**well_formed(input), self.history_messages_key: shown})
-        messages = [*shown, *said]
-        if self.input_messages_key is None:
-            return messages
-        return type(input)({**well_formed(input), self.input_messages_key: messages})
+        keys = self.history_messages_key, self.input_messages_key
+        call.value = with_past(fields_of(input), shown, said, *keys)
 
     def _with_traces(self, config: RunnableConfig, user_id: str, session_id: str | None) -> RunnableConfig:
         user = hashed(user_id) if self.turns.rules.hash_users else user_id
@@ -288,37 +281,51 @@ class ChainWithHistory(DeclaredChain):
 
     @override
     async def astream(
-        self,
-        input: Any,
-        config: RunnableConfig | None = None,
-        *,
-        redaction: Redaction | None = None,
-        inside: bool | None = None,
-        **kwargs: Any,
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
-        """What LangChain documents. `redaction` is told what to hide; `inside`: within a run around the turn."""
         while True:
-            run = self._streaming(input, config, redaction, kwargs, inside=inside)
             try:
-                async with aclosing(run.chunks()) as chunks:
+                async with aclosing(self._streaming(input, config, kwargs).chunks()) as chunks:
                     async for chunk in chunks:
-                        yield chunk if redaction is None else finite(chunk)
+                        yield chunk
+                return
+            except TurnRunning:
+                await self._joined(config)
+
+    async def _tell(
+        self,
+        redaction: Redaction,
+        hear: Hear,
+        input: Any,
+        config: RunnableConfig | None,
+        *,
+        inside: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Lets `hear` have each chunk at once, and returns when the turn is durable; `inside` a run around it, or not.
+
+        `redaction` is told what to hide.
+        """
+        while True:
+            try:
+                await self._streaming(input, config, kwargs, redaction, hear, inside=inside).ended()
                 return
             except TurnRunning:
                 await self._joined(config)
 
     def start(self, input: Any, config: RunnableConfig | None = None, *, streaming: bool) -> TurnRun:
         """Starts a turn, and gives it to who wants to listen to it, or not."""
-        return self._streaming(input, config, None, {}) if streaming else self._invoking(input, config, {})
+        return self._streaming(input, config, {}) if streaming else self._invoking(input, config, {})
 
     def _streaming(
         self,
         input: Any,
         config: RunnableConfig | None,
-        redaction: Redaction | None,
         kwargs: dict[str, Any],
+        redaction: Redaction | None = None,
+        hear: Hear | None = None,
         *,
-        inside: bool | None = None,
+        inside: bool = False,
     ) -> TurnRun:
         async def run(call: Call) -> AsyncGenerator[Any, None]:
             told = {**self.kwargs, **kwargs}
@@ -333,7 +340,7 @@ class ChainWithHistory(DeclaredChain):
                 yield chunk if isinstance(chunk, (str, BaseMessage)) else call.given.without_past(chunk)
             call.state = graph.state if graph is not None else None
 
-        return self._start(input, config, run, redaction, streaming=True)
+        return self._start(input, config, run, redaction, streaming=True, hear=hear)
 
     @override
     async def abatch(
@@ -371,28 +378,19 @@ class ChainWithHistory(DeclaredChain):
         return outcomes
 
     @override
-    async def astream_log(  # type: ignore[override]  # the parent's overloads differ in `diff` alone
+    def astream_log(  # type: ignore[override]  # the parent's overloads differ in `diff` alone
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RunLogPatch | RunLog]:
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
-        log = run_log(self.inner, partial(self.astream, redaction=redaction), input, config, **kwargs)
-        async with aclosing(after_the_first(log)) as patches:
-            async for patch in patches:
-                if type(patch) is RunLogPatch:
-                    patch.ops = [{name: redaction.clean(part) for name, part in op.items()} for op in patch.ops]
-                yield patch
+        return run_log(self.inner, partial(self._tell, redaction), input, config, redaction, **kwargs)
 
     @override
-    async def astream_events(  # type: ignore[override]  # version 3 is for chat models alone
+    def astream_events(  # type: ignore[override]  # version 3 is for chat models alone
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[StreamEvent]:
         # A run around the turn: when the outermost one has ended, LangChain hears no more, and the turn is not durable
         # before the wrapped runnable's has.
         redaction = Redaction(show_prompts=self.turns.rules.show_prompts)
         config = merge_configs(self.config, config)
-        around: Any = Around(self.get_name(), partial(self.astream, redaction=redaction))
-        events: Any = around.astream_events(input, self._with_traces(config, *self._place(config)), **kwargs)
-        async with aclosing(after_the_first(events)) as told:
-            async for event in told:
-                event["data"] = redaction.clean(event["data"])
-                yield event
+        traced = self._with_traces(config, *self._place(config))
+        return run_events(self.get_name(), partial(self._tell, redaction), input, traced, redaction, **kwargs)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import sys
+import weakref
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from langchain_core.load.dump import dumps
+from langchain_core.messages import AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.tracers.log_stream import RunLogPatch
+from typing_extensions import override
 
+from api.langserve_gaps import StreamSerializer
 from bench.models import TimedModel
 from histories.memory import MemoryStore
+from turns.debug_streams import Queue
 from turns.run import Turns
 from turns.with_history import ChainWithHistory
 
@@ -81,6 +92,70 @@ async def test_events_are_those_of_langchain(bound: Runnable[Any, Any]) -> None:
         theirs = [{**event, "parent_ids": [0]} for event in theirs]
     assert [kind(event) for event in mine] == [kind(event) for event in theirs]
     assert said(mine[-1]["data"]["output"]) == said(theirs[-1]["data"]["output"])
+
+
+class Says(TimedModel):
+    """Says so many words, one by one."""
+
+    words: int = 0
+
+    @override
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        for _ in range(self.words):
+            yield ChatGenerationChunk(message=AIMessageChunk(content="word "))
+
+
+async def calls_of(way: str, words: int) -> int:
+    """How many functions are called when a reply of so many words is streamed as clients get it."""
+    chain, dumps, count = remembering(PROMPT | Says(words=words) | StrOutputParser()), StreamSerializer().dumps, 0
+    if way == "message":
+        chain = remembering(PROMPT | Says(words=words))
+    ask, streams = {"question": "one"}, (chain.astream_log, chain.astream_events)
+
+    def called(_: object, kind: str, __: object) -> None:
+        nonlocal count
+        count += kind in ("call", "c_call")
+
+    sys.setprofile(called)
+    try:
+        for stream in streams:
+            async for told in stream(ask, CONFIG):
+                dumps(told.ops if isinstance(told, RunLogPatch) else told)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@as_langchain
+@pytest.mark.parametrize("way", ["message", "text"])
+async def test_a_word_costs_the_same_however_long_the_reply_is(way: str) -> None:
+    await calls_of(way, 100)  # what is done once, is done
+    short, middle, long = [await calls_of(way, words) for words in (100, 200, 800)]
+    assert (long - middle) / 600 < 1.1 * (middle - short) / 100
+
+
+async def test_what_is_told_after_its_reader_has_left_is_not_kept() -> None:
+    queue, before, after = Queue(), HumanMessage("before"), HumanMessage("after")
+    kept = [weakref.ref(before), weakref.ref(after)]
+    queue.put(before)
+    queue.close()
+    queue.put(after)
+    del before, after
+    gc.collect()
+    assert [one() for one in kept] == [None, None]
+
+
+async def test_it_is_told_from_any_thread_in_order() -> None:
+    queue = Queue()
+    queue.put(1)
+
+    async def telling() -> None:
+        await asyncio.to_thread(queue.put, 2)
+        queue.put(3)
+
+    task = asyncio.create_task(queue.filled_by(telling()))
+    assert [told async for told in queue] == [1, 2, 3]
+    await task
 
 
 def kind(event: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from api.langserve_gaps import Serializer
+from api.langserve_gaps import Serializer, StreamSerializer
 from turns.merging import merged
 from turns.pieces import Pieces
 from turns.voice import encode
@@ -74,6 +74,13 @@ def test_its_bytes_are_what_they_would_have_been(name: str, encoder: Any) -> Non
     stream = STREAMS[name]
     pieces = filled(stream, encoder)
     assert [pieces.encoded(place) for place in range(len(stream))] == [encoder(piece) for piece in stream]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_in_debugging_streams_too_they_are_what_they_would_have_been(name: str) -> None:
+    events = [{"event": "on_chain_stream", "data": {"chunk": piece}} for piece in STREAMS[name]]
+    of_stream, plain = StreamSerializer(), Serializer()
+    assert [of_stream.dumps(event) for event in events] == [plain.dumps(event) for event in events]
 
 
 @pytest.mark.parametrize("name", STREAMS)
