@@ -87,6 +87,33 @@ async def test_the_end_waits_for_all_that_was_started() -> None:
     assert not running()
 
 
+async def test_threads_that_have_ended_are_watched_no_more() -> None:
+    threads = Threads(1, "few")
+    await threads.start(lambda: 1)
+    await asyncio.to_thread(threads.end)
+    await asyncio.sleep(0.1)  # it looks each 0.02 s
+    last = threads._watch_at
+    await asyncio.sleep(0.1)
+    assert threads._watch_at == last
+
+
+async def test_others_that_helped_out_sleep_again_when_one_keeps_up(threads: Threads) -> None:
+    await asyncio.gather(*(threads.start(lambda: time.sleep(0.05)) for _ in range(8)))
+    assert len(running()) > 1
+    await asyncio.sleep(1.1)  # so long they go on
+    done: list[tuple[str, int]] = []
+
+    def work(number: int) -> Callable[[], None]:
+        return lambda: done.append((threading.current_thread().name, number))
+
+    for _ in range(2):  # what is started first has it seen that the time is over
+        done.clear()
+        await asyncio.gather(*(threads.start(work(number)) for number in range(500)))
+        await asyncio.sleep(0.05)
+    assert [number for _, number in done] == list(range(500))
+    assert len({name for name, _ in done}) == 1
+
+
 async def test_what_came_of_quick_work_is_told_while_slow_work_goes_on() -> None:
     threads, begun, going = Threads(1, "few"), threading.Event(), threading.Event()
 
