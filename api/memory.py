@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Header, Response
 from pydantic import AwareDatetime, Field
 from typing_extensions import TypedDict
 
 from api.sessions.models import Body, Time, TurnId, time_of
 from api.sessions.routes import json_of, problems
 from auth.middleware import current_user
-from histories.base import HistoryStore, Note, now
+from histories.base import HistoryMoved, HistoryStore, Note, now
 from turns.notes import MOST_NOTES, NOTE_LENGTH
 
 User = Annotated[str, Depends(current_user)]
+IfMatch = Annotated[str | None, Header(max_length=200, description="The ETag of the notes that the caller was shown.")]
 NoteText = Annotated[str, Field(min_length=1, max_length=NOTE_LENGTH, examples=["I am a vegetarian."])]
 
 
@@ -52,9 +55,9 @@ def router(store: HistoryStore) -> APIRouter:
     own = _Memory(store)
     routes = APIRouter(prefix="/memory", tags=["memory"], dependencies=[Depends(current_user)])
     routes.add_api_route("", own.get, methods=["GET"], response_model=NoteList, responses=problems())
-    changed = problems(403, 413)
+    changed = problems(403, 412, 413)
     routes.add_api_route("", own.put, methods=["PUT"], response_model=NoteList, responses=changed)
-    routes.add_api_route("", own.delete, methods=["DELETE"], status_code=204, responses=problems(403))
+    routes.add_api_route("", own.delete, methods=["DELETE"], status_code=204, responses=problems(403, 412))
     return routes
 
 
@@ -68,17 +71,31 @@ class _Memory:
         """What is noted of the caller."""
         return _listed(await self._store.notes(user))
 
-    async def put(self, user: User, body: NewNotes) -> Response:
-        """Puts these in the place of all notes of the caller."""
-        known = {note.note_id: note for note in await self._store.notes(user)}
+    async def put(self, user: User, body: NewNotes, if_match: IfMatch = None) -> Response:
+        """Puts these in the place of all notes of the caller; with If-Match, unless others have come meanwhile."""
+        before = await self._matched(user, if_match)
+        known = {note.note_id: note for note in before}
         notes = {note.note_id: note for note in (_note(one, known) for one in body.notes)}
-        await self._store.set_notes(user, list(notes.values()))
+        await self._store.set_notes(user, list(notes.values()), if_notes=before if if_match else None)
         return _listed(list(notes.values()))
 
-    async def delete(self, user: User) -> Response:
-        """Forgets all notes of the caller."""
-        await self._store.set_notes(user, [])
+    async def delete(self, user: User, if_match: IfMatch = None) -> Response:
+        """Forgets all notes of the caller; with If-Match, unless others have come meanwhile."""
+        before = await self._matched(user, if_match)
+        await self._store.set_notes(user, [], if_notes=before if if_match else None)
         return Response(status_code=204)
+
+    async def _matched(self, user: str, if_match: str | None) -> list[Note]:
+        """The notes. Raises `HistoryMoved` if they are not those that the caller was shown."""
+        notes = await self._store.notes(user)
+        if if_match and if_match.strip().removeprefix("W/") not in ("*", _etag(notes)):  # nginx makes it weak
+            raise HistoryMoved
+        return notes
+
+
+def _etag(notes: Sequence[Note]) -> str:
+    shown = [(note.note_id, note.text, time_of(note.created_at)) for note in notes]
+    return f'"{sha256(repr(shown).encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
 
 
 def _note(one: str | NewNote, known: dict[str, Note]) -> Note:
@@ -93,4 +110,6 @@ def _note(one: str | NewNote, known: dict[str, Note]) -> Note:
 
 def _listed(notes: list[Note]) -> Response:
     listed = [NoteInfo(note_id=one.note_id, text=one.text, created_at=time_of(one.created_at)) for one in notes]
-    return json_of(NoteList(notes=listed))
+    response = json_of(NoteList(notes=listed))
+    response.headers["ETag"] = _etag(notes)
+    return response

@@ -22,28 +22,37 @@ export class Memory {
     $("notes").showModal();
   }
 
-  /** What was noted meanwhile, by a chain or in another tab, stays. */
   async #add(text) {
-    const { notes } = await this.api.json("GET", "memory");
-    await this.#put([...notes, { text }]);
+    await this.#change((notes) => [...notes, { text }]);
     $("note").value = "";
     $("note").focus();
   }
 
-  async #remove(id) {
-    const { notes } = await this.api.json("GET", "memory");
-    await this.#put(notes.filter((note) => note.note_id !== id));
+  #remove(id) {
+    return this.#change((notes) => notes.filter((note) => note.note_id !== id));
   }
 
-  async #put(notes) {
-    this.#draw(await this.api.json("PUT", "memory", { body: { notes } }));
+  /** What is noted meanwhile, by a chain or in another tab, stays: then the change is made to that. */
+  async #change(changed) {
+    for (let tries = 5; ; tries -= 1) {
+      const shown = await this.api.request("GET", "memory");
+      const { notes } = await shown.json();
+      const ifMatch = shown.headers.get("ETag").replace(/^W\/|"/g, "");
+      try {
+        this.#draw(await this.api.json("PUT", "memory", { body: { notes: changed(notes) }, ifMatch }));
+        return;
+      } catch (error) {
+        if (error.status !== 412 || tries === 1) throw error;
+      }
+    }
   }
 
   async #forget() {
     const before = this.#notes;
     await this.api.json("DELETE", "memory");
     this.#draw({ notes: [] });
-    say("All notes are deleted.", { ms: 8000, undo: () => this.run(this.#put(before)) });
+    const undo = () => this.run(this.#change((notes) => [...before, ...notes]));
+    say("All notes are deleted.", { ms: 8000, undo });
   }
 
   #draw({ notes }) {

@@ -20,6 +20,9 @@ export function say(text, { ms = 4000, undo = null, done = () => {} } = {}) {
   closeToast();
   $("what").textContent = text;
   $("undo").hidden = undo === null;
+  const modal = document.querySelector("dialog[open]"); // nothing outside of it can be clicked
+  (modal ?? document.body).append($("toast"));
+  modal?.addEventListener("close", () => document.body.append($("toast")), { once: true });
   $("toast").classList.add("shown");
   let timer = 0;
   const close = (after) => {

@@ -59,7 +59,7 @@ _PROBLEMS: Final = {
     403: "A page of another site asked, by a browser's cookie.",
     404: "The caller has no such session, or it has no such turn.",
     409: "A turn is running, or the name is taken.",
-    412: "The session has moved on since the turn that If-Match names.",
+    412: "The session, or what is noted, has moved on since what If-Match names.",
     413: "The body is larger than RECOLLECT_MAX_BODY_BYTES, an import than RECOLLECT_MAX_IMPORT_BYTES.",
     422: "Malformed: the detail names the field.",
     429: "Too much at once, or in too short a time. `Retry-After` says when to go on.",

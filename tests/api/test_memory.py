@@ -363,6 +363,20 @@ def test_notes_are_written_read_shown_and_forgotten(stub: OpenAIStub, tmp_path: 
         assert alice.get("/memory").json() == {"notes": []}
 
 
+def test_notes_that_came_meanwhile_are_not_overwritten(stub: OpenAIStub, tmp_path: Path, url: str) -> None:
+    with serving(tmp_path, stub, chains=[NOTING], history_url=url) as (alice, _):
+        empty = alice.get("/memory").headers["ETag"]
+        first = alice.put("/memory", json={"notes": ["I am a vegetarian."]}, headers={"If-Match": empty})
+        shown = alice.get("/memory").headers["ETag"]
+        assert (first.status_code, first.headers["ETag"]) == (200, shown)
+        assert alice.put("/memory", json={"notes": []}, headers={"If-Match": empty}).status_code == 412
+        assert alice.delete("/memory", headers={"If-Match": empty}).status_code == 412
+        assert [note["text"] for note in alice.get("/memory").json()["notes"]] == ["I am a vegetarian."]
+        assert alice.put("/memory", json={"notes": ["I am a vegan."]}, headers={"If-Match": f"W/{shown}"}).is_success
+        assert alice.delete("/memory", headers={"If-Match": "*"}).status_code == 204
+        assert alice.get("/memory").headers["ETag"] == empty
+
+
 def test_notes_that_are_changed_during_a_turn_stay_as_they_are_then(stub: OpenAIStub, tmp_path: Path) -> None:
     def ask(client: httpx.Client, words: str) -> httpx.Response:
         config = {"configurable": {"session_id": "s"}}

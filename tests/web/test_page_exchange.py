@@ -385,26 +385,6 @@ def test_what_was_recalled_from_elsewhere_is_shown_and_led_to(page: Page) -> Non
     expect(page.locator(".you .words")).to_have_text("My parrot is called Zanzibar and it speaks Portuguese.")
 
 
-def test_notes_about_a_person_are_shown_added_and_deleted(page: Page, server: Here, alice: Person) -> None:
-    with server.client(alice.user) as client:
-        assert client.put("/memory", json={"notes": ["I am a <b>vegetarian</b>."]}).status_code == 200
-        page.locator("#account").evaluate("one => { one.open = true; }")
-        page.get_by_role("button", name="Notes about you").click()
-        expect(page.locator("#notes-list li span")).to_have_text(["I am a <b>vegetarian</b>."])
-        client.put("/memory", json={"notes": ["I am a <b>vegetarian</b>.", "noted meanwhile"]})
-        page.get_by_label("A new note").fill("Call me Ada.")
-        page.keyboard.press("Enter")
-        expect(page.locator("#notes-list li span")).to_have_text(
-            ["I am a <b>vegetarian</b>.", "noted meanwhile", "Call me Ada."]
-        )
-        accessible(page)
-        page.get_by_role("button", name="Delete the note: noted meanwhile").click()
-        expect(page.locator("#notes-list li")).to_have_count(2)
-        page.get_by_role("button", name="Delete all notes").click()
-        expect(page.get_by_text("Nothing is noted.")).to_be_visible()
-        assert client.get("/memory").json() == {"notes": []}
-
-
 def test_who_is_offline_keeps_what_was_typed_and_asked(page: Page, alice: Person) -> None:
     ask(page, "one")
     page.get_by_label("Message", exact=True).fill("asked in a tunnel")
