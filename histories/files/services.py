@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -39,6 +40,7 @@ _SOONEST_S, _LATEST_S = 0.001, 0.05
 _SLICE_S: Final = 0.5
 """How long one user's index is built before it is another one's turn, and somebody is heard who closes the store."""
 _REST: Final = 1.0
+_STALE_LOOK_S: Final = 1.0
 _MANY: Final = 32
 """With more sessions of one user that have changed, the others' changes do not wait for them."""
 
@@ -77,7 +79,9 @@ class Services:
         self._follows = False
         self._unbuilt: dict[str, None] = {}  # users, in their order
         self._builds = False
+        self._leaving = deque[tuple[str, OpenSession]]()
         self._puts_away = False
+        self._look_at = 0.0
         self._lanes: Lanes | None = None
         self._guard = threading.Lock()
 
@@ -100,21 +104,31 @@ class Services:
             self._some_lanes().behind.start_unheard(work)
 
     def put_away(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
-        """Closes what was open of these sessions, when there is a thread for it."""
-        if sessions:
-            self.unheard(partial(self.put_away_now, sessions))
+        """Closes what was open of these sessions, when there is a thread for it: one after another."""
+        with self._guard:
+            self._leaving.extend(sessions)
+            if self._leaving and not self._puts_away:
+                self._puts_away = True
+                self._some_lanes().behind.start_unheard(self._put_away)
 
     def put_away_soon(self) -> None:
-        """Puts away what is stale among the open sessions, when there is a thread for it."""
-        if len(self.open_sessions) and not self._puts_away:
-            self._puts_away = True
-            self.unheard(self._put_away_stale)
+        """Puts away what is stale among the open sessions, when there is a thread for it: looks once a second."""
+        if len(self.open_sessions) and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _STALE_LOOK_S
+            self.unheard(lambda: self.put_away(self.open_sessions.take_stale()))
 
-    def _put_away_stale(self) -> None:
-        try:
-            self.put_away_now(self.open_sessions.take_stale())
-        finally:
-            self._puts_away = False
+    def _put_away(self) -> None:
+        while True:
+            with self._guard:
+                if not self._leaving:
+                    self._puts_away = False
+                    return
+                one = self._leaving.popleft()
+            try:
+                self.put_away_now([one])
+            except BaseException:
+                self._puts_away = False
+                raise
 
     def put_away_now(self, sessions: Sequence[tuple[str, OpenSession]]) -> None:
         for key, session in sessions:
