@@ -114,7 +114,7 @@ async def test_others_that_helped_out_sleep_again_when_one_keeps_up(threads: Thr
         assert sorted(number for _, number in done) == list(range(100))
         return len({name for name, _ in done}) == 1
 
-    for _ in range(8):  # what is started first has it seen that the time is over; and a machine may be slow for a moment
+    for _ in range(8):  # what is started first has it seen that the time is over; a machine may be slow for a moment
         if await one_does_it_all():
             return
         await asyncio.sleep(1.1)
