@@ -331,7 +331,9 @@ addEventListener("keydown", (event) => {
   const { key, ctrlKey, metaKey, altKey, shiftKey } = event;
   const isPlain = !ctrlKey && !metaKey && !altKey && key.length === 1;
   if (isPlain && event.target.closest("input, textarea, select")) return;
-  const wanted = [(isMac ? metaKey : ctrlKey) && "mod", shiftKey && "shift", key.toLowerCase()].filter(Boolean).join("+");
+  const wanted = [(isMac ? metaKey : ctrlKey) && "mod", shiftKey && "shift", key.toLowerCase()]
+    .filter(Boolean)
+    .join("+");
   const command = commands.find(({ keys, when }) => keys === (isPlain ? key : wanted) && (when?.() ?? true));
   if (!command) return;
   event.preventDefault();

@@ -25,7 +25,7 @@ export function cut(text, most) {
     start = place;
   };
   for (const place of places(text, most)) {
-    for (let best; place.at - start.at > most && (best = found.findLast(Boolean)); ) end(best);
+    for (let best; place.at - start.at > most && (best = found.findLast(Boolean));) end(best);
     found[place.kind] = place;
     if (start.html || place.html || place.at - start.at > most) end(place);
   }

@@ -44,7 +44,8 @@ export class Words {
 
   /** Returns when all that is shown is rendered, or won't be soon. */
   async settled() {
-    do await new Promise((done) => setTimeout(done, 100)); // what is long is cut first
+    do
+      await new Promise((done) => setTimeout(done, 100)); // what is long is cut first
     while (this.#busy || (this.#pieces.size && !this.#failures));
   }
 
@@ -65,7 +66,8 @@ export class Words {
     this.#busy = true;
     try {
       while (this.#pieces.size || this.#growing.size) {
-        for (const element of [...this.#growing]) await this.#asked(this.#look(element), () => this.#leave(element));
+        const growing = [...this.#growing]; // those that come meanwhile have the next round
+        for (const element of growing) await this.#asked(this.#look(element), () => this.#leave(element));
         const batch = this.#nearest();
         if (batch.length) await this.#asked(this.#put(batch), () => this.#part(batch));
       }
@@ -196,7 +198,7 @@ export class Words {
       tail[0].node.textContent = text.slice(start, tail[0].to);
       tail[0].from = start;
     }
-    for (let from = start; (from = tail.at(-1)?.to ?? start) < text.length; ) {
+    for (let from = start; (from = tail.at(-1)?.to ?? start) < text.length;) {
       let last = tail.at(-1);
       if (!last || (last.to - last.from > SHOWN && text[from - 1] === "\n"))
         tail.push((last = { node: this.#open(element, ""), from, to: from }));
