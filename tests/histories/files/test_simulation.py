@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from histories.files import services
-from histories.files.services import Lanes, Services
+from histories.files.services import WRITE_WAIT_S, Lanes, Services
 from tests.proofs import proves
 from tests.simulate.process import SimDisk
 from tests.simulate.story import simulate
@@ -58,7 +59,7 @@ def test_a_write_that_waits_in_a_thread_for_a_lock_is_found(monkeypatch: pytest.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     async def at_once(store: Services, key: str, work: Callable[[], Any]) -> Any:
-        return await store.call(work)
+        return await store.when_free(work, asyncio.get_running_loop().time() + WRITE_WAIT_S)
 
     monkeypatch.setattr(services, "Lanes", OneLane)
     monkeypatch.setattr(SimDisk, "alone", waiting)
