@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 T = TypeVar("T")
 
 _lock = threading.Lock()
@@ -28,11 +30,27 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run_coroutine_threadsafe(work(), _background_loop()).result()
 
 
+class Firm(asyncio.Future[T]):
+    """A future that is not cancelled with the task that waits for it: the task hears of that when this is done.
+
+    To shield a future takes another one, and a round of the event loop more until its result is heard.
+    """
+
+    @override
+    def cancel(self, msg: Any | None = None) -> bool:
+        return False
+
+
 async def undisturbed(work: Awaitable[T]) -> tuple[T, bool]:
     """Sees `work` through to its end even if the caller is cancelled meanwhile; gives its result, and whether it was.
 
     The caller that was cancelled has to undo what was done, if need be, and to raise `CancelledError` itself.
     """
+    if isinstance(work, Firm):
+        try:
+            return await work, False
+        except asyncio.CancelledError:
+            return work.result(), True
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task), False

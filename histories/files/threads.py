@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from histories.blocking import Firm
 from histories.waiting import Wait
 
 _WATCH_S: Final = 0.02
@@ -84,10 +85,10 @@ class Threads:
         self._busy: dict[int, float] = {}
         """The threads that work, and since when."""
 
-    def start(self, work: Callable[[], Any]) -> asyncio.Future[Outcome]:
+    def start(self, work: Callable[[], Any]) -> Firm[Outcome]:
         """Does the work; the future has what it returned, or which exception it raised. For an event loop."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
+        future: Firm[Outcome] = Firm(loop=loop)
         self._put((work, partial(self._listener(loop).tell, loop, future)))
         if loop.time() >= self._watch_at:  # nobody watches, or it was on an event loop that is gone
             self._watch_later(loop)
