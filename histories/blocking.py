@@ -30,24 +30,15 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run_coroutine_threadsafe(work(), _background_loop()).result()
 
 
-class Unbroken(asyncio.Future[T]):
-    """A future that nobody cancels: who waits for it, and is cancelled, is told so when it is done.
+class Firm(asyncio.Future[T]):
+    """A future that is not cancelled with the task that waits for it: the task hears of that when this is done.
 
-    So it needs no `asyncio.shield`, which costs as much as to begin a task and to hear of its end.
+    To shield a future takes another one, and a round of the event loop more until its result is heard.
     """
 
     @override
-    def cancel(self, msg: Any = None) -> bool:
+    def cancel(self, msg: Any | None = None) -> bool:
         return False
-
-    async def outlasted(self) -> tuple[T, bool]:
-        """Its result, and whether the caller was cancelled meanwhile: see `undisturbed`."""
-        cancelled = False
-        while True:
-            try:
-                return await self, cancelled
-            except asyncio.CancelledError:
-                cancelled = True
 
 
 async def undisturbed(work: Awaitable[T]) -> tuple[T, bool]:
@@ -55,6 +46,11 @@ async def undisturbed(work: Awaitable[T]) -> tuple[T, bool]:
 
     The caller that was cancelled has to undo what was done, if need be, and to raise `CancelledError` itself.
     """
+    if isinstance(work, Firm):
+        try:
+            return await work, False
+        except asyncio.CancelledError:
+            return work.result(), True
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task), False

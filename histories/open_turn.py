@@ -53,7 +53,7 @@ class OpenTurn(ABC):
         if self._is_over:
             raise TurnLost("This turn has ended already.")
         first, self._events = self._events, self._events + len(events)
-        await see_through(self._journal(first, events))
+        await self._journal(first, events)
 
     async def end(self, reply: Reply) -> None:
         """Makes the reply durable and frees the session.
@@ -75,7 +75,7 @@ class OpenTurn(ABC):
 
     @abstractmethod
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
-        """Appends events, of which `first` is the number of the first one."""
+        """Appends events, of which `first` is the number of the first one; to its end, if the caller is cancelled."""
 
     @abstractmethod
     async def _end(self, reply: Reply) -> None:

@@ -138,8 +138,9 @@ class Voice:
 
     async def _write(self, turn: OpenTurn) -> None:
         """Journals what is there, and after a moment what has come meanwhile, until the turn is about to end."""
-        for _ in range(_BREATH):
-            await asyncio.sleep(0)
+        if not self._data:
+            for _ in range(_BREATH):
+                await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         while len(self._data) < len(self.chunks) and not self._is_closing:
             began = loop.time()

@@ -32,23 +32,25 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
         if name in self._timed:
-            return self._timing(name, found)
+            found = self.__dict__[name] = _timing(name, found, self._metrics)
+            return found
         if name == "history":
             return lambda *args, **kwargs: _Watched(found(*args, **kwargs), self._metrics, _OF_HISTORY)
         return found
 
-    def _timing(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                result = await call(*args, **kwargs)
-            except HistoryError as error:
-                kind = type(error).__name__
-                if kind not in _CLIENTS:
-                    self._metrics.store_errors.labels(name, kind).inc()
-                raise
-            finally:
-                self._metrics.stored(name, time.perf_counter() - start)
-            return _Watched(result, self._metrics, _OF_TURN) if isinstance(result, OpenTurn) else result
 
-        return timed
+def _timing(name: str, call: Callable[..., Awaitable[Any]], metrics: Metrics) -> Callable[..., Awaitable[Any]]:
+    async def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            result = await call(*args, **kwargs)
+        except HistoryError as error:
+            kind = type(error).__name__
+            if kind not in _CLIENTS:
+                metrics.store_errors.labels(name, kind).inc()
+            raise
+        finally:
+            metrics.stored(name, time.perf_counter() - start)
+        return _Watched(result, metrics, _OF_TURN) if isinstance(result, OpenTurn) else result
+
+    return timed

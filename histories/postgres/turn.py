@@ -14,7 +14,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from histories.base import Attempt, OpenTurn, Reply, ShownTurn, StoreFull, StoreUnavailable, TurnLost
+from histories.base import Attempt, OpenTurn, Reply, ShownTurn, StoreFull, StoreUnavailable, TurnLost, see_through
 from histories.journal import Journal
 from histories.postgres import statements
 from histories.postgres.driver import Ask, Params
@@ -49,6 +49,9 @@ class PostgresTurn(OpenTurn):
 
     @override
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
+        await see_through(self._append(events))
+
+    async def _append(self, events: Sequence[bytes]) -> None:
         self._unsent += events  # with what could not be sent before, so that the journal has no gap
         if not self._unsent:
             return

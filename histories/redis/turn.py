@@ -137,6 +137,9 @@ class RedisTurn(OpenTurn):
 
     @override
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
+        await see_through(self._append(first, events))
+
+    async def _append(self, first: int, events: Sequence[bytes]) -> None:
         """What could not be written is written with the next events."""
         first -= len(self._unsent)
         self._unsent += events

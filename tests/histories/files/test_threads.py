@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from histories.blocking import undisturbed
 from histories.files.threads import Threads
 from tests.stores import until
 
@@ -177,7 +178,7 @@ async def test_who_is_cancelled_while_he_waits_is_told_so_with_the_result(thread
     go = threading.Event()
 
     async def wait() -> tuple[object, bool]:
-        return await threads.start(lambda: go.wait(5)).outlasted()
+        return await undisturbed(threads.start(lambda: go.wait(5)))
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
