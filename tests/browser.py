@@ -29,7 +29,7 @@ FLAGS = [
 PROGRAMS = ("chromium-headless-shell", "chromium")
 """The same browser without and with the parts that only a screen needs, which take twice the processor time."""
 
-WAIT_MS = 15_000
+WAIT_MS = 60_000
 expect.set_options(timeout=WAIT_MS)
 
 

@@ -69,7 +69,7 @@ class WatchedDisk(Disk):
     def write(self, descriptor: int, data: bytes) -> None:
         self.calls.append("write")
         self.writing.set()
-        assert self.going.wait(10)
+        assert self.going.wait(60)
         if self.fails:
             self.fails -= 1
             raise OSError(5, "broken")

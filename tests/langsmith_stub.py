@@ -38,7 +38,7 @@ class LangSmithStub(StubServer):
         """The variables that turn tracing on, to this collector."""
         return {"LANGSMITH_TRACING": "true", "LANGSMITH_ENDPOINT": self.url, "LANGSMITH_API_KEY": "a-key-for-tests"}
 
-    def wait_for(self, wanted: Callable[[Run], Any], timeout: float = 10) -> Run:
+    def wait_for(self, wanted: Callable[[Run], Any], timeout: float = 60) -> Run:
         """The first run that is wanted, as soon as it is there; raises `TimeoutError` otherwise."""
         with self._changed:
             if not self._changed.wait_for(lambda: any(map(wanted, self.runs.values())), timeout):

@@ -50,7 +50,7 @@ langserve_warns = [
 _OTHERS = ("RECOLLECT_", "OPENAI_", "LANGCHAIN_", "LANGSMITH_", "OTEL_")
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 10) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
     """What the condition gives once that is true; raises `TimeoutError` if it never is."""
     end = time.monotonic() + timeout
     while not (value := condition()):
@@ -83,13 +83,13 @@ class Live:
     def client(self, user: str | None = "alice") -> httpx.Client:
         """A client of one user, or of nobody."""
         headers = self.headers(user) if user else None
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=PLAIN)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=READY_S, verify=PLAIN)
 
     def async_client(self, user: str | None = "alice") -> httpx.AsyncClient:
         """The same for coroutines."""
         limits = httpx.Limits(max_connections=None)
         headers = self.headers(user) if user else None
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, limits=limits, verify=PLAIN)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=READY_S, limits=limits, verify=PLAIN)
 
 
 @cache

@@ -107,7 +107,7 @@ class Gate:
         self._changed = threading.Condition()
         self._released = Future[None]()
 
-    def wait(self, timeout: float = 10, *, times: int = 1) -> None:
+    def wait(self, timeout: float = 60, *, times: int = 1) -> None:
         """Returns when so many replies have come this far; raises `TimeoutError` otherwise."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._waiting >= times, timeout):
@@ -184,14 +184,14 @@ class OpenAIStub(StubServer):
         self.gate = Gate(tokens)
         return self.gate
 
-    def wait_cancelled(self, timeout: float = 10, *, times: int = 1) -> float:
+    def wait_cancelled(self, timeout: float = 60, *, times: int = 1) -> float:
         """Returns when so many clients in all have left before their reply ended: the last one's `time.monotonic()`."""
         with self._lock:
             if not self._lock.wait_for(lambda: len(self.cancelled_at) >= times, timeout):
                 raise TimeoutError(f"{len(self.cancelled_at)} clients left early, not {times}")
             return self.cancelled_at[times - 1]
 
-    def wait_idle(self, timeout: float = 10) -> None:
+    def wait_idle(self, timeout: float = 60) -> None:
         """Returns when no request is being answered."""
         with self._lock:
             if not self._lock.wait_for(lambda: self.active == 0, timeout):

@@ -18,7 +18,7 @@ from server import create_app
 from settings import Settings
 from tests.echo_model import EchoModel
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class People:

@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked += 1
         self.server.called.set()
-        self.server.open.wait(10)
+        self.server.open.wait(60)
         self.send_response(self.server.status)
         self.end_headers()
         self.wfile.write(self.server.jwks())

@@ -28,7 +28,7 @@ _ROOT = Path(__file__).parent.parent
 async def whole_turn(store: HistoryStore, session: str, words: str) -> int:
     """One turn, from its begin to its end; gives how many turns it was shown."""
     new = NewTurn(input=[HumanMessage(words)], tokens=1)
-    turn = await store.history(USER, session).begin(new, wait_s=30, window_tokens=100_000)
+    turn = await store.history(USER, session).begin(new, wait_s=60, window_tokens=100_000)
     assert isinstance(turn, OpenTurn)
     shown = len(turn.past) // 2
     await turn.end(Reply(status=TurnStatus.COMPLETE, output=[AIMessage(f"heard {words}")], tokens=1))
@@ -48,7 +48,7 @@ class Holder:
 
     async def answer(self) -> str:
         assert self.process.stdout is not None
-        return (await asyncio.wait_for(self.process.stdout.readline(), 30)).decode().strip()
+        return (await asyncio.wait_for(self.process.stdout.readline(), 60)).decode().strip()
 
     async def ask(self, line: str) -> str:
         await self.send(line)
@@ -74,7 +74,7 @@ async def holder(url: str) -> AsyncIterator[Holder]:
 
 async def _answer(store: HistoryStore, running: list[OpenTurn], word: str, args: list[str]) -> str:
     if word == "begin":
-        begun = await store.history(USER, args[0]).begin(NewTurn(input=[HumanMessage(args[1])]), wait_s=30)
+        begun = await store.history(USER, args[0]).begin(NewTurn(input=[HumanMessage(args[1])]), wait_s=60)
         assert isinstance(begun, OpenTurn)
         running.append(begun)
         return "begun"

@@ -99,7 +99,7 @@ def replied(words: str = "a reply", status: TurnStatus = TurnStatus.COMPLETE, to
 FAILED: Final = replied("", TurnStatus.FAILED)
 
 
-async def begun(history: SessionHistory, new: NewTurn | str, *, wait_s: float = 10, window: int = 0) -> OpenTurn:
+async def begun(history: SessionHistory, new: NewTurn | str, *, wait_s: float = 60, window: int = 0) -> OpenTurn:
     """A turn that runs."""
     turn = await history.begin(said(new) if isinstance(new, str) else new, wait_s=wait_s, window_tokens=window)
     assert isinstance(turn, OpenTurn)
@@ -154,7 +154,7 @@ async def shown_past(history: SessionHistory, window: int, tokens: int = 0) -> l
     return texts(turn.past)
 
 
-async def until(true: Callable[[], bool], within_s: float = 10) -> None:
+async def until(true: Callable[[], bool], within_s: float = 60) -> None:
     """Returns as soon as the condition holds; fails when it has not within these seconds."""
     deadline = time.monotonic() + within_s
     while not true():

@@ -134,7 +134,7 @@ def _is_silent(caller: Caller, end: bytes) -> bool:
     caller.socket.settimeout(0.5)
     with pytest.raises(TimeoutError):
         caller.socket.recv(1)
-    caller.socket.settimeout(10)
+    caller.socket.settimeout(60)
     return True
 
 

@@ -43,7 +43,7 @@ def tutor(server: Here) -> Iterator[Remote]:
 
 @contextmanager
 def remote(server: Here, chain: str, user: str = "alice") -> Iterator[Remote]:
-    client: Remote = RemoteRunnable(f"{server.url}/{chain}/", headers=server.headers(user), timeout=30, verify=PLAIN)
+    client: Remote = RemoteRunnable(f"{server.url}/{chain}/", headers=server.headers(user), timeout=60, verify=PLAIN)
     yield client
     client.sync_client.close()
 

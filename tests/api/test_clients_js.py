@@ -41,7 +41,7 @@ def test_remote_runnable_on_node_does_all_that_it_can(tmp_path: Path) -> None:
             env={"PATH": os.environ["PATH"], "URL": server.url, **keys},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
     assert done.returncode == 0, done.stdout + done.stderr
 

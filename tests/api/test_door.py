@@ -6,7 +6,9 @@ import contextlib
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ from tests.proofs import proves
 
 pytestmark = langserve_warns
 
-RULES = DoorRules(header_s=0.5, body_s=0.5, unread_s=0.5, connections=6, connections_per_address=20)
+RULES = DoorRules(connections=6, connections_per_address=20)
+HASTY = replace(RULES, header_s=1.0, body_s=1.0, unread_s=1.0)
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: here\r\n"
 
 
@@ -30,12 +33,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    """A server that is soon out of patience."""
+    with serve_here(tmp_path_factory.mktemp("hasty"), model=EchoModel(), history_url="memory:", door=HASTY) as server:
+        yield server
+
+
 class Caller:
     """A client that says what it likes."""
 
     def __init__(self, server: Here) -> None:
         host, port = server.url.removeprefix("http://").split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket = socket.create_connection((host, int(port)), timeout=60)
         self._unread = b""
 
     def send(self, data: bytes) -> None:
@@ -163,30 +173,31 @@ def test_an_upgrade_that_nobody_speaks_is_a_request_like_others(server: Here) ->
         assert caller.answer().startswith(b"HTTP/1.1 200")
 
 
-def test_headers_have_a_time(server: Here) -> None:
-    with calling(server) as caller, calling(server) as silent:
+def test_headers_have_a_time(hasty: Here) -> None:
+    with calling(hasty) as caller, calling(hasty) as silent:
         caller.send(_HEALTHZ)
         assert refusal(caller.answer())[0] == 408
         assert silent.is_hung_up_on()
 
 
-def test_a_body_may_not_pause_for_long(server: Here) -> None:
-    key = server.key("alice").encode()
-    with calling(server) as caller:
+def test_a_body_may_not_pause_for_long(hasty: Here) -> None:
+    key = hasty.key("alice").encode()
+    with calling(hasty) as caller:
         caller.send(b"POST /chat/invoke HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nAuthorization: Bearer " + key)
         caller.send(b"\r\n\r\n{")
         assert refusal(caller.answer())[0] == 408
 
 
-def test_a_body_that_comes_slowly_but_steadily_is_taken(server: Here) -> None:
-    key, body = server.key("alice").encode(), json.dumps({"texts": ["a" * 4000]}).encode()
-    with calling(server) as caller:
+def test_a_body_that_comes_slowly_but_steadily_is_taken(hasty: Here) -> None:
+    key, body = hasty.key("alice").encode(), json.dumps({"texts": ["a" * 4000]}).encode()
+    with calling(hasty) as caller:
         caller.send(
             b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: Bearer " + key
         )
         caller.send(b"\r\nContent-Length: %d\r\n\r\n" % len(body))
         for start in range(0, len(body), 500):
             caller.send(body[start : start + 500])
+            time.sleep(0.15)  # 1.2 s in all
         assert caller.answer().startswith(b"HTTP/1.1 200")
 
 
@@ -216,11 +227,11 @@ def test_an_address_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
         wait_for(is_served, "the places of those who left")
 
 
-def test_an_answer_that_nobody_reads_is_given_up(server: Here) -> None:
-    key = server.key("alice").encode()
-    with server.client("alice") as client:
+def test_an_answer_that_nobody_reads_is_given_up(hasty: Here) -> None:
+    key = hasty.key("alice").encode()
+    with hasty.client("alice") as client:
         assert call(client, "word " * 400_000, "big").status_code == 200
-    with calling(server) as caller:
+    with calling(hasty) as caller:
         caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         caller.send(b"GET /sessions/big/export HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + key + b"\r\n\r\n")
 

@@ -23,6 +23,7 @@ from tests.calls import STREAMS, WAYS, call, error_of, events_of, said, text_of_
 from tests.live_server import Here, langserve_warns, serve_here, wait_for
 from tests.openai_stub import Behaviour, OpenAIStub
 from tests.proofs import proves
+from tests.quick import tries
 
 pytestmark = langserve_warns
 KEY = "sk-the-secret-of-the-operator"
@@ -298,7 +299,7 @@ async def leave_after(client: httpx.AsyncClient, stub: OpenAIStub, way: str, ses
     listening = asyncio.create_task(listen())
     await asyncio.to_thread(gate.wait)
     if way != "invoke":
-        await asyncio.wait_for(heard.wait(), 10)
+        await asyncio.wait_for(heard.wait(), 60)
     listening.cancel()
     left = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
@@ -333,17 +334,17 @@ def finishing(stub: OpenAIStub, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @proves("G4")
 @pytest.mark.parametrize("way", ["invoke", *STREAMS])
 async def test_a_client_that_leaves_stops_the_model_within_a_second(patient: Here, stub: OpenAIStub, way: str) -> None:
-    before = len(stub.cancelled_at)
-    async with patient.async_client() as client:
-        left = await leave_after(client, stub, way, f"left {way}")
-    stopped = await asyncio.to_thread(stub.wait_cancelled, times=before + 1)
-    assert stopped - left < 1
-    stub.gate = None
-    with patient.client() as again:
-        turn = await asyncio.to_thread(settled, again, f"left {way}")
-    assert turn["status"] == "interrupted"
-    if way != "invoke":  # of a whole reply, nothing was there
-        assert turn["output"][0]["data"]["content"] == "You said: "
+    for number, one in enumerate(tries(1)):
+        before, session = len(stub.cancelled_at), f"left {way} {number}"
+        async with patient.async_client() as client:
+            left = await leave_after(client, stub, way, session)
+        one.took = await asyncio.to_thread(stub.wait_cancelled, times=before + 1) - left
+        stub.gate = None
+        with patient.client() as again:
+            turn = await asyncio.to_thread(settled, again, session)
+        assert turn["status"] == "interrupted"
+        if way != "invoke":  # of a whole reply, nothing was there
+            assert turn["output"][0]["data"]["content"] == "You said: "
 
 
 @proves("G4")

@@ -59,7 +59,7 @@ def a_turn_that_runs(client: httpx.Client, stub: OpenAIStub, session: str, **how
         finally:
             gate.release()
             stub.gate = None
-        assert "You said: first" in said(running.result(10))
+        assert "You said: first" in said(running.result(60))
 
 
 def turns_of(client: httpx.Client, session: str) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def test_a_user_has_so_many_exports_under_way_until_they_are_read_or_left(server
                 _ask(stack.enter_context(calling(server)), server)
                 return client.get("/sessions/large/export").status_code == 429
 
-            wait_for(one_more_is_refused, "sixteen to be under way", 30)
+            wait_for(one_more_is_refused, "sixteen to be under way")
             assert client.get("/export").status_code == 429
             assert other.get("/sessions/large/export").status_code == 200
         wait_for(lambda: client.get("/sessions/large/export").status_code == 200, "the places of who has left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,6 +49,18 @@ def speaks(messages: Sequence[Mapping[str, Any]]) -> str:
     return "They have dogs, Rex and Lou." if "Rex and Lou" in said else "Nothing much."
 
 
+def says_no_more_notes(messages: Sequence[Mapping[str, Any]]) -> str:
+    if is_for_notes(messages):
+        raise ZeroDivisionError
+    return "All right."
+
+
+def left_last(prompt: Sequence[str]) -> str:
+    """The id of the turn before the window, in a prompt of a session that `long_ago` made."""
+    first = next(found for text in prompt if (found := re.search(r"topic number (\d+)", text)))
+    return f"t{int(first[1]) + 2}"
+
+
 def ask(client: httpx.Client, words: str, session: str = "s") -> None:
     body = {"input": [{"type": "human", "content": words}], "config": {"configurable": {"session_id": session}}}
     client.post("/summing/invoke", json=body).raise_for_status()
@@ -87,11 +100,12 @@ def test_what_left_the_window_is_summed_up_and_shown_before_it(url: str, stub: O
 def test_the_user_edits_it_and_deletes_it_and_a_rewind_forgets_it(stub: OpenAIStub, tmp_path: Path) -> None:
     stub.reply = speaks
     with serving(tmp_path, stub, chains=[SUMMING], window_tokens=1000) as (alice, bob):
-        # So few have left the window that one call sums them up: no second one replaces what the user writes.
         alice.post("/sessions/import", json=long_ago(55, "We named our dogs Rex and Lou.")).raise_for_status()
         assert alice.get("/sessions/s/summary").status_code == 404
         ask(alice, "Hello again.")
+        wait_for(lambda: summary_of(alice)["up_to"] == left_last(shown(stub)[0]), "all parts to be summed up")
         summary = summary_of(alice)
+        stub.reply = says_no_more_notes  # what leaves the window from here on takes the place of nothing
         mine = alice.put("/sessions/s/summary", json={"text": "The dogs are Max and Ada."}).raise_for_status().json()
         assert (mine["made_by"], mine["up_to"]) == ("user", summary["up_to"])
         ask(alice, "What are they called?")
@@ -143,12 +157,7 @@ def test_what_summing_up_costs_is_the_users(stub: OpenAIStub, tmp_path: Path) ->
 
 
 def test_a_summary_that_fails_fails_no_turn(stub: OpenAIStub, tmp_path: Path) -> None:
-    def reply(messages: Sequence[Mapping[str, Any]]) -> str:
-        if is_for_notes(messages):
-            raise ZeroDivisionError
-        return "All right."
-
-    stub.reply = reply
+    stub.reply = says_no_more_notes
     with serving(tmp_path, stub, chains=[SUMMING], window_tokens=1000) as (alice, _):
         alice.post("/sessions/import", json=long_ago(80, "We named our dogs Rex and Lou.")).raise_for_status()
         for n in range(3):

@@ -107,7 +107,7 @@ def test_writers_at_once_lose_no_key_and_make_one_secret(tmp_path: Path) -> None
     together = Barrier(8)
 
     def work(number: int) -> bytes:
-        together.wait(10)
+        together.wait(60)
         secret = kept_secret(tmp_path)
         ApiKeys(tmp_path).create(f"user {number}")
         return secret

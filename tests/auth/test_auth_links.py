@@ -73,7 +73,7 @@ async def test_of_eight_uses_at_once_one_wins(tmp_path: Path) -> None:
 
     def use(_: int) -> bool:
         links = Links(tmp_path)
-        together.wait(10)
+        together.wait(60)
         return links.consume(token) is not None
 
     with ThreadPoolExecutor(8) as pool:

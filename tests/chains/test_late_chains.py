@@ -72,12 +72,12 @@ def test_many_at_once_build_it_once() -> None:
     later = Later(build)
 
     def ask() -> None:
-        begun.wait(10)
+        begun.wait(60)
         assert later.invoke("hello") == "hello"
 
     asking = [threading.Thread(target=ask) for _ in range(8)]
     for thread in asking:
         thread.start()
     for thread in asking:
-        thread.join(10)
+        thread.join(60)
     assert built == [1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from chat_models.embedded_model import MAX_REPLY_TOKENS, PARALLEL, ModelUnavaila
 from chat_models.endpoints import Endpoint, model_endpoint
 from chat_models.models import connect
 from tests.live_server import PLAIN
+from tests.quick import tries
 
 ROOT = Path(__file__).parents[2]
 LONG_STORY = "Write a long story about a dragon and a castle."
@@ -27,9 +28,11 @@ LONG_STORY = "Write a long story about a dragon and a castle."
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[Endpoint]:
-    began = time.monotonic()
-    with model_endpoint(model="SmolLM2-135M-Instruct") as running:
-        assert time.monotonic() - began < 8
+    with ExitStack() as stack:
+        for one in tries(8):
+            stack.close()
+            with one:
+                running = stack.enter_context(model_endpoint(model="SmolLM2-135M-Instruct"))
         yield running
 
 
@@ -51,7 +54,7 @@ async def slots(endpoint: Endpoint) -> list[dict[str, Any]]:
         return [slot for slot in (await client.get("/slots")).json() if slot["is_processing"]]
 
 
-async def until_busy(endpoint: Endpoint, number: int, timeout: float) -> None:
+async def until_busy(endpoint: Endpoint, number: int, timeout: float = 60) -> None:
     async with asyncio.timeout(timeout):
         while len(await slots(endpoint)) != number:
             await asyncio.sleep(0.01)
@@ -72,7 +75,7 @@ async def test_it_streams_with_usage(model: ChatOpenAI) -> None:
 
 
 async def test_a_reply_ends_in_any_case(endpoint: Endpoint, model: ChatOpenAI) -> None:
-    await until_busy(endpoint, 0, 5)
+    await until_busy(endpoint, 0)
     stream = model.astream(LONG_STORY)
     await anext(stream)
     assert [slot["params"]["n_predict"] for slot in await slots(endpoint)] == [MAX_REPLY_TOKENS]
@@ -101,12 +104,12 @@ async def test_more_callers_than_it_serves_at_once_wait_their_turn(model: ChatOp
 
 
 async def test_it_stops_when_the_caller_leaves(endpoint: Endpoint, model: ChatOpenAI) -> None:
-    await until_busy(endpoint, 0, 5)
+    await until_busy(endpoint, 0)
     stream = model.astream(LONG_STORY, max_tokens=3000)
     await anext(stream)
     assert len(await slots(endpoint)) == 1
     await stream.aclose()  # type: ignore[attr-defined]  # an async generator
-    await until_busy(endpoint, 0, 3)  # it would take half a minute
+    await until_busy(endpoint, 0, 20)  # it would take half a minute
 
 
 async def test_who_has_no_key_gets_no_answer(endpoint: Endpoint) -> None:
@@ -118,7 +121,7 @@ async def test_who_has_no_key_gets_no_answer(endpoint: Endpoint) -> None:
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_without_the_weights_it_says_what_to_do(tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def ask(stream):
     body = {{"messages": [{{"role": "user", "content": {LONG_STORY!r}}}], "max_tokens": 3000, "stream": stream}}
     headers = {{"Authorization": "Bearer " + key}}
     try:
-        with httpx.stream("POST", url + "/chat/completions", json=body, headers=headers, timeout=60) as answer:
+        with httpx.stream("POST", url + "/chat/completions", json=body, headers=headers, timeout=100) as answer:
             for line in answer.iter_lines():
                 lines.append(line)
     except httpx.HTTPError:
@@ -180,19 +183,20 @@ while sum(slot["is_processing"] for slot in slots()) < 2:
 
 def test_it_ends_at_once_while_it_answers_and_prints_nothing() -> None:
     """Two replies are being made and two requests wait, whole and streamed: all are cut off."""
-    ended = run(
-        ANSWERING
-        + """
+    for one in tries(3):
+        ended = run(
+            ANSWERING
+            + """
 began = time.monotonic()
 model.__exit__(None, None, None)
 print(time.monotonic() - began)
 for thread in asking:
-    thread.join(5)
+    thread.join(60)
 assert lines.count("cut off") == 4, lines
 """
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert float(ended.stdout) < 3
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        one.took = float(ended.stdout)
 
 
 def test_a_process_that_forgets_to_end_it_ends_well() -> None:
@@ -226,7 +230,7 @@ from chat_models.embedded_model import embedded_model
 
 with embedded_model() as (url, key):
     body = {"messages": [{"role": "user", "content": "Hello!"}]}
-    httpx.post(url + "/chat/completions", json=body, headers={"Authorization": "Bearer " + key}, timeout=60)
+    httpx.post(url + "/chat/completions", json=body, headers={"Authorization": "Bearer " + key}, timeout=100)
     print(int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """)
     assert int(ended.stdout) < 260

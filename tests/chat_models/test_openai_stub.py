@@ -15,6 +15,7 @@ import pytest
 
 from tests.live_server import PLAIN
 from tests.openai_stub import Behaviour, OpenAIStub
+from tests.quick import tries
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,14 +29,13 @@ def stub() -> Iterator[OpenAIStub]:
 def ask(url: str, *texts: str, **more: Any) -> httpx.Response:
     messages = [{"role": "user", "content": text} for text in texts]
     body = {"model": "stub", "messages": messages, **more}
-    return httpx.post(f"{url}/chat/completions", json=body, timeout=5, verify=PLAIN)
+    return httpx.post(f"{url}/chat/completions", json=body, timeout=60, verify=PLAIN)
 
 
 def test_it_is_up_in_a_moment_and_gone_in_another() -> None:
-    began = time.monotonic()
-    with OpenAIStub() as stub:
-        assert httpx.get(f"{stub.base_url}/models").json()["data"][0]["id"] == "stub"
-    assert time.monotonic() - began < 2
+    for one in tries(2):
+        with one, OpenAIStub() as stub:
+            assert httpx.get(f"{stub.base_url}/models").json()["data"][0]["id"] == "stub"
 
 
 def test_the_reply_repeats_what_the_user_said(stub: OpenAIStub) -> None:

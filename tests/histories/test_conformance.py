@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from itertools import count
 
 import pytest
@@ -14,6 +13,7 @@ from histories.base import TurnStatus as Is
 from histories.codec import UnknownMessage
 from tests.processes import other
 from tests.proofs import proves
+from tests.quick import tries
 from tests.stores import FAILED, Stores, all_turns, begun, replied, said, talk, texts, until
 
 
@@ -56,7 +56,7 @@ async def test_turns_run_one_at_a_time_in_order_of_arrival(history: SessionHisto
 
     async def one(number: int) -> None:
         nonlocal inside
-        turn = await begun(history, str(number), wait_s=30, window=100_000)
+        turn = await begun(history, str(number), wait_s=60, window=100_000)
         order.append(number)
         inside += 1
         assert inside == 1
@@ -79,7 +79,7 @@ async def test_turns_from_two_processes_do_not_tear_each_other(stores: Stores) -
     numbers = count()
 
     async def one(history: SessionHistory) -> int:
-        turn = await begun(history, str(next(numbers)), wait_s=30, window=100_000)
+        turn = await begun(history, str(next(numbers)), wait_s=60, window=100_000)
         await turn.end(replied())
         return len(turn.past)
 
@@ -99,10 +99,10 @@ async def test_sessions_do_not_wait_for_each_other(store: HistoryStore) -> None:
 async def test_the_wait_for_a_turn_is_bounded(history: SessionHistory) -> None:
     turn = await begun(history, "first")
     for wait_s in (0, 0.05):
-        started = time.monotonic()
-        with pytest.raises(SessionBusy):
-            await history.begin(said("second"), wait_s=wait_s)
-        assert wait_s <= time.monotonic() - started + 0.005 < wait_s + 2
+        for one in tries(wait_s + 2):
+            with one, pytest.raises(SessionBusy):
+                await history.begin(said("second"), wait_s=wait_s)
+            assert one.took + 0.005 >= wait_s
     await turn.end(replied())
     assert [texts(t.input) for t in await all_turns(history)] == [["first"]]
     await talk(history, "third")
@@ -161,15 +161,14 @@ async def test_a_complete_turn_is_answered_from_the_record(stores: Stores, histo
 
 async def test_a_retry_of_a_running_turn_is_refused_at_once(stores: Stores, history: SessionHistory) -> None:
     turn = await begun(history, said("hello", turn_id="t-1"))
-    waiting = asyncio.create_task(begun(history, "another", wait_s=20))
+    waiting = asyncio.create_task(begun(history, "another", wait_s=60))
     other = (await stores.open()).history("alice", "s1")
-    waiting_there = asyncio.create_task(begun(other, "yet another", wait_s=20))
+    waiting_there = asyncio.create_task(begun(other, "yet another", wait_s=60))
     await until(lambda: bool(history.gate.queue.waits("a session")))
     for each in (history, other):
-        started = time.monotonic()
-        with pytest.raises(SessionBusy):
-            await each.begin(said("hello", turn_id="t-1"), wait_s=20)
-        assert time.monotonic() - started < 2
+        for one in tries(2):
+            with one, pytest.raises(SessionBusy):
+                await each.begin(said("hello", turn_id="t-1"), wait_s=60)
     await turn.end(replied())
     for task in asyncio.as_completed([waiting, waiting_there]):
         await (await task).end(replied())
@@ -279,7 +278,7 @@ async def test_what_a_dead_process_left_running_is_interrupted(stores: Stores, h
 @pytest.mark.parametrize("steps", range(24))
 async def test_a_begin_that_is_cancelled_leaves_the_session_usable(history: SessionHistory, steps: int) -> None:
     held = await begun(history, "first") if steps % 2 else None
-    task = asyncio.create_task(history.begin(said("cancelled"), wait_s=20, window_tokens=1000))
+    task = asyncio.create_task(history.begin(said("cancelled"), wait_s=60, window_tokens=1000))
     for _ in range(steps):
         await asyncio.sleep(0 if steps < 12 else 0.0002)
     task.cancel()
@@ -299,7 +298,7 @@ async def test_a_begin_that_is_cancelled_leaves_the_session_usable(history: Sess
 
 async def test_who_gives_up_waiting_is_passed_by(history: SessionHistory) -> None:
     turn = await begun(history, "first")
-    waiting = [asyncio.create_task(begun(history, str(n), wait_s=20)) for n in range(4)]
+    waiting = [asyncio.create_task(begun(history, str(n), wait_s=60)) for n in range(4)]
     await until(lambda: len(history.gate.queue.waits("a session")) == 4)
     for task in waiting[:3]:
         task.cancel()
@@ -325,14 +324,15 @@ async def test_an_end_that_is_cancelled_still_records(history: SessionHistory, s
 async def test_a_running_turn_is_stopped_from_any_process_within_a_second(stores: Stores) -> None:
     here, there = await stores.open(), await stores.open()
     for asker in (here, there):
-        stopped: list[bool] = []
-        history = here.history("alice", "s1")
-        turn = await history.begin(said("hello"), on_stop=lambda stopped=stopped: stopped.append(True))  # type: ignore[misc]
-        assert isinstance(turn, OpenTurn)
-        assert await asker.history("alice", "s1").stop()
-        await until(lambda stopped=stopped: bool(stopped), within_s=1)  # type: ignore[misc]
-        await turn.end(replied("half", Is.INTERRUPTED))
-        assert not await asker.history("alice", "s1").stop()
+        for one in tries(1):
+            stopped = asyncio.Event()
+            turn = await here.history("alice", "s1").begin(said("hello"), on_stop=stopped.set)
+            assert isinstance(turn, OpenTurn)
+            with one:
+                assert await asker.history("alice", "s1").stop()
+                await asyncio.wait_for(stopped.wait(), 60)
+            await turn.end(replied("half", Is.INTERRUPTED))
+            assert not await asker.history("alice", "s1").stop()
 
 
 async def test_a_turn_without_a_way_to_be_stopped_runs_on(stores: Stores, history: SessionHistory) -> None:

@@ -33,7 +33,7 @@ from tests.proofs import proves
 from tests.stores import Stores, all_turns, begun, replied, said, talk
 from turns.notes import add_note
 
-WITHIN_S = 10
+WITHIN_S = 60
 
 
 def words(*said: str) -> list[bytes]:

@@ -36,7 +36,7 @@ class Servers:
         """A turn: at the next server, as a load balancer would send it, or at that one."""
         url = self.processes[next(self._next) if at is None else at].url
         body = {"input": {"input": text}, "config": {"configurable": {"session_id": session}}}
-        return httpx.post(f"{url}/chat/invoke", json=body, headers=self._headers(user), timeout=30, verify=PLAIN)
+        return httpx.post(f"{url}/chat/invoke", json=body, headers=self._headers(user), timeout=60, verify=PLAIN)
 
     def _headers(self, user: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._keys[user]}"}
@@ -44,7 +44,7 @@ class Servers:
     def turns(self, user: str, session: str, *, at: int) -> list[dict[str, Any]]:
         """The record, as that server tells it."""
         url = f"{self.processes[at].url}/sessions/{session}/turns?limit=100"
-        answer = httpx.get(url, headers=self._headers(user), timeout=30, verify=PLAIN)
+        answer = httpx.get(url, headers=self._headers(user), timeout=60, verify=PLAIN)
         found: list[dict[str, Any]] = answer.json()["turns"]
         return found
 
@@ -64,7 +64,7 @@ class Background(threading.Thread):
 
     def __init__(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> None:
         super().__init__(daemon=True)
-        self._request = {"method": "POST", "url": url, "json": body, "headers": headers, "timeout": 30, "verify": PLAIN}
+        self._request = {"method": "POST", "url": url, "json": body, "headers": headers, "timeout": 60, "verify": PLAIN}
         self.heard = ""
         self.start()
 
@@ -129,9 +129,12 @@ def go_on_where_a_killed_server_left(servers: Servers) -> None:
     servers.processes[0].kill()
     started = time.monotonic()
     reply = servers.post("alice", "killed", "three", at=2)
+    took = time.monotonic() - started
     assert reply.status_code == 200, reply.text
-    assert time.monotonic() - started < FREE_AGAIN_S
-    cut.join(10)
+    started = time.monotonic()
+    assert servers.post("alice", "not killed", "three", at=2).status_code == 200
+    assert took < FREE_AGAIN_S + time.monotonic() - started  # a turn itself takes as long as the machine lets it
+    cut.join(60)
     assert "event: end" not in cut.heard
     words = ["one", "two [[n 100]] [[slow 0.1]]", "three"]
     statuses = ["complete", "interrupted", "complete"]
@@ -149,7 +152,7 @@ def keep_a_paused_server_from_writing(servers: Servers) -> None:
         record = servers.turns("bob", "paused", at=2)
     finally:
         servers.processes[1].process.send_signal(signal.SIGCONT)
-    cut.join(20)
+    cut.join(60)
     assert not cut.is_alive()
     assert "event: end" not in cut.heard
     assert "event: error" in cut.heard

@@ -49,7 +49,7 @@ async def test_all_stores_give_the_same_answers(
 def _acts(history: SessionHistory, target: str, new: str, end: int) -> dict[str, Callable[[], Awaitable[object]]]:
     async def turn(if_last: str | None = None, **more: object) -> object:
         wanted = said(new, **{"turn_id": new, "tokens": 2, **more})
-        begun_turn = await history.begin(wanted, wait_s=5, window_tokens=12, if_last=if_last)
+        begun_turn = await history.begin(wanted, wait_s=60, window_tokens=12, if_last=if_last)
         if isinstance(begun_turn, Turn):
             return begun_turn.turn_id, texts(begun_turn.output)
         await begun_turn.end(ENDS[end])

@@ -33,12 +33,13 @@ test("invoke remembers, and keeps users apart", async () => {
 test("a stream comes in chunks, and is remembered", async () => {
   const config = session();
   const chunks = [];
-  for await (const chunk of await remote("tutor").stream(ask("one"), config)) chunks.push(chunk);
-  assert.ok(chunks.length > 1); // words that came in one read come as one
-  assert.equal(seen(chunks.map((chunk) => chunk.content).join("")), "one");
+  const one = "one [[slow 0.05]]"; // words that came in one read come as one
+  for await (const chunk of await remote("tutor").stream(ask(one), config)) chunks.push(chunk);
+  assert.ok(chunks.length > 1);
+  assert.equal(seen(chunks.map((chunk) => chunk.content).join("")), one);
   let text = "";
   for await (const chunk of await remote("chat").stream(ask("two"), config)) text += chunk;
-  assert.equal(seen(text), "one | two");
+  assert.equal(seen(text), `${one} | two`);
 });
 
 test("a batch keeps sessions apart", async () => {

@@ -40,7 +40,7 @@ def admin(data: Path, *arguments: str, stdin: str = "", **environ: str) -> subpr
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
 
 

@@ -63,7 +63,7 @@ def test_workers_are_counted_together_and_the_dead_are_not_running(tmp_path: Pat
     with OpenAIStub() as stub, start(tmp_path, OPENAI_BASE_URL=stub.base_url, RECOLLECT_WORKERS="2") as server:
         headers = server.headers("alice")
         for number in range(12):  # each on a connection of its own, so that both workers get some
-            with httpx.Client(base_url=server.url, headers=headers, verify=PLAIN, timeout=30) as client:
+            with httpx.Client(base_url=server.url, headers=headers, verify=PLAIN, timeout=60) as client:
                 assert call(client, "one", f"s{number}").status_code == 200
         wait_for(lambda: metric(scrape(server), "recollect_turns_total", outcome="complete") == 12, "all turns")
         assert metric(scrape(server), "recollect_turns_running") == 0

@@ -210,7 +210,7 @@ def test_a_server_that_is_stopped_lets_its_streams_end(streaming: Said, sig: sig
     streaming.process.process.send_signal(sig)
     streaming.wait_closed()
     streaming.gate.release()
-    assert said(streaming.answer.result(10), "stream").endswith("1 user messages: one")
+    assert said(streaming.answer.result(60), "stream").endswith("1 user messages: one")
     assert streaming.process.wait_exit() == 0
     assert "Traceback" not in streaming.process.output
     assert [status for status, _ in kept(streaming.process.data_dir)] == [TurnStatus.COMPLETE]
@@ -219,7 +219,7 @@ def test_a_server_that_is_stopped_lets_its_streams_end(streaming: Said, sig: sig
 @pytest.mark.parametrize("limit", ["0.2"])
 def test_a_stream_that_does_not_end_in_time_is_interrupted_and_kept(streaming: Said) -> None:
     streaming.process.terminate()
-    answer = streaming.answer.result(10)
+    answer = streaming.answer.result(60)
     status, message = error_of(answer)
     assert status == 503
     assert "shutting down" in message
@@ -318,7 +318,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_turn_is_interrupted(four: P
         gate.wait()
         os.kill(worker_of_this_process(four), signal.SIGKILL)
         with pytest.raises(httpx.RemoteProtocolError):
-            streaming.result(10)
+            streaming.result(60)
     gate.release()
     stub.gate = None
     with four.client() as client:

@@ -37,7 +37,7 @@ async def _readiness(store: HistoryStore, watchdog: Watchdog) -> tuple[int, str]
 
 
 async def _until_ready_is(status: int, store: HistoryStore, watchdog: Watchdog) -> str:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (answer := await _readiness(store, watchdog))[0] != status:
             await asyncio.sleep(0.01)
     return answer[1]
@@ -50,7 +50,7 @@ class _Hanging(Disk):
     @override
     def sync(self, descriptor: int) -> None:
         if self.hangs.is_set():
-            self.goes_on.wait(20)
+            self.goes_on.wait(60)
         super().sync(descriptor)
 
 
@@ -117,8 +117,8 @@ async def test_a_turn_that_goes_on_past_its_limit_is_told_of_with_where_it_is(ca
 async def test_who_waits_for_a_session_within_their_limit_is_no_trouble(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     first = await begun(store.history("alice", "s1"), "one")
-    second = asyncio.create_task(begun(store.history("alice", "s1"), "two", wait_s=30))
-    async with asyncio.timeout(10):
+    second = asyncio.create_task(begun(store.history("alice", "s1"), "two", wait_s=60))
+    async with asyncio.timeout(60):
         while not store.waits():
             await asyncio.sleep(0.001)
     assert Watchdog(Turns(store)).trouble() is None

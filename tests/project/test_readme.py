@@ -116,7 +116,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 def run(script: list[str], server: Process, folder: Path) -> str:
-    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=60, env={**os.environ})
+    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=100, env={**os.environ})
     assert done.returncode == 0, done.stderr
     return str(done.stdout)
 

@@ -34,7 +34,7 @@ wait_for_all_tracers()
 def run_chain(model: OpenAIStub, text: str, tracing: Mapping[str, str]) -> str:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("LANGSMITH", "LANGCHAIN"))}
     command = [sys.executable, "-c", CHAIN, model.base_url, text]
-    ended = subprocess.run(command, cwd=ROOT, env={**ours, **tracing}, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, cwd=ROOT, env={**ours, **tracing}, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.strip()
 

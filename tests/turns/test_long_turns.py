@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from histories.base import Recalled, Turn, TurnStatus
 from tests.live_server import ROOT
 from tests.proofs import proves
+from tests.quick import tries
 from turns.recall import chosen_aside
 from turns.shares import LineFull, ShareRules, Shares
 from turns.sizes import size_of
@@ -60,16 +61,17 @@ async def test_the_event_loop_goes_on_while_long_exchanges_are_looked_at_for_wha
         turn_id="t", status=TurnStatus.COMPLETE, chain="chat", started_at=at, ended_at=at,
         input=[HumanMessage(said)], output=[AIMessage(said)],
     )  # fmt: skip
-    begun = last = perf_counter()
-    longest = 0.0
     found = [Recalled(session_id="s", turn=turn, score=1.0)]
-    looking = asyncio.create_task(chosen_aside(found, "What is the password?", 10_000))
-    while not looking.done():
-        await asyncio.sleep(0.001)
-        longest, last = max(longest, perf_counter() - last), perf_counter()
-    ((_, text),) = await looking
-    assert "swordfish" in text
-    assert longest < (perf_counter() - begun) / 2
+    for one in tries(1 / 2):  # of the whole time, the longest wait
+        begun = last = perf_counter()
+        longest = 0.0
+        looking = asyncio.create_task(chosen_aside(found, "What is the password?", 10_000))
+        while not looking.done():
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, perf_counter() - last), perf_counter()
+        ((_, text),) = await looking
+        assert "swordfish" in text
+        one.took = longest / (perf_counter() - begun)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is the GNU C library that keeps memory")

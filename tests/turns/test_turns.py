@@ -49,13 +49,13 @@ def chain_on(model: EchoModel, turns: Turns) -> ChainWithHistory:
 
 
 async def wait_for(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
 
 async def settled(turns: Turns) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while turns.running:
             await asyncio.sleep(0.001)
 
@@ -217,13 +217,16 @@ async def test_a_failed_turn_keeps_the_words_and_is_not_shown_to_the_model(word:
 
 
 async def test_a_turn_that_takes_too_long_is_ended_and_keeps_what_it_said() -> None:
-    store, gate = MemoryStore(), Gate(1)
-    model = EchoModel(prompts=[], pause=gate)
-    chain = chain_on(model, Turns(store, Rules(limit_s=0.05)))
-    with pytest.raises(TurnTooLong):
-        await read_all(chain, "one two", "stream")
-    assert model.running == 0
-    (turn,) = await turns_of(store)
+    for limit_s in (0.05, 0.5, 5):  # the first one will do, unless the machine is so slow that a word takes longer
+        store, gate = MemoryStore(), Gate(1)
+        model = EchoModel(prompts=[], pause=gate)
+        chain = chain_on(model, Turns(store, Rules(limit_s=limit_s)))
+        with pytest.raises(TurnTooLong):
+            await read_all(chain, "one two", "stream")
+        assert model.running == 0
+        (turn,) = await turns_of(store)
+        if turn.output:
+            break
     assert (turn.status, turn.details["finish_reason"]) == (TurnStatus.INTERRUPTED, "error")
     gate.word = 0
     with pytest.raises(TurnTooLong):

@@ -39,7 +39,7 @@ from turns.watch import ended, rest_of, watch
 from turns.with_history import ChainWithHistory
 
 WORDS = "one two three four five six"
-WITHIN_S = 10
+WITHIN_S = 60
 
 
 def text_chain(turns: Turns, gate: Gate | None = None, name: str = "") -> ChainWithHistory:

@@ -104,9 +104,9 @@ def test_a_server_that_was_killed_and_came_back_answers_what_it_was_asked(
         expect(alice.page.locator("#banner")).to_have_text("The connection was lost. Trying again…")
         gate.release()
         with start(tmp_path, **settings):
-            expect(alice.page.locator("#banner")).to_be_hidden(timeout=20_000)
+            expect(alice.page.locator("#banner")).to_be_hidden()
             answer = alice.page.locator("#turns > li").nth(1).locator(".rendered")
-            expect(answer).to_contain_text("one | two", timeout=30_000)  # it is asked for again, after a pause
+            expect(answer).to_contain_text("one | two")  # it is asked for again, after a pause
             expect(alice.page.locator("#turns > li")).to_have_count(2)
 
 

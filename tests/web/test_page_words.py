@@ -161,7 +161,7 @@ def test_a_rendering_that_a_busy_server_refuses_is_tried_again(
     with person(browser, server, quiet=False) as someone:
         someone.page.route("**/render", refuse_once)
         ask(someone.page, "go", wait=False)
-        expect(someone.page.locator(".rendered strong")).to_have_text("bold", timeout=15_000)
+        expect(someone.page.locator(".rendered strong")).to_have_text("bold")
     assert len(refused) == 1
 
 

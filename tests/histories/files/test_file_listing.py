@@ -24,7 +24,7 @@ from histories.search import Text, hits
 from tests.files import folder_of, found, recalled
 from tests.stores import FAILED, all_sessions, all_turns, begun, replied, said, talk
 
-WITHIN_S = 20
+WITHIN_S = 60
 
 
 class Counting(Disk):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from histories.base import TurnStatus as Is
 from histories.files.store import FileStore
 from tests.processes import other
 from tests.proofs import proves
+from tests.quick import tries
 from tests.stores import all_turns, begun, replied, said, talk, texts
 
 
@@ -47,11 +47,11 @@ async def test_a_busy_server_starves_no_other(tmp_path: Path) -> None:
         for each in (a, b, c):
             await each.tells()
         for _ in range(5):
-            before = len(await all_turns(history))
-            turn = await begun(history, "mine", wait_s=20)
-            between = len(await all_turns(history)) - before
-            await turn.end(replied())
-            assert between < 12  # 3, and those that ran while this process was not scheduled
+            for one in tries(12):  # 3, and those that ran while this process was not scheduled
+                before = len(await all_turns(history))
+                turn = await begun(history, "mine", wait_s=60)
+                one.took = len(await all_turns(history)) - before
+                await turn.end(replied())
         for each in (a, b, c):
             each.kill()
     await talk(history, "all are gone")
@@ -67,10 +67,9 @@ async def test_a_killed_server_frees_the_session_and_its_turn_is_interrupted(tmp
         for wait_s in (0, 0.02):
             with pytest.raises(SessionBusy):
                 await history.begin(said("mine"), wait_s=wait_s)
-        started = time.monotonic()
-        with pytest.raises(SessionBusy):
-            await history.begin(said("a retry", turn_id=turn_id), wait_s=30)
-        assert time.monotonic() - started < 5
+        for one in tries(5):
+            with one, pytest.raises(SessionBusy):
+                await history.begin(said("a retry", turn_id=turn_id), wait_s=60)
         assert [t.status for t in await all_turns(history)] == [Is.COMPLETE, Is.RUNNING]
         holder.kill()
     assert [t.status for t in await all_turns(history)] == [Is.COMPLETE, Is.INTERRUPTED]

@@ -50,7 +50,7 @@ async def test_a_failure_does_not_hide_a_cancellation(store: FileStore) -> None:
 
     def fail() -> None:
         started.set()
-        assert going.wait(10)
+        assert going.wait(60)
         raise OSError(5, "broken")
 
     task = asyncio.create_task(store.call(fail))
@@ -70,7 +70,7 @@ async def test_who_is_cancelled_while_it_leaves_the_line_is_cancelled(tmp_path: 
     class Slow(Disk):
         def rmdir(self, folder: int, name: str) -> None:
             leaving.set()
-            assert going.wait(10)
+            assert going.wait(60)
             super().rmdir(folder, name)
 
     holder, store = FileStore(tmp_path), FileStore(tmp_path, disk=Slow())
@@ -95,12 +95,12 @@ async def test_who_is_cancelled_while_it_looks_is_cancelled(tmp_path: Path) -> N
         def open(self, folder: int, name: str, flags: int) -> int:
             if name.endswith(".turn"):
                 looking.set()
-                assert going.wait(10)
+                assert going.wait(60)
             return super().open(folder, name, flags)
 
     holder, store = FileStore(tmp_path), FileStore(tmp_path, disk=Slow())
     held = await begun(holder.history("alice", "s1"), "held")
-    task = asyncio.create_task(store.history("alice", "s1").begin(said("me too"), wait_s=10))
+    task = asyncio.create_task(store.history("alice", "s1").begin(said("me too"), wait_s=60))
     await until(looking.is_set)
     task.cancel()
     await asyncio.sleep(0)
@@ -116,7 +116,7 @@ async def test_who_is_cancelled_while_it_looks_is_cancelled(tmp_path: Path) -> N
 async def test_who_waits_for_a_session_whose_folder_is_removed_by_hand_can_give_up(tmp_path: Path) -> None:
     holder, store = FileStore(tmp_path), FileStore(tmp_path)
     held = await begun(holder.history("alice", "s1"), "held")
-    task = asyncio.create_task(store.history("alice", "s1").begin(said("me too"), wait_s=10))
+    task = asyncio.create_task(store.history("alice", "s1").begin(said("me too"), wait_s=60))
     await until(lambda: bool(list(tmp_path.rglob("*.next/*"))))
     rmtree(folder_of(holder))
     task.cancel()
@@ -140,7 +140,7 @@ async def test_who_is_cancelled_as_its_turn_begins_on_a_failing_disk_is_cancelle
             if self.writes == 2:
                 raise OSError(5, "broken")
             writing.set()
-            assert going.wait(10)
+            assert going.wait(60)
             super().write(descriptor, data)
 
     store = FileStore(tmp_path, disk=Slow())

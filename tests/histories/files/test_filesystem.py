@@ -213,7 +213,7 @@ async def test_a_turn_that_ends_while_it_is_looked_at_is_not_taken_for_interrupt
         def open(self, folder: int, name: str, flags: int) -> int:
             if name.endswith(".turn") and flags == os.O_RDONLY and ending:
                 ending.pop(0).set()
-                assert ended.wait(10)
+                assert ended.wait(60)
             return super().open(folder, name, flags)
 
     ended = threading.Event()

@@ -200,7 +200,7 @@ async def test_a_log_that_changes_while_it_is_read_is_not_taken_for_read(
     def slowly(*args: Any) -> Any:
         row = entry_of(*args)
         if words:
-            asyncio.run_coroutine_threadsafe(talk(history, words.pop()), loop).result(20)
+            asyncio.run_coroutine_threadsafe(talk(history, words.pop()), loop).result(60)
         return row
 
     monkeypatch.setattr(catch_up, "_entry_of", slowly)
@@ -242,7 +242,7 @@ async def test_what_somebody_else_does_to_a_log_is_seen_soon(
         monkeypatch.setattr(looks, "_LOOK_AGAIN_S", 0.0)
     else:
         check_main(str(tmp_path / "histories"), True, StringIO())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await _found(store, "zebra") != ["s1"]:
             await asyncio.sleep(0.01)
     await command.close()

@@ -168,9 +168,9 @@ async def test_a_turn_whose_session_goes_while_its_end_is_written_is_lost(
 async def test_who_waits_elsewhere_is_not_overtaken(store: FileStore, tmp_path: Path) -> None:
     history, waiting = store.history("alice", "s1"), FileStore(tmp_path)
     held = await begun(history, "held")
-    task = asyncio.create_task(waiting.history("alice", "s1").begin(said("patient"), wait_s=10))
+    task = asyncio.create_task(waiting.history("alice", "s1").begin(said("patient"), wait_s=60))
     await until(lambda: bool(list(tmp_path.rglob("*.next/*"))))
-    hurried = [asyncio.create_task(history.begin(said(f"hurried {n}"), wait_s=10)) for n in range(3)]
+    hurried = [asyncio.create_task(history.begin(said(f"hurried {n}"), wait_s=60)) for n in range(3)]
     await asyncio.sleep(0)
     await held.end(replied())
     patient = await task
@@ -191,16 +191,16 @@ async def test_who_waits_at_a_lock_that_was_replaced_is_not_overtaken(
 ) -> None:
     history, waiting = store.history("alice", "s1"), FileStore(tmp_path)
     held = await begun(other.history("alice", "s1"), "held")
-    first = asyncio.create_task(history.begin(said("first"), wait_s=10))
+    first = asyncio.create_task(history.begin(said("first"), wait_s=60))
     await until(lambda: len(list(tmp_path.rglob("*.next/*"))) == 1)
-    second = asyncio.create_task(waiting.history("alice", "s1").begin(said("second"), wait_s=10))
+    second = asyncio.create_task(waiting.history("alice", "s1").begin(said("second"), wait_s=60))
     await until(lambda: len(list(tmp_path.rglob("*.next/*"))) == 2)
     await asyncio.sleep(0.6)  # they look seldom now
     await held.end(replied())  # removes the lock at which they asked
     turn = await first
     assert isinstance(turn, OpenTurn)
     await turn.end(replied())
-    third = asyncio.create_task(history.begin(said("third"), wait_s=10))
+    third = asyncio.create_task(history.begin(said("third"), wait_s=60))
     for task in (second, third):
         turn = await task
         assert isinstance(turn, OpenTurn)

@@ -193,7 +193,7 @@ async def test_a_peer_that_is_stopped_in_mid_write_costs_others_no_more_than_the
     await talk(store.history("alice", "s1"), "one")
     with log_of(tmp_path).open("rb") as stopped:
         fcntl.flock(stopped, fcntl.LOCK_EX)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             waiting = [store.history("alice", "s1").begin(said("two"), wait_s=0.5) for _ in range(20)]
             refused = asyncio.gather(*waiting, return_exceptions=True)
             await talk(store.history("bob", "s1"), "in between")
@@ -210,7 +210,7 @@ async def test_a_look_that_is_stopped_costs_others_no_more_than_their_wait(tmp_p
     (lock,) = tmp_path.rglob("*.turn")
     with lock.open("rb") as stopped:
         fcntl.flock(stopped, fcntl.LOCK_SH)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with pytest.raises(SessionBusy):
                 await store.history("alice", "s1").begin(said("two"), wait_s=0.3)
     await talk(store.history("alice", "s1"), "two")
@@ -224,7 +224,7 @@ async def test_who_reads_slowly_what_a_check_finds_holds_up_no_session(tmp_path:
         @override
         def write(self, text: str) -> int:
             printing.set()
-            assert going.wait(20)
+            assert going.wait(60)
             return super().write(text)
 
     store = FileStore(tmp_path)
@@ -233,7 +233,7 @@ async def test_who_reads_slowly_what_a_check_finds_holds_up_no_session(tmp_path:
     checking = asyncio.create_task(asyncio.to_thread(check_main, str(tmp_path), True, Pager()))
     await until(printing.is_set)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await store.history("alice", "s1").rename("meanwhile")
             await talk(store.history("alice", "s1"), "two")
     finally:

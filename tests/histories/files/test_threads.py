@@ -12,6 +12,7 @@ import pytest
 
 from histories.blocking import undisturbed
 from histories.files.threads import Threads
+from tests.quick import tries
 from tests.stores import until
 
 
@@ -53,7 +54,7 @@ async def test_others_help_out_when_one_is_stuck_and_no_more_than_may_be(threads
 
     def wait() -> None:
         stuck.append(threading.current_thread().name)
-        assert going.wait(10)
+        assert going.wait(60)
 
     waiting = [threads.start(wait) for _ in range(10)]
     await until(lambda: len(stuck) == 4)
@@ -67,10 +68,10 @@ async def test_others_help_out_when_one_is_stuck_and_no_more_than_may_be(threads
 
 
 async def test_slow_work_goes_side_by_side(threads: Threads) -> None:
-    began = time.monotonic()
-    for _ in range(3):
-        await asyncio.gather(*(threads.start(lambda: time.sleep(0.05)) for _ in range(8)))
-    assert time.monotonic() - began < 3 * 8 * 0.05 * 0.7
+    for one in tries(3 * 8 * 0.05 * 0.7):
+        with one:
+            for _ in range(3):
+                await asyncio.gather(*(threads.start(lambda: time.sleep(0.05)) for _ in range(8)))
 
 
 async def test_the_end_waits_for_all_that_was_started() -> None:
@@ -127,12 +128,12 @@ async def test_what_came_of_quick_work_is_told_while_slow_work_goes_on() -> None
 
     def slow() -> None:
         begun.set()
-        assert going.wait(10)
+        assert going.wait(60)
 
     quick, waiting = threads.start(lambda: "quick"), threads.start(slow)
     try:
         await until(begun.is_set)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await quick == ("quick", None)
     finally:
         going.set()
@@ -142,7 +143,7 @@ async def test_what_came_of_quick_work_is_told_while_slow_work_goes_on() -> None
 
 async def test_who_does_not_wait_any_more_is_not_told(threads: Threads) -> None:
     going = threading.Event()
-    waiting, other = threads.start(lambda: going.wait(10)), threads.start(lambda: 1)
+    waiting, other = threads.start(lambda: going.wait(60)), threads.start(lambda: 1)
     waiting.cancel()
     going.set()
     assert await other == (1, None)
@@ -152,7 +153,7 @@ def test_an_event_loop_that_is_gone_disturbs_nobody(threads: Threads) -> None:
     going = threading.Event()
 
     async def leave() -> None:
-        threads.start(lambda: going.wait(10))
+        threads.start(lambda: going.wait(60))
 
     async def stay() -> None:
         waiting = threads.start(lambda: "done")

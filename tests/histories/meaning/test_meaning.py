@@ -54,14 +54,14 @@ async def meaning_over(store: HistoryStore, url: str, stub: OpenAIStub, model: s
 
 async def near(meaning: Meaning, query: str, session: str | None = "s1", user: str = "alice") -> list[str]:
     """What the vectors alone give, nearest first, once they are in step."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await meaning.follower.settled()
     found = await meaning._near(user, query, session, ())
     return [str(one.turn.input[0].content) for one in found if one.score > 0.2]
 
 
 async def rows(meaning: Meaning, user: str = "alice", session: str = "s1") -> set[str]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await meaning.follower.settled()
     return await meaning._vectors.turns(user, session)
 

@@ -25,7 +25,7 @@ async def opened(url: str, **options: Any) -> AsyncIterator[PostgresStore]:
         await store.close()
 
 
-async def until(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
     """Waits until `condition()` holds."""
     async with asyncio.timeout(limit_s):
         while not condition():
@@ -46,7 +46,7 @@ def in_line(url: str) -> Callable[[], bool]:
 
 async def outlasting(work: Callable[[], Any]) -> Any:
     """The result of `work`, tried again while the store is unavailable."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with suppress(StoreUnavailable):
                 return await work()

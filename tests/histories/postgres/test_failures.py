@@ -16,6 +16,7 @@ from tests.histories.postgres.steps import ask, in_line, opened, outlasting, unt
 from tests.histories.steps import REPLY, answer_each_once, begun, record
 from tests.postgres_server import PostgresServer
 from tests.proofs import proves
+from tests.quick import tries
 from tests.store_holder import USER, whole_turn
 from tests.tcp_proxy import Proxy
 
@@ -25,7 +26,7 @@ async def test_a_reply_is_saved_by_a_server_that_comes_back_and_nobody_takes_its
 ) -> None:
     async with opened(url) as other:
         turn = await begun(store)
-        waiting = asyncio.create_task(outlasting(lambda: begun(other, words="next", wait_s=20)))
+        waiting = asyncio.create_task(outlasting(lambda: begun(other, words="next", wait_s=60)))
         await until(in_line(url))
         server.kill()
         ending = asyncio.create_task(turn.end(REPLY))
@@ -52,7 +53,7 @@ async def test_a_reply_that_no_server_comes_back_for_is_an_error(server: Postgre
             await store.ping()
         server.start()
         await outlasting(store.ping)
-        await (await begun(other, words="after", wait_s=10)).end(REPLY)
+        await (await begun(other, words="after", wait_s=60)).end(REPLY)
         assert await record(store) == [("interrupted", ["a question"], []), ("complete", ["after"], ["an answer"])]
 
 
@@ -64,8 +65,9 @@ async def test_a_silent_server_is_an_error_soon_and_its_return_saves_the_reply(
         server.pause()
         try:
             ending = asyncio.create_task(turn.end(REPLY))
-            with pytest.raises(StoreUnavailable):
-                await asyncio.wait_for(store.history(USER, "other").info(), 5)
+            for one in tries(5):
+                with one, pytest.raises(StoreUnavailable):
+                    await store.history(USER, "other").info()
         finally:
             server.resume()
         await ending

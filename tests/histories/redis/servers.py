@@ -40,7 +40,7 @@ def queue_of(server: RedisServer) -> Any:
 
 async def retried(work: Any) -> None:
     """Until it is not unavailable any more."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             with suppress(StoreUnavailable):
                 await work()

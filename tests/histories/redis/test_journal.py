@@ -19,7 +19,7 @@ from tests.tcp_proxy import Proxy
 async def read(store: RedisStore, turn_id: str, upto: int | None = None) -> list[int]:
     """The numbers of a turn's events, to the end, or up to that one."""
     found = list[int]()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for some in store.history(USER, "s").events(turn_id):
             found += [event.seq for event in some]
             if found[-1] == upto:

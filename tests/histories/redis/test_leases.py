@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -21,6 +20,7 @@ from histories.redis.store import RedisStore
 from tests.histories.redis.servers import dead_turn, opened, queue_of
 from tests.histories.steps import REPLY, begun, record
 from tests.proofs import proves
+from tests.quick import tries
 from tests.redis_server import RedisServer
 from tests.store_holder import USER, holder
 from tests.stores import all_turns, talk, texts, until
@@ -31,7 +31,7 @@ async def test_a_holder_paused_for_longer_than_its_lease_never_writes(server: Re
     async with holder(server.url) as other:
         assert await other.ask("begin s theirs") == "begun"
         os.kill(other.process.pid, signal.SIGSTOP)
-        ours = await begun(store, words="ours", wait_s=10)
+        ours = await begun(store, words="ours", wait_s=60)
         await other.send("end too-late")
         os.kill(other.process.pid, signal.SIGCONT)
         assert await other.answer() == "TurnLost"
@@ -40,20 +40,20 @@ async def test_a_holder_paused_for_longer_than_its_lease_never_writes(server: Re
 
 
 async def test_a_dead_holders_session_takes_its_next_turn_within_5_s(server: RedisServer, store: RedisStore) -> None:
-    async with holder(server.url) as other, holder(server.url) as waiter:
-        assert await other.ask("begin s theirs") == "begun"
-        await waiter.send("begin s never")
-        await until(lambda: len(queue_of(server)) == 1)
-        waiter.process.kill()
-        other.process.kill()
-        died = time.monotonic()
-        ours = await begun(store, words="ours", wait_s=10)
-        assert time.monotonic() - died < 5
-        await ours.end(REPLY)
-    turns = (await store.history(USER, "s").turns()).items
-    assert await record(store) == [("interrupted", ["theirs"], []), ("complete", ["ours"], ["an answer"])]
-    assert turns[0].ended_at is not None
-    assert queue_of(server) == ""
+    for one in tries(5):
+        async with holder(server.url) as other, holder(server.url) as waiter:
+            assert await other.ask("begin s theirs") == "begun"
+            await waiter.send("begin s never")
+            await until(lambda: len(queue_of(server)) == 1)
+            waiter.process.kill()
+            other.process.kill()
+            with one:
+                ours = await begun(store, words="ours", wait_s=60)
+            await ours.end(REPLY)
+        expected = [("interrupted", ["theirs"], []), ("complete", ["ours"], ["an answer"])]
+        assert (await record(store))[-2:] == expected
+        assert (await store.history(USER, "s").turns()).items[-2].ended_at is not None
+        assert queue_of(server) == ""
 
 
 async def test_a_live_holder_keeps_its_session_for_longer_than_a_lease(store: RedisStore, server: RedisServer) -> None:
@@ -66,13 +66,15 @@ async def test_a_live_holder_keeps_its_session_for_longer_than_a_lease(store: Re
 
 
 async def test_stop_reaches_the_server_that_runs_the_turn(store: RedisStore, server: RedisServer) -> None:
-    stopped = asyncio.Event()
-    turn = await begun(store, on_stop=stopped.set)
     async with opened(server.url) as other:
-        assert await other.history(USER, "s").stop()
-        await asyncio.wait_for(stopped.wait(), 1)
-        await turn.end(REPLY)
-        assert not await other.history(USER, "s").stop()
+        for one in tries(1):
+            stopped = asyncio.Event()
+            turn = await begun(store, on_stop=stopped.set)
+            with one:
+                assert await other.history(USER, "s").stop()
+                await asyncio.wait_for(stopped.wait(), 60)
+            await turn.end(REPLY)
+            assert not await other.history(USER, "s").stop()
 
 
 async def test_a_holder_whose_lease_ran_out_while_redis_stood_still_is_not_taken_over(
@@ -84,7 +86,7 @@ async def test_a_holder_whose_lease_ran_out_while_redis_stood_still_is_not_taken
     async with opened(server.url) as other:
         with pytest.raises(SessionBusy):
             await begun(other, words="taken over", wait_s=0)
-        waiting = asyncio.create_task(begun(other, words="next", wait_s=10))
+        waiting = asyncio.create_task(begun(other, words="next", wait_s=60))
         with server.client() as client:
             await until(lambda: client.exists(f"recollect:{{{USER}}}:lease:s") == 1)
         assert [status for status, *_ in await record(other)] == ["running"]
@@ -115,7 +117,7 @@ async def test_what_a_dead_holder_was_heard_to_say_is_on_the_record_for_who_read
         turn_id = await dead_turn(server, words, events=("half an ", "answer"))
         if words == "read":
             await retried_until_ended(store, turn_id)
-        turn = await begun(store, words="next", wait_s=10, window_tokens=1000)
+        turn = await begun(store, words="next", wait_s=60, window_tokens=1000)
         assert texts(turn.past)[-2:] == [words, "half an answer"]
         await turn.end(Reply(status=TurnStatus.FAILED))
         dead = await store.history(USER, "s").turn(turn_id)
@@ -128,7 +130,7 @@ async def test_what_a_dead_holder_was_heard_to_say_is_on_the_record_for_who_read
 
 async def retried_until_ended(store: RedisStore, turn_id: str) -> None:
     """A server that has just started gives holders some time: until then the turn is told to run."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await store.history(USER, "s").turn(turn_id)).status is TurnStatus.RUNNING:
             await asyncio.sleep(0.05)
 

@@ -16,6 +16,7 @@ from histories.base import (
 from histories.redis.store import RedisStore
 from tests.histories.redis.servers import opened, queue_of
 from tests.histories.steps import REPLY, begun, record
+from tests.quick import tries
 from tests.redis_server import RedisServer
 from tests.store_holder import USER, holder, whole_turn
 from tests.stores import until
@@ -40,9 +41,9 @@ async def test_turns_of_one_session_from_two_servers_run_in_order_and_see_all_be
 async def test_who_waits_in_another_server_is_not_overtaken(store: RedisStore, server: RedisServer) -> None:
     async with opened(server.url) as other:
         first = await begun(store)
-        waiting = asyncio.create_task(begun(other, words="second", wait_s=10))
+        waiting = asyncio.create_task(begun(other, words="second", wait_s=60))
         await until(lambda: len(queue_of(server)) == 1)
-        third = asyncio.create_task(begun(store, words="third", wait_s=10))
+        third = asyncio.create_task(begun(store, words="third", wait_s=60))
         await first.end(REPLY)
         with pytest.raises(SessionBusy):
             await begun(store, words="never", wait_s=0)
@@ -57,7 +58,7 @@ async def test_who_gives_up_waiting_is_out_of_the_line(store: RedisStore, server
         with pytest.raises(SessionBusy):
             await begun(other, wait_s=0.1)
         assert queue_of(server) == ""
-        cancelled = asyncio.create_task(begun(other, wait_s=10))
+        cancelled = asyncio.create_task(begun(other, wait_s=60))
         await until(lambda: len(queue_of(server)) == 1)
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -75,10 +76,11 @@ async def test_a_retry_of_a_turn_that_runs_elsewhere_is_refused_at_once_even_beh
     async with opened(server.url) as other:
         turn = await store.history(USER, "s").begin(new)
         assert isinstance(turn, OpenTurn)
-        waiting = asyncio.create_task(begun(other, wait_s=10))
+        waiting = asyncio.create_task(begun(other, wait_s=60))
         await until(lambda: len(queue_of(server)) == 1)
-        with pytest.raises(SessionBusy, match="turn_id"):
-            await asyncio.wait_for(other.history(USER, "s").begin(new, wait_s=30), 1)
+        for one in tries(1):
+            with one, pytest.raises(SessionBusy, match="turn_id"):
+                await other.history(USER, "s").begin(new, wait_s=60)
         await turn.end(REPLY)
         again = await other.history(USER, "s").begin(new)
         assert isinstance(again, Turn)
@@ -90,13 +92,15 @@ async def test_a_user_of_few_rights_waits_and_stops_by_the_heartbeat(store: Redi
     rights = ("~recollect:*", "resetchannels", "+@read", "+@write", "+@scripting", "+@connection", "+time")
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "app", "on", ">pw", *rights)
-    stopped = asyncio.Event()
     url = f"redis://app:pw@127.0.0.1:{server.port}"
-    async with opened(url) as one, opened(url) as other:
-        turn = await begun(one, on_stop=stopped.set)
-        waiting = asyncio.create_task(begun(other, wait_s=10))
-        await until(lambda: len(queue_of(server)) == 1)
-        assert await other.history(USER, "s").stop()
-        await asyncio.wait_for(stopped.wait(), 2)
-        await turn.end(REPLY)
-        await (await asyncio.wait_for(waiting, 2)).end(REPLY)
+    async with opened(url) as here, opened(url) as other:
+        for one in tries(4):
+            stopped = asyncio.Event()
+            turn = await begun(here, on_stop=stopped.set)
+            waiting = asyncio.create_task(begun(other, wait_s=60))
+            await until(lambda: len(queue_of(server)) == 1)
+            with one:
+                assert await other.history(USER, "s").stop()
+                await asyncio.wait_for(stopped.wait(), 60)
+                await turn.end(REPLY)
+                await (await waiting).end(REPLY)
