@@ -22,7 +22,7 @@ from langchain_core.messages import (
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from pydantic import BaseModel
 
-from histories.base import HistoryStore, Turn, TurnStatus
+from histories.base import HistoryStore, Turn, TurnStatus, jsonable
 from histories.memory import MemoryStore
 from tests.any_chains import CALL, DOCUMENT, OUTPUTS, STREAMS, Colour
 from tests.examples import tries
@@ -68,7 +68,7 @@ async def test_an_output_of_any_kind_is_answered_as_it_is_kept_as_text_and_given
     turn = await kept(store)
     assert (turn.status, [m.text for m in turn.output]) == (TurnStatus.COMPLETE, [text])
     again = await chain.ainvoke("hi", config(turn_id="t"))
-    assert again == (output if isinstance(output, (dict, list, int, type(None))) else turn.details["value"])
+    assert again == jsonable(output)
     assert await streamed(chain) == [output]
     assert [m.text for m in (await kept(store)).output] == [text]
 
