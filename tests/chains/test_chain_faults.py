@@ -194,6 +194,15 @@ def test_a_fault_of_a_file_is_one_line_that_names_it(
     assert told in refused(monkeypatch, capsys, tmp_path, rest)
 
 
+def test_a_folder_that_is_not_there_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECOLLECT_CHAINS", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("RECOLLECT_DATA_DIR", str(tmp_path / "data"))
+    assert admin.main(["chains"]) == 2
+    assert f"RECOLLECT_CHAINS: there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
 def test_without_a_memory_a_chain_needs_no_place_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
