@@ -41,7 +41,7 @@ from api.ops import logs
 from api.ops.metrics import Metrics, bury
 from api.ops.outfit import routers
 from api.ops.watchdog import Watchdog
-from api.ops.watched_store import watched
+from api.ops.watched_store import opened_store, watched
 from api.playground_bar import PlaygroundBar
 from api.quotas import Quotas
 from api.rates import Left, Rates, RequestRate, open_counters
@@ -178,8 +178,7 @@ class _Server:
             stack.callback(self.rates.close)
             stack.push_async_callback(self.outfit.close)
             if self.opens_store:
-                await self.histories.open()
-                stack.push_async_callback(self.histories.close)
+                await stack.enter_async_context(opened_store(self.histories))
             if self.meaning is not None:
                 await stack.enter_async_context(self.meaning.following())
             await self._open_chains(stack)
@@ -297,6 +296,7 @@ class _Server:
             self.auth.audit.note("retention", who=None, source="server", **counts)
 
         rules, folder = RetentionRules.parse(parts_of(self.settings.retention_days)), self.settings.data_dir
+        rules.tell_of_others({chain.name for chain in self.chains})
         await keep_to(self.histories, rules, Holds(folder).__contains__, folder, told=told)
 
 

@@ -171,6 +171,8 @@ class _Server(uvicorn.Server):
             await self.lifespan.shutdown()
 
     async def _drain(self) -> None:
+        if running := len(self._turns.running):
+            log.info("told to stop: %d turns have %g seconds to end", running, self._shutdown_s)
         ending = asyncio.create_task(self._turns.drain(self._shutdown_s))
         while not ending.done():
             await asyncio.wait([ending], timeout=0.1)

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from api.model_errors import is_one
 from api.problems import Problem, with_retry
+from histories.base import jsonable
 from turns.errors import ChainFailed
 from turns.failures import innermost, is_too_long, said_by, summary
 
@@ -39,7 +40,8 @@ def problem_of_chain(error: ChainFailed, *, debug: bool = False) -> Problem:
     """What to tell of a chain that failed. With `debug`, its cause too, for the author of the chain."""
     cause = None if error.__cause__ is None else innermost(error.__cause__)
     problem = _problem(cause, str(error))
-    if debug and cause is not None and not isinstance(cause, HTTPException):
+    is_told = isinstance(cause, HTTPException) and cause.status_code == problem.status
+    if debug and cause is not None and not is_told:
         return Problem(problem.status, f"{problem.message} ({summary(cause)})", problem.headers)
     return problem
 
@@ -50,8 +52,6 @@ def is_lost_connection(cause: BaseException | None) -> bool:
 
 
 def _problem(cause: BaseException | None, usual: str) -> Problem:
-    if isinstance(cause, HTTPException):
-        return Problem(cause.status_code, cause.detail, dict(cause.headers or {}))
     if isinstance(cause, httpx2.ReadTimeout) or is_one(cause, "openai.APITimeoutError"):
         return with_retry(503, f"The model said nothing for {_silence(cause)}: try again.")
     if isinstance(cause, httpx2.RemoteProtocolError):
@@ -76,14 +76,34 @@ def _silence(cause: Any) -> str:
 
 
 def _authors(cause: BaseException | None, status: int, usual: str) -> Problem:
-    """An exception of the chain's author that has a status: it is kept, and so is a `detail` or a `Retry-After`."""
+    """An exception of the chain's author that has a status: it is kept, and so are a `detail` and its headers."""
     if not (400 <= status < 500 or status in _KEPT):
-        return Problem(502, usual)
+        return Problem(502, usual)  # a turn that failed is no success either: 2xx and 3xx are not passed on
     detail = getattr(cause, "detail", None)
     message = (
-        detail if isinstance(detail, (str, dict, list)) else _SENTENCES.get(status, "The chain refused this request.")
+        jsonable(detail)
+        if isinstance(detail, (str, dict, list))
+        else _SENTENCES.get(status, "The chain refused this request.")
     )
-    return with_retry(status, message, retry_after(getattr(cause, "headers", None) or {}))
+    headers = getattr(cause, "headers", None) or {}
+    problem = with_retry(int(status), message, retry_after(headers))
+    return Problem(problem.status, problem.message, {**_headers_of(cause), **problem.headers})
+
+
+def _headers_of(cause: BaseException | None) -> dict[str, str]:
+    """Those that FastAPI's exception brings, as far as a response can have them."""
+    told = cause.headers if isinstance(cause, HTTPException) else None
+    if not isinstance(told, Mapping):
+        return {}
+    headers = {str(name).lower(): str(value) for name, value in told.items()}
+    return {name: value for name, value in headers.items() if _HEADER.fullmatch(f"{name}: {value}")}
+
+
+_HEADER: Final = re.compile(
+    r"(?!(?:content-length|content-type|content-encoding|transfer-encoding|connection|retry-after):)"
+    r"[!#$%&'*+.^_`|~0-9a-z-]+: [\t -~\xa0-\xff]*"
+)
+"""A header that is whole, and says nothing of the body, which is ours."""
 
 
 _SENTENCES: Final = {

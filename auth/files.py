@@ -33,6 +33,8 @@ def check_private(folder: Path) -> None:
 
     A folder into which they may only look, as `mkdir` makes them, is closed to them, if it is this user's to close.
     """
+    if folder.exists() and not folder.is_dir():
+        raise KeyFileError("RECOLLECT_DATA_DIR is no folder")  # and nobody's modes are changed
     for path in (folder, *(folder / name for name in ("secret", "secret.old", "keys.json"))):
         with suppress(FileNotFoundError):
             mode = (path.stat() if path == folder else path.lstat()).st_mode

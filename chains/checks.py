@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typing
+import inspect
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableGenerator, RunnableSequen
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from pydantic import BaseModel
+from typing_extensions import get_type_hints, is_typeddict  # typing's know no TypedDict of theirs
 
 from turns.graphs import keeps_its_own_history
 
@@ -54,6 +55,9 @@ def doubt_about(chain: Described, runnable: Runnable[Any, Any]) -> str | None:
     wants_message = isinstance(chain.output_type, type) and issubclass(chain.output_type, BaseMessage)
     if wants_message and isinstance(last, StrOutputParser):
         return "its output_type is a message, and it gives text: say output_type=str"
+    for step in _all(runnable):
+        if inspect.isgeneratorfunction(getattr(step, "func", None)) and not hasattr(step, "afunc"):
+            return f"its step {getattr(step, 'name', None)} is a generator that LangChain can't stream: use async def"
     return None
 
 
@@ -140,8 +144,8 @@ def _fields(kind: Any) -> list[str] | None:
         if kind.model_config.get("extra") == "allow" or "root" in kind.model_fields:
             return None
         return [*kind.model_fields, *(field.alias for field in kind.model_fields.values() if field.alias)]
-    if typing.is_typeddict(kind):
-        return list(typing.get_type_hints(kind))
+    if is_typeddict(kind):
+        return list(get_type_hints(kind))
     return None
 
 

@@ -60,6 +60,8 @@ def _modules(others: str) -> Iterator[tuple[str, ModuleType]]:
             yield from _files(path)
         elif path.suffix == ".py":
             yield other, _loaded(path)
+        elif "/" in other:
+            raise BadChain(f"RECOLLECT_CHAINS: there is no folder {other}")
         else:
             yield from _named(other)
 

@@ -24,6 +24,9 @@ _MOST: Final = 200_000
 _LONGEST_TEXT: Final = 10_000
 """Of what has no JSON form, so much of its text."""
 
+_LARGEST_BITS: Final = 14_000
+"""Python neither writes nor reads larger numbers as text (4,300 digits): a record of one could not be written."""
+
 
 def jsonable(value: Any, *, deepest: int = DEEPEST) -> Any:
     """`value` as JSON has it. Never raises.
@@ -32,6 +35,7 @@ def jsonable(value: Any, *, deepest: int = DEEPEST) -> Any:
     * Dates, UUIDs, decimals and paths become text, enums their values, bytes base64, sets and tuples lists, pydantic
       models and dataclasses dictionaries.
     * What is nested deeper than `deepest`, refers to itself, or has no such form, becomes the text that Python shows.
+    * An integer of more than 4,200 digits becomes its text in hexadecimal.
     """
     return _Conversion().convert(value, deepest)
 
@@ -42,8 +46,10 @@ class _Conversion:
         self._inside: set[int] = set()
 
     def convert(self, value: Any, deepest: int) -> Any:
-        if value is None or type(value) in (str, int, float, bool):
+        if value is None or type(value) in (str, float, bool):
             return value
+        if type(value) is int:
+            return value if value.bit_length() <= _LARGEST_BITS else hex(value)
         self._looked_at += 1
         if deepest <= 0 or self._looked_at > _MOST or id(value) in self._inside:
             return _text(value)

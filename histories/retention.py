@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -41,6 +41,11 @@ class Rules:
         pairs = [("", item) if "=" not in item else tuple(item.split("=", 1)) for item in items]
         chains = {name: int(days) for name, days in pairs if name}
         return cls(next((int(days) for name, days in pairs if not name), None), chains)
+
+    def tell_of_others(self, served: Set[str]) -> None:
+        """Warns of chains that are not served: of one that is mistyped, nothing goes when it should."""
+        for name in sorted(self.of_chains.keys() - served):
+            log.warning("RECOLLECT_RETENTION_DAYS: no chain %s is served here: is the name right?", name)
 
     def is_old(self, session: Session, at: datetime) -> bool:
         """Whether its time is over."""

@@ -44,6 +44,7 @@ OUTPUTS: dict[str, tuple[Any, str]] = {
     "a model": (City(name="Oslo"), '{"name": "Oslo", "founded": null}'),
     "a dataclass": (Point(1), '{"x": 1}'),
     "a set": ({3}, "[3]"),
+    "a number that Python does not write out": (2**20_000, f'"{hex(2**20_000)}"'),
 }
 
 

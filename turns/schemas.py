@@ -7,7 +7,6 @@ be held to the schema of one of them.
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Callable, Hashable
 from functools import lru_cache, wraps
 from typing import Annotated, Any, TypeVar
@@ -15,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 from langchain_core.utils.pydantic import create_model_v2
 from pydantic import BaseModel, BeforeValidator, create_model, model_validator
 from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import get_type_hints, is_typeddict  # typing's know no TypedDict of theirs
 
 from turns.inputs import as_typed
 
@@ -87,7 +87,7 @@ def taking_messages(kind: Any, key: str | None) -> Any:
             return kind
         validators: dict[str, Any] = {"as_typed": model_validator(mode="before")(lambda cls, value: before(value))}
         return create_model(kind.__name__, __base__=kind, __validators__=validators)
-    inner = typing.get_type_hints(kind).get(key or "") if typing.is_typeddict(kind) else kind
+    inner = get_type_hints(kind).get(key or "") if is_typeddict(kind) else kind
     return Annotated[kind, BeforeValidator(before)] if "Message" in repr(inner) else kind
 
 

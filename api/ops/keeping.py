@@ -31,6 +31,13 @@ async def count_by_user(store: HistoryStore, data_dir: Path) -> dict[str, tuple[
     return {user: (users.get(user, 0), keys.count(user)) for user in sorted({*users, *keys})}
 
 
+async def is_known(store: HistoryStore, data_dir: Path, user: str) -> bool:
+    """Whether a user has a key, a session or a note. Raises StoreUnavailable."""
+    if ApiKeys(data_dir).newest(user) is not None:
+        return True
+    return bool((await store.sessions(user, limit=1)).items or await store.notes(user))
+
+
 async def _count(store: HistoryStore, user: str) -> int:
     sessions = sessions_of(store, user)
     return sum([1 async for _ in sessions])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from api.ops.metrics import Metrics
-from histories.base import HistoryError, HistoryStore, OpenTurn
+from histories.base import HistoryError, HistoryStore, OpenTurn, StoreUnavailable
 
 _OF_STORE = frozenset({"ping", "sessions", "forget", "recall", "notes", "set_notes"})
 _OF_HISTORY = frozenset(
@@ -16,6 +19,32 @@ _OF_HISTORY = frozenset(
 _OF_TURN = frozenset({"end", "journal"})
 _CLIENTS = frozenset({"InvalidId", "InvalidCursor", "SessionNotFound", "TurnNotFound", "SessionExists", "HistoryMoved"})
 """What a client asked for that is not there: no trouble of the store's."""
+
+
+log = logging.getLogger("recollect.store")
+
+
+@asynccontextmanager
+async def opened_store(store: HistoryStore) -> AsyncIterator[None]:
+    """The store is open as long as this lasts; the log is told if it can't be used yet. Raises what `open` raises.
+
+    The start does not wait for that, and goes on: a database may come up after its servers. But who has named a folder
+    that is another's, or a host that is none, sees it before anybody's turn does.
+    """
+    await store.open()
+    looking = asyncio.create_task(_look(store), name="recollect-look")
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await store.close()
+
+
+async def _look(store: HistoryStore) -> None:
+    try:
+        await store.ping()
+    except StoreUnavailable as error:
+        log.warning("RECOLLECT_HISTORY_URL can't be used yet, and turns are refused: %s", error)
 
 
 def watched(store: HistoryStore, metrics: Metrics) -> HistoryStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import httpx
@@ -45,8 +46,25 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
+FAILURES: dict[str, Exception] = {
+    "418": HTTPException(418, "a teapot"),
+    "429": Busy(),
+    "bug": KeyError("x"),
+    "200": HTTPException(200, "fine"),
+    "204": HTTPException(204),
+    "302": HTTPException(302, headers={"Location": "https://elsewhere.example"}),
+    "500": HTTPException(500, "oh"),
+    "a date": HTTPException(422, [{"since": date(2020, 1, 1)}]),
+    "headers": HTTPException(
+        401,
+        "who?",
+        headers={"Retry-After": 7, "Content-Length": "1", "X-Of": "chain", "X-Bad": "a\r\nb", "": "c"},  # type: ignore[dict-item]
+    ),
+}
+
+
 def fail(messages: Any) -> Any:
-    raise {"418": HTTPException(418, "a teapot"), "429": Busy(), "bug": KeyError("x")}[messages[-1].text]
+    raise FAILURES[messages[-1].text]
 
 
 def passing_on(value: dict[str, Any]) -> dict[str, Any]:
@@ -186,6 +204,24 @@ def test_what_an_author_raises_with_a_status_keeps_it(alice: httpx.Client, caplo
     assert "failing" not in line.fields["session"]  # type: ignore[attr-defined]
     assert "in fail" in caplog.text
     assert turns_of(alice, "failing")[-1]["error"]["status_code"] == 502
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+def test_what_an_author_raises_is_never_a_success_nor_a_bare_error(alice: httpx.Client, way: str) -> None:
+    def failing(what: str) -> httpx.Response:
+        return alice.post(f"/failing/{way}", json={"input": what, "config": config("never bare")})
+
+    for what in ("200", "204", "302", "500"):
+        answer = failing(what)
+        assert (answer.status_code, answer.json()["detail"]) == (502, "The model could not answer.")
+        assert "location" not in answer.headers
+    dated = failing("a date")
+    assert (dated.status_code, dated.json()["detail"]) == (422, [{"since": "2020-01-01"}])
+    told = failing("headers")
+    assert (told.status_code, told.json()["detail"]) == (401, "who?")
+    assert (told.headers["retry-after"], told.headers["x-of"]) == ("7", "chain")
+    assert "x-bad" not in told.headers
+    assert {turn["status"] for turn in turns_of(alice, "never bare")} == {"failed"}
 
 
 def test_marks_for_traces_that_a_client_sends_are_passed_on(server: Here, alice: httpx.Client) -> None:

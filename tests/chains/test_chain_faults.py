@@ -21,9 +21,13 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
+from typing_extensions import TypedDict
 from chains import Chain
 
 class Ask(BaseModel):
+    input: str
+
+class Said(TypedDict):
     input: str
 
 def prompt(*parts):
@@ -110,6 +114,14 @@ FAULTS = {
         "build=lambda model: model, input_type=Ask, input_messages_key='question'",
         "its input_messages_key is 'question', which its input_type has not (input)",
     ),
+    "a key that a dictionary has not": (
+        "build=lambda model: model, input_type=Said, input_messages_key='question'",
+        "its input_messages_key is 'question', which its input_type has not (input)",
+    ),
+    "a variable that a dictionary has not": (
+        "build=lambda model: prompt(('system', 'Speak {language}.'), PAST) | model, **{**KEYS, 'input_type': Said}",
+        "its prompt wants {language}, which its input_type has not",
+    ),
     "one key for both": (
         "build=lambda model: model, input_type=Ask, input_messages_key='input', history_messages_key='input'",
         "its input_messages_key and its history_messages_key are the same",
@@ -182,6 +194,15 @@ def test_a_fault_of_a_file_is_one_line_that_names_it(
     assert told in refused(monkeypatch, capsys, tmp_path, rest)
 
 
+def test_a_folder_that_is_not_there_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECOLLECT_CHAINS", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("RECOLLECT_DATA_DIR", str(tmp_path / "data"))
+    assert admin.main(["chains"]) == 2
+    assert f"RECOLLECT_CHAINS: there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
 def test_without_a_memory_a_chain_needs_no_place_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +213,18 @@ def test_without_a_memory_a_chain_needs_no_place_for_one(
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert ["/mine", "no memory", str(tmp_path / "mine.py")] in lines
     assert ["/chat", "remembers", "chains/chat.py"] in lines
+
+
+def test_a_generator_that_can_not_be_streamed_is_doubtful(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = "CHAIN = Chain(name='mine', build=lambda model: RunnableLambda(by_pieces), input_type=str, output_type=str)"
+    monkeypatch.setenv("RECOLLECT_CHAINS", str(written(tmp_path, chain)))
+    monkeypatch.setenv("RECOLLECT_DATA_DIR", str(tmp_path / "data"))
+    assert admin.main(["chains"]) == 0
+    assert (
+        "but: its step by_pieces is a generator that LangChain can't stream: use async def" in capsys.readouterr().out
+    )
 
 
 def serving(folder: Path, chain: Path, stub: OpenAIStub) -> AbstractContextManager[Process]:

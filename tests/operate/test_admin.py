@@ -208,6 +208,11 @@ async def test_signing_out_and_revoking_say_whom_they_signed_out(tmp_path: Path,
         assert "1 browser of alice has to sign in again" in command(tmp_path, "signout", "--user", "alice").stderr
         assert "nobody was signed out" in command(tmp_path, "signout", "--user", "alice").stderr
         assert [(await client.get("/whoami")).status_code for client in (one, other)] == [401, 401]
+    mistyped = command(tmp_path, "hold", "--user", "alcie")
+    assert "nothing is kept of alcie: is the name right?" in mistyped.stderr
+    assert mistyped.returncode == 0, "who is to come can be held, too"
+    auth.keys.create("carol")
+    assert "is the name right" not in command(tmp_path, "hold", "--user", "carol").stderr
     assert "was not held: nothing has changed" in command(tmp_path, "hold", "--user", "bob", "--lift").stderr
     assert "nothing was kept of bob" in command(tmp_path, "erase", "--user", "bob", "--yes").stderr
     assert command(tmp_path, "check").returncode == 0

@@ -67,6 +67,11 @@ async def test_what_is_old_goes_by_chain_and_what_is_held_stays(tmp_path: Path) 
     assert not any("secret word" in path.read_text() for path in tmp_path.rglob("*.jsonl") if "bob" in str(path))
 
 
+def test_a_chain_that_is_not_served_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    Rules.parse(["90", "tutor=30", "chta=7"]).tell_of_others({"chat", "tutor"})
+    assert caplog.messages == ["RECOLLECT_RETENTION_DAYS: no chain chta is served here: is the name right?"]
+
+
 async def test_a_user_is_counted_exported_held_and_erased(tmp_path: Path) -> None:
     store = await filled(tmp_path, {("ann", "one", "chat"): 1, ("ann", "two", "chat"): 1, ("bob", "one", "chat"): 1})
     note = Note(text="She is a vegetarian.", created_at=now())

@@ -88,6 +88,22 @@ def test_a_setting_that_can_not_be_used_ends_the_start_in_one_line(
     assert words in main_says(**{name: value})
 
 
+def test_a_data_folder_that_is_a_file_is_left_as_it_was(main_says: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    path.chmod(0o644)
+    assert "RECOLLECT_DATA_DIR is no folder" in main_says(RECOLLECT_DATA_DIR=str(path))
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_store_that_can_not_be_used_is_told_at_the_start(stub: OpenAIStub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    url = f"file:{tmp_path / 'file' / 'histories'}"
+    with start(tmp_path, OPENAI_BASE_URL=stub.base_url, RECOLLECT_HISTORY_URL=url) as process:
+        process.wait_for_line("(RECOLLECT_HISTORY_URL can't be used yet, and turns are refused): ")
+        assert "Traceback" not in process.output
+
+
 def test_a_port_that_is_taken_ends_the_start_in_one_line(main_says: Callable[..., str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -212,6 +228,7 @@ def test_a_server_that_is_stopped_lets_its_streams_end(streaming: Said, sig: sig
     streaming.gate.release()
     assert said(streaming.answer.result(60), "stream").endswith("1 user messages: one")
     assert streaming.process.wait_exit() == 0
+    assert "told to stop: 1 turns have 30 seconds to end" in streaming.process.output
     assert "Traceback" not in streaming.process.output
     assert [status for status, _ in kept(streaming.process.data_dir)] == [TurnStatus.COMPLETE]
 

@@ -14,6 +14,7 @@ import pytest
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
+    AnyMessage,
     BaseMessage,
     HumanMessage,
     SystemMessage,
@@ -21,8 +22,9 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from pydantic import BaseModel
+from typing_extensions import TypedDict
 
-from histories.base import HistoryStore, Turn, TurnStatus
+from histories.base import HistoryStore, Turn, TurnStatus, jsonable
 from histories.memory import MemoryStore
 from tests.any_chains import CALL, DOCUMENT, OUTPUTS, STREAMS, Colour
 from tests.examples import tries
@@ -33,6 +35,7 @@ from turns.calls import fit_to_show
 from turns.errors import ChainError, InvalidInput, WrongChain
 from turns.parts import parts_of
 from turns.run import Turns
+from turns.schemas import named_schema, taking_messages
 from turns.with_history import ChainWithHistory
 
 
@@ -68,7 +71,7 @@ async def test_an_output_of_any_kind_is_answered_as_it_is_kept_as_text_and_given
     turn = await kept(store)
     assert (turn.status, [m.text for m in turn.output]) == (TurnStatus.COMPLETE, [text])
     again = await chain.ainvoke("hi", config(turn_id="t"))
-    assert again == (output if isinstance(output, (dict, list, int, type(None))) else turn.details["value"])
+    assert again == jsonable(output)
     assert await streamed(chain) == [output]
     assert [m.text for m in (await kept(store)).output] == [text]
 
@@ -198,6 +201,17 @@ async def test_messages_are_taken_in_every_form_of_langchains(value: Any) -> Non
     store = MemoryStore()
     await saying(store, "ok").ainvoke(value, config())
     assert [(m.type, m.text) for m in (await kept(store)).input] == [("human", "hi")]
+
+
+class Asked(TypedDict):
+    said: list[AnyMessage]
+
+
+@pytest.mark.parametrize("value", [["human", "hi"], {"role": "user", "content": "hi"}, "hi"], ids=str)
+def test_a_dictionary_whatever_its_name_takes_messages_in_every_form(value: Any) -> None:
+    schema = named_schema(taking_messages(Asked, "said"), "any", "Input")
+    (message,) = schema.model_validate({"said": [value]}).root["said"]  # type: ignore[attr-defined]
+    assert (message.type, message.text) == ("human", "hi")
 
 
 def nested(depth: int) -> Any:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from api.ops.commands.stores import with_store
-from api.ops.commands.terminal import Progress, add_command, agreed, audit, fail, hint
+from api.ops.commands.terminal import CommandFailed, Progress, add_command, agreed, audit, fail, hint
 from api.ops.logs import Names
 from auth.audit import verify
 from auth.files import kept_secret
@@ -88,11 +88,24 @@ def change_hold(args: argparse.Namespace, settings: Settings) -> int:
     was_held = args.user in holds
     (holds.lift if args.lift else holds.add)(args.user)
     audit(settings, "hold.lift" if args.lift else "hold.add", user=args.user)
+    if not args.lift and not _is_known(args.user, settings):
+        hint(f"nothing is kept of {args.user}: is the name right?")
     if was_held is not args.lift:
         hint(f"{args.user} was {'held already' if was_held else 'not held'}: nothing has changed")
     else:
         hint(f"{args.user} is {'held no more' if args.lift else 'held: retention and erase leave all of theirs alone'}")
     return 0
+
+
+def _is_known(user: str, settings: Settings) -> bool:
+    """Whether anything is kept of a user. Where that can't be seen, a hold is none the worse for it: yes."""
+
+    from api.ops import keeping
+
+    try:
+        return with_store(settings, lambda store: keeping.is_known(store, settings.data_dir, user))
+    except CommandFailed:
+        return True
 
 
 def expire_sessions(args: argparse.Namespace, settings: Settings) -> int:
