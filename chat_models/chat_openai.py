@@ -67,11 +67,9 @@ class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
             _handle_openai_bad_request(error)
         except openai.APIError as error:
             _handle_openai_api_error(error)
-        if not isinstance(body, dict):
-            return self._create_chat_result(body)  # which says what is wrong
-        result = self._create_chat_result({"system_fingerprint": None, **body})  # as OpenAI's models have it
-        if body["choices"]:
-            refusal = body["choices"][0]["message"].get("refusal")
+        result = self._create_chat_result(body)
+        if isinstance(body, dict) and body["choices"]:  # LangChain does it for OpenAI's models alone
+            refusal = body["choices"][0]["message"]["refusal"]
             result.generations[0].message.additional_kwargs["refusal"] = refusal
         return result
 

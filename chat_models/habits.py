@@ -1,9 +1,10 @@
 """What servers that speak OpenAI's protocol do each in its own way, made alike for `ChatOpenAI`.
 
 * Some tell the tokens used so far with each chunk, which LangChain would add up: the last count is the one.
+* Some tell twice why the reply ended, which LangChain would add up to `stopstop`: the first reason is the one.
 * Some refuse `stream_options`: they are asked without, from then on.
 * Some tell what the model thinks, as `reasoning_content`: it is kept apart from the text.
-* Some answer a request for a stream with one whole JSON: it is read as a stream of one chunk.
+* Some answer a request for a stream with one whole JSON: it is read as a stream of one chunk. Some call a stream JSON.
 * A stream that ends with neither a `finish_reason` nor `[DONE]` was cut off, even where the connection closed well.
 """
 
@@ -24,6 +25,8 @@ from typing_extensions import override
 
 _THOUGHTS: Final = ("reasoning_content", "reasoning")
 """DeepSeek's and vLLM's word, and OpenRouter's."""
+
+_OF_THE_END: Final = ("finish_reason", "model_name", "system_fingerprint", "service_tier")
 
 _ENDED: Final = re.compile(rb'\[DONE\]|"finish_reason"\s*:\s*"|"error"\s*:')
 _STREAMS: Final = re.compile(rb'"stream"\s*:\s*true')
@@ -54,12 +57,15 @@ class Habits(BaseChatOpenAI):
             yield chunk
 
     async def _counted_once(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        usage = None
+        usage, ended = None, False
         async for chunk in super()._astream(*args, **kwargs):
-            message = chunk.message
+            message, info = chunk.message, chunk.generation_info
+            if info is not None and "finish_reason" in info:
+                chunk.generation_info = _without_end(info) if ended else info
+                ended = True
             if isinstance(message, AIMessageChunk) and message.usage_metadata is not None:
                 usage, message.usage_metadata = message.usage_metadata, None
-                if not message.content and not message.tool_call_chunks and not chunk.generation_info:
+                if not (message.content or message.tool_call_chunks or message.additional_kwargs or info):
                     continue
             yield chunk
         if usage is not None:
@@ -84,6 +90,11 @@ class Habits(BaseChatOpenAI):
         return result
 
 
+def _without_end(info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What LangChain notes of a chunk, without what it notes of the one that says why the reply ended."""
+    return {name: value for name, value in info.items() if name not in _OF_THE_END} or None
+
+
 def _add_beside(kept: dict[str, Any], said: Mapping[str, Any]) -> None:
     """Keeps what a message, or part of one, says beside its text."""
     thought = next((said[name] for name in _THOUGHTS if isinstance(said.get(name), str) and said[name]), None)
@@ -106,7 +117,7 @@ async def as_a_stream(response: httpx2.Response) -> None:
     elif kind.startswith("application/json"):
         response.headers["content-type"] = "text/event-stream"
         response.headers.pop("content-length", None)
-        response.stream = _Opened(response.stream)
+        response.stream = _Opened(response.stream, request)
 
 
 def _asks_for_stream(request: httpx2.Request) -> bool:
@@ -137,23 +148,52 @@ class _Watched(httpx2.AsyncByteStream):
 
 
 class _Opened(httpx2.AsyncByteStream):
-    """One whole JSON, as the events of a stream."""
+    """One whole JSON, as the events of a stream; or such a stream, if it is one by a wrong name."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: httpx2.AsyncByteStream, request: httpx2.Request) -> None:
+        self._stream, self._request = stream, request
+        self._is_read = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        body = b"".join([part async for part in self._stream])
-        try:
-            reply = json.loads(body)
-            choices = [{**choice, "delta": _delta(choice.pop("message"))} for choice in reply["choices"]]
-            body = json.dumps({**reply, "object": "chat.completion.chunk", "choices": choices}).encode()
-        except (ValueError, LookupError, TypeError, AttributeError):
-            pass  # an error, which says so itself
-        yield b"data: " + b" ".join(body.splitlines()) + b"\n\ndata: [DONE]\n\n"
+        if self._is_read:  # OpenAI's client looks for more after the last event, and httpx would look for ever
+            return
+        self._is_read = True
+        parts = aiter(self._stream)
+        begun = b""
+        async for part in parts:
+            begun += part
+            if begun.strip():
+                break
+        if not begun.lstrip().startswith((b"{", b"[")):
+            async for part in _Watched(_Rest(begun, parts), self._request):
+                yield part
+            return
+        yield _as_events(begun + b"".join([part async for part in parts]))
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _Rest(httpx2.AsyncByteStream):
+    """A body of which the beginning has been read."""
+
+    def __init__(self, begun: bytes, parts: AsyncIterator[bytes]) -> None:
+        self._begun, self._parts = begun, parts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._begun
+        async for part in self._parts:
+            yield part
+
+
+def _as_events(body: bytes) -> bytes:
+    try:
+        reply = json.loads(body)
+        choices = [{**choice, "delta": _delta(choice.pop("message"))} for choice in reply["choices"]]
+        body = json.dumps({**reply, "object": "chat.completion.chunk", "choices": choices}).encode()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass  # an error, which says so itself
+    return b"data: " + b" ".join(body.splitlines()) + b"\n\ndata: [DONE]\n\n"
 
 
 def _delta(message: dict[str, Any]) -> dict[str, Any]:

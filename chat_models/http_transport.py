@@ -19,8 +19,17 @@ from typing_extensions import override
 _HIGH_WATER: Final = 256 * 1024
 """So many bytes wait to be read before the server may send no more: a reader that stalls must not fill memory."""
 
-_MAX_HEAD: Final = 64 * 1024
-"""The longest head of a response: one without an end must not fill memory."""
+_MAX_HEAD: Final = 100 * 1024
+"""The longest head of a response, as httpx has it: one without an end must not fill memory."""
+
+_FORGIVEN: Final = {
+    "lenient_headers": True,
+    "lenient_chunked_length": True,
+    "lenient_optional_cr_before_lf": True,
+    "lenient_spaces_after_chunk_size": True,
+}
+"""What httpx reads, and this parser only if told to: a header over two lines, a length beside chunks, lines that end
+in newlines alone, and padded sizes of chunks."""
 
 _MAX_IDLE: Final = 100
 """So many connections to one server are kept: a crowd that is gone must not hold its sockets."""
@@ -131,6 +140,7 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, read_s: float | None) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(**_FORGIVEN)
         self._read_s, self._size = read_s, 0
         self._parts = list[bytes]()
         self._heard = self._has_head = self._complete = self._keep_alive = self._paused = False

@@ -65,14 +65,8 @@ async def streamed(model: ChatOpenAI, prompt: Any, **options: Any) -> BaseMessag
 
 
 def content_of(message: BaseMessage) -> Any:
-    """A message without its id, and without what says that there is nothing."""
-
-    def known(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: known(part) for key, part in value.items() if part is not None}
-        return [known(part) for part in value] if isinstance(value, list) else value
-
-    return known(message.model_dump(exclude={"id"}))
+    """A message without its id."""
+    return message.model_dump(exclude={"id"})
 
 
 async def failure_of(asking: Awaitable[Any]) -> Any:

@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from chat_models.openai_client import EventStream, joined
+from chat_models.openai_events import EventStream, joined
 
 
 def says(content: str, **rest: Any) -> dict[str, Any]:
@@ -25,10 +25,21 @@ def test_words_that_came_together_come_as_one() -> None:
         says("three"),
         ends,
         says("more"),
-        None,
-        says("x"),
     ]
-    assert list(joined(events)) == [says("one two three", role="assistant"), ends, says("more"), None]
+    assert list(joined(events)) == [says("one two three", role="assistant"), ends, says("more")]
+
+
+async def test_what_comes_after_the_end_is_not_heard() -> None:
+    assert [event async for event in stream_of(b'data: {"one": 1}\n\ndata: [DONE]\n\ndata: {"two": 2}\n\n')] == [
+        {"one": 1}
+    ]
+
+
+async def test_an_event_of_nothing_is_not_the_end() -> None:
+    assert [event async for event in stream_of(b'data: null\n\ndata: {"two": 2}\n\ndata: [DONE]\n\n')] == [
+        None,
+        {"two": 2},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -44,9 +55,10 @@ def test_words_that_came_together_come_as_one() -> None:
         {"choices": [{"index": 0, "delta": None}]},
         {"choices": None},
         {},
+        None,
     ],
 )
-def test_what_is_more_than_words_stays_an_event_of_its_own(other: dict[str, Any]) -> None:
+def test_what_is_more_than_words_stays_an_event_of_its_own(other: Any) -> None:
     assert list(joined([says("one"), other, says("three")])) == [says("one"), other, says("three")]
 
 
