@@ -38,7 +38,7 @@ async def begin_turn(turn: FileTurn, deadline: float) -> OpenTurn | Turn:
             pause = min(pause * 1.5, _LATEST_S)
     finally:
         if turn.line.joined:  # it has given up: who has begun has left the line
-            _, cancelled = await turn.store.in_thread(turn.leave_line, of_turn=True)
+            _, cancelled = await turn.store.in_thread(turn.leave_line, turn.place.user, of_turn=True)
             if cancelled:
                 raise asyncio.CancelledError
 
@@ -58,7 +58,7 @@ async def _look_alone(turn: FileTurn, left_s: float, *, at_once: bool) -> tuple[
                 return begun, cancelled
         while True:
             try:
-                return await store.in_thread(partial(turn.try_begin, wait=left_s > 0), of_turn=True)
+                return await store.in_thread(partial(turn.try_begin, wait=left_s > 0), turn.place.user, of_turn=True)
             except NotNow:
                 if loop.time() >= deadline:
                     return None, False

@@ -30,7 +30,7 @@ async def follow(
     try:
         while offset is not None:
             if reader is None:
-                reader = await store.call(lambda: _open(store, place, offset))
+                reader = await store.call(lambda: _open(store, place, offset), place.user)
             if reader is not None and reader.has_more:
                 some = [event for event in reader.read() if event.seq > after]
                 if some:

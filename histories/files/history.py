@@ -97,7 +97,7 @@ class FileHistory(SessionHistory):
                 return look(folder, log)
 
         try:
-            return await self._store.call(read)
+            return await self._store.call(read, self._place.user)
         except HistoryDamaged:
             return await self._store.write(self.key, read_alone)
 
@@ -161,7 +161,7 @@ class FileHistory(SessionHistory):
     async def _is_attended(self, attempt: Attempt) -> bool:
         offset = self._store.offsets.get(self.key, -1)
         ask = partial(self._store.attended_s_ago, self.key, attempt.new.turn_id, offset)
-        return await self._store.call(ask) < ATTENDED_S
+        return await self._store.call(ask, self._place.user) < ATTENDED_S
 
     def _running(self, folder: int, log: Log) -> Entry | None:
         """The turn that runs, wherever it does."""
@@ -335,7 +335,7 @@ class FileHistory(SessionHistory):
     @override
     async def _document(self, name: str) -> str | None:
         with suppress(SessionNotFound):
-            return await self._store.call(partial(read_document, self._store, self._place, name))
+            return await self._store.call(partial(read_document, self._store, self._place, name), self._place.user)
         return None
 
     @override

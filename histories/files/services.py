@@ -147,14 +147,15 @@ class Services:
             self._lanes = Lanes()
         return self._lanes
 
-    async def in_thread(self, work: Callable[[], T], *, of_turn: bool = False) -> tuple[T, bool]:
+    async def in_thread(self, work: Callable[[], T], user: str, *, of_turn: bool = False) -> tuple[T, bool]:
         """Blocking work, seen through to its end: its result, and whether the caller was cancelled meanwhile.
 
+        It waits for that of others in turn between users, who are their folders' names; "" is the store itself.
         What the operating system refuses is raised as `StoreUnavailable` or `StoreFull`; `CancelledError` if both.
         """
         with self._guard:
             lanes = self._some_lanes()
-            started = (lanes.turns if of_turn else lanes.others).start(work)
+            started = (lanes.turns if of_turn else lanes.others).start(work, user)
         (result, error), cancelled = await undisturbed(started)
         if error is not None:
             told = _refused(error) if isinstance(error, OSError) else error
@@ -163,9 +164,9 @@ class Services:
             raise told
         return cast(T, result), cancelled
 
-    async def call(self, work: Callable[[], T], *, of_turn: bool = False) -> T:
+    async def call(self, work: Callable[[], T], user: str = "", *, of_turn: bool = False) -> T:
         """The same, for work that needs no undoing."""
-        result, cancelled = await self.in_thread(work, of_turn=of_turn)
+        result, cancelled = await self.in_thread(work, user, of_turn=of_turn)
         if cancelled:
             raise asyncio.CancelledError
         return result
@@ -181,16 +182,16 @@ class Services:
         except TimeoutError:
             raise _stuck() from None
         try:
-            return await self.when_free(work, deadline)
+            return await self.when_free(work, deadline, key.partition("/")[0])
         finally:
             self.writers.leave(key)
 
-    async def when_free(self, work: Callable[[], T], deadline: float) -> T:
+    async def when_free(self, work: Callable[[], T], deadline: float, user: str) -> T:
         """Tries the work again and again, as long as it raises `NotNow`, until the deadline."""
         loop, pause = asyncio.get_running_loop(), _SOONEST_S
         while True:
             try:
-                return await self.call(work)
+                return await self.call(work, user)
             except NotNow:
                 if loop.time() >= deadline:
                     raise _stuck() from None
@@ -240,7 +241,7 @@ class Services:
         if self.keeps_open or self.indices.is_there(place.user):
             self.indices.changed(place.user, place.log)
             if not self.keeps_open:
-                await self.in_thread(partial(self.follow_changes, at_once=True))
+                await self.in_thread(partial(self.follow_changes, at_once=True), place.user)
 
     def follow_soon(self) -> None:
         """Brings the indices up to what was written, in a thread, unless one is at it."""

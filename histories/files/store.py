@@ -108,7 +108,7 @@ class FileStore(Services, HistoryStore):
                 return self.indices.ask(self.disk, user, folder, partial(look, later=self._later(user)))
 
         try:
-            return await self.call(find)
+            return await self.call(find, user)
         except SessionNotFound:
             return Page([])
 
@@ -134,7 +134,7 @@ class FileStore(Services, HistoryStore):
                 return self.indices.ask(self.disk, user, folder, ask)
 
         try:
-            return await self.call(find)
+            return await self.call(find, user)
         except SessionNotFound:
             return []
 
@@ -155,30 +155,34 @@ class FileStore(Services, HistoryStore):
             return total
 
         try:
-            return await self.call(measure)
+            return await self.call(measure, user)
         except SessionNotFound:
             return 0
 
     @override
     async def notes(self, user_id: str) -> list[Note]:
+        user = file_name(user_id)
+
         def read() -> list[Note]:
-            with present(self, file_name(user_id)) as folder:
+            with present(self, user) as folder:
                 return read_notes(self.disk, folder)
 
         try:
-            return await self.call(read)
+            return await self.call(read, user)
         except SessionNotFound:
             return []
 
     @override
     async def set_notes(self, user_id: str, notes: Sequence[Note], *, if_notes: Sequence[Note] | None = None) -> None:
+        user = file_name(user_id)
+
         def write() -> None:
-            with self.folder(file_name(user_id), create=True) as folder, self.disk.alone(folder):
+            with self.folder(user, create=True) as folder, self.disk.alone(folder):
                 if if_notes is not None and read_notes(self.disk, folder) != list(if_notes):
                     raise HistoryMoved
                 write_notes(self.disk, folder, notes, sync=self.fsync)
 
-        await self.when_free(write, asyncio.get_running_loop().time() + WRITE_WAIT_S)
+        await self.when_free(write, asyncio.get_running_loop().time() + WRITE_WAIT_S, user)
 
     @override
     async def tidy(self) -> int:
@@ -239,13 +243,13 @@ class FileStore(Services, HistoryStore):
                     self.disk.sync(folder)
 
         try:
-            for name in await self.call(names):
+            for name in await self.call(names, user):
                 place = Place(self.path, user, name.removesuffix(".jsonl"))
                 try:
                     await while_idle(self, place, partial(remove_session, self, place), makes_room=True)
                 except SessionBusy as error:
                     busy = error
-            await self.call(clear)
+            await self.call(clear, user)
         except SessionNotFound:
             return
         if busy is not None:

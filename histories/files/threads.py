@@ -4,6 +4,8 @@ Each time a thread wakes, and after each system call, it has to win Python's loc
 event loop from it: that costs more than a write to a quick disk. So one thread does what has gathered while others
 sleep. When little is done for a while, as when a disk takes long to sync, they join it: slow calls go side by side.
 
+Work is done in turn between users: whoever has one piece waits for one of each other user's, not for all of them.
+
 What comes of each piece of work is told before the next one begins, which may take long. Only the event loop is woken
 no more often than it listens.
 """
@@ -22,6 +24,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from histories.blocking import Firm
+from histories.fair import FairQueue
 from histories.waiting import Wait
 
 _WATCH_S: Final = 0.02
@@ -74,7 +77,7 @@ class Threads:
         self._most, self._few, self._name = most, few, name
         self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Listener] = WeakKeyDictionary()
         self._guard = threading.Lock()
-        self._jobs = deque[_Job]()
+        self._jobs: FairQueue[_Job] = FairQueue()
         self._threads: list[threading.Thread] = []
         self._asleep: list[SimpleQueue[None]] = []
         """Of each thread that sleeps what it waits for something in."""
@@ -85,11 +88,14 @@ class Threads:
         self._busy: dict[int, float] = {}
         """The threads that work, and since when."""
 
-    def start(self, work: Callable[[], Any]) -> Firm[Outcome]:
-        """Does the work; the future has what it returned, or which exception it raised. For an event loop."""
+    def start(self, work: Callable[[], Any], user: str = "") -> Firm[Outcome]:
+        """Does the work, of a user or the store's own; the future has what it returned, or which exception it raised.
+
+        For an event loop.
+        """
         loop = asyncio.get_running_loop()
         future: Firm[Outcome] = Firm(loop=loop)
-        self._put((work, partial(self._listener(loop).tell, loop, future)))
+        self._put((work, partial(self._listener(loop).tell, loop, future)), user)
         if loop.time() >= self._watch_at:  # nobody watches, or it was on an event loop that is gone
             self._watch_later(loop)
         return future
@@ -121,9 +127,9 @@ class Threads:
                 listener = self._listeners.setdefault(loop, _Listener())
         return listener
 
-    def _put(self, job: _Job) -> None:
+    def _put(self, job: _Job, user: str = "") -> None:
         with self._guard:
-            self._jobs.append(job)
+            self._jobs.put(user, job)
             self._wake()
 
     def _wake(self) -> None:
@@ -177,7 +183,7 @@ class Threads:
         """What to do next. None: nothing, until something is put into its bed; or the end has come."""
         with self._guard:
             if self._jobs and (self._working <= self._may_work or self._is_ending):
-                return self._jobs.popleft()
+                return self._jobs.take()
             if not self._is_ending:
                 self._working -= 1
                 self._asleep.append(bed)

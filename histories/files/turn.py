@@ -183,10 +183,10 @@ class FileTurn(OpenTurn):
             log.append(line, at=at, sync=self.store.fsync, size=size, undo=undo)
             self._remove_journal()
 
-        _, cancelled = await self.store.in_thread(append, of_turn=True)
+        _, cancelled = await self.store.in_thread(append, self.place.user, of_turn=True)
         if not log.is_at(self.place.path):
             keep = partial(log.keep_if_at, self.place.path, size, size + len(line), undo)
-            cancelled |= (await self.store.in_thread(keep, of_turn=True))[1]
+            cancelled |= (await self.store.in_thread(keep, self.place.user, of_turn=True))[1]
         return cancelled
 
     def _open_and_begin(self, folder: int) -> Turn | None:
@@ -257,7 +257,7 @@ class FileTurn(OpenTurn):
 
     @override
     async def _journal(self, first: int, events: Sequence[bytes]) -> None:
-        await self.store.call(partial(self._write_journal, first, events), of_turn=True)
+        await self.store.call(partial(self._write_journal, first, events), self.place.user, of_turn=True)
 
     def _write_journal(self, first: int, events: Sequence[bytes]) -> None:
         try:
@@ -296,7 +296,7 @@ class FileTurn(OpenTurn):
         try:
             await self.store.write(self.key, lambda: self._write_end(log, reply))
         finally:
-            await self.store.in_thread(self._free, of_turn=True)
+            await self.store.in_thread(self._free, self.place.user, of_turn=True)
         self.store.ended(self.place)
 
     async def _end_at_once(self, log: Log, reply: Reply) -> None:
@@ -307,7 +307,7 @@ class FileTurn(OpenTurn):
             line, sums, at = self._end_line(reply, self._begun_sums, said)
             await self._append_at_once(log, line, at, size, undo)
         except BaseException as error:
-            await self.store.in_thread(self._free, of_turn=True)
+            await self.store.in_thread(self._free, self.place.user, of_turn=True)
             if isinstance(error, Replaced):
                 raise TurnLost from None
             raise
@@ -317,7 +317,7 @@ class FileTurn(OpenTurn):
             log.not_alone()
             self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line, reply, replied))
         else:
-            await self.store.in_thread(self._free, of_turn=True)
+            await self.store.in_thread(self._free, self.place.user, of_turn=True)
 
     def _write_end(self, log: Log, reply: Reply) -> None:
         with self.store.disk.alone(log.descriptor):

@@ -167,7 +167,8 @@ class PostgresHistory(SessionHistory):
         if if_updated_at is None:
             await self._while_idle(statements.DELETE_SESSION)
             return
-        async with self.gate.idle(self.key), self._shared.link().connection() as conn, conn.transaction():
+        link, user = self._shared.link(), str(self._session.params["user"])
+        async with self.gate.idle(self.key), link.connection(user) as conn, conn.transaction():
             row = await (await conn.execute(statements.LOCK_SESSION, self._session.params)).fetchone()
             if row is not None and row[0] != if_updated_at:
                 raise HistoryMoved

@@ -22,6 +22,7 @@ from psycopg.sql import SQL, Identifier
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from histories.base import HistoryError, StoreUnavailable
+from histories.fair import FairSlots
 from histories.postgres import statements
 from histories.postgres.driver import Ask, Connection, Params, Row, cut_after, fetch, name_of, refusals, refuse_broken
 from histories.postgres.schema import migrate
@@ -61,7 +62,7 @@ class Link:
         self.server_id = uuid4().hex
         self.searches, self.recalls = asyncio.Semaphore(_SEARCHES), asyncio.Semaphore(_SEARCHES)
         self._calls = defaultdict[str, list[Call]](list)
-        self._options = options
+        self._options, self._slots = options, FairSlots(options.pool_size)
         self._pool = AsyncConnectionPool(
             kwargs=options.params,
             min_size=0,
@@ -100,15 +101,36 @@ class Link:
 
     async def fetch(self, statement: str, params: Params, *, prepare: bool = True) -> list[Row]:
         """The rows of one statement: one round trip, and a transaction of its own."""
-        async with self.connection() as conn:
+        async with self.connection(_user_of(params)) as conn:
             return await fetch(conn, statement, params, prepare=prepare)
 
     @asynccontextmanager
-    async def connection(self, *, limit_s: float | None = None) -> AsyncIterator[Connection]:
-        """A connection, for as long as it is needed; whatever goes wrong with it is a `StoreUnavailable`."""
+    async def connection(self, user: str = "", *, limit_s: float | None = None) -> AsyncIterator[Connection]:
+        """A connection, for as long as it is needed; whatever goes wrong with it is a `StoreUnavailable`.
+
+        Who has to wait for one does so in turn between users; "" is the store itself.
+        """
         await self._start()
-        async with self._borrowed(limit_s or self._options.statement_s) as conn:
-            yield conn
+        if not self._slots.take_at_once():
+            with refusals():
+                await self._wait(user)
+        try:
+            async with self._borrowed(limit_s or self._options.statement_s) as conn:
+                yield conn
+        finally:
+            self._slots.release()
+
+    async def _wait(self, user: str) -> None:
+        """For a slot. Raises `PoolTimeout` after as long as for a connection."""
+        loop = asyncio.get_running_loop()
+        deadline, place = loop.time() + self._options.pool_wait_s, self._slots.ask(user)
+        try:
+            while not (await asyncio.wait([place], timeout=min(_ASK_S, max(0.001, deadline - loop.time()))))[0]:
+                if self._down or loop.time() >= deadline:
+                    raise PoolTimeout
+        except BaseException:
+            self._slots.give_up(place)
+            raise
 
     @asynccontextmanager
     async def _borrowed(self, limit_s: float) -> AsyncIterator[Connection]:
@@ -259,3 +281,8 @@ class Link:
             except (psycopg.Error, HistoryError) as error:  # nothing gets better by doing it again
                 log.warning("PostgreSQL refused to settle a turn (%s)", name_of(error))
             self._chores.popleft()
+
+
+def _user_of(params: Params) -> str:
+    """Who asks: a user, or whoever a counter is of."""
+    return str(params.get("user") or params.get("name") or "")

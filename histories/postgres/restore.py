@@ -21,7 +21,7 @@ async def restore(link: Link, session: SessionName, tree: TurnTree, *, title: st
     """Writes the session, whose turns are at rest, or nothing. `SessionExists`."""
     rows, last = await asyncio.to_thread(_rows, session, tree)  # of thousands of messages, that takes seconds
     params = _params(session, tree, last, title, created_at)
-    async with link.connection(limit_s=_LIMIT_S) as conn, conn.transaction():
+    async with link.connection(str(params["user"]), limit_s=_LIMIT_S) as conn, conn.transaction():
         await conn.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_LIMIT_S}s"])
         if await (await conn.execute(statements.RESTORE_SESSION, params)).fetchone() is None:
             raise SessionExists

@@ -16,14 +16,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisClusterException, RedisError, ResponseError
 
 from histories.base import StoreFull, StoreUnavailable
+from histories.fair import FairSlots
 from histories.redis.scripts import Script
 
 log = logging.getLogger("recollect.histories")
 
 LEASE_S: Final = 3.0
 """How long a turn belongs to a holder that is not heard of. Then lua/holder.lua gives it another heartbeat's time."""
-_CALLS: Final = 64
-"""How many calls may be under way at once; more wait for one of them to return."""
+_CALLS: Final = 16
+"""How many calls may be under way at once: one Redis, and one event loop, do one at a time. More wait for one of them
+to return, in turn between users. With 64 of one user's at it, everybody else waited for what came of all of them."""
 _CALL_S: Final = 6.0
 """How long one call may take in all, with its wait for others, its connection, and its second attempt."""
 _OPTIONS: Final[dict[str, Any]] = {
@@ -58,7 +60,7 @@ class Link:
         self._url, self._on_connect, self._on_first = url, on_connect, on_first
         self._client: Client | None = None
         self._connecting: asyncio.Task[Client] | None = None
-        self._slots = asyncio.Semaphore(_CALLS)
+        self._slots = FairSlots(_CALLS)
         self._failed_at = -LEASE_S
 
     async def close(self) -> None:
@@ -81,11 +83,12 @@ class Link:
             except NoScriptError:
                 return await client.execute_command("EVAL", script.text, *operands)
 
-        return await self._guarded(send)
+        return await self._guarded(_user_of(keys[0]), send)
 
     async def command(self, *args: str | int) -> Any:
-        """What a plain command, of those that may be sent again, answers."""
-        return await self._guarded(lambda client: cast(Awaitable[Any], client.execute_command(*args)))
+        """What a plain command on a key, of those that may be sent again, answers."""
+        user = _user_of(str(args[1]))
+        return await self._guarded(user, lambda client: cast(Awaitable[Any], client.execute_command(*args)))
 
     async def sets(self, pattern: str) -> AsyncIterator[str]:
         """The names of all sorted sets that match, on every node; some may come twice. Not for a request's path."""
@@ -110,15 +113,15 @@ class Link:
         policies = [str(server.get("maxmemory_policy", "noeviction")) for server in servers if isinstance(server, dict)]
         return next((policy for policy in policies if policy != "noeviction"), None)
 
-    async def _guarded(self, send: Callable[[Client], Awaitable[Any]]) -> Any:
-        """Raises `StoreUnavailable` or `StoreFull`, and no error of the driver."""
+    async def _guarded(self, user: str, send: Callable[[Client], Awaitable[Any]]) -> Any:
+        """Waits its turn. Raises `StoreUnavailable` or `StoreFull`, and no error of the driver."""
         try:
-            async with asyncio.timeout(_CALL_S), self._slots:
-                client = await self.client()
+            async with asyncio.timeout(_CALL_S):
+                await self._slots.take(user)
                 try:
-                    return await send(client)
-                except RedisConnectionError:
-                    return await send(client)
+                    return await self._sent(send)
+                finally:
+                    self._slots.release()
         except FAILURES as error:
             refused = _refused(error)
             if not isinstance(refused, StoreFull):
@@ -126,6 +129,13 @@ class Link:
             if isinstance(error, RedisClusterException) or "READONLY" in str(error):
                 await self._disconnect()
             raise refused from error
+
+    async def _sent(self, send: Callable[[Client], Awaitable[Any]]) -> Any:
+        client = await self.client()
+        try:
+            return await send(client)
+        except RedisConnectionError:
+            return await send(client)
 
     async def client(self) -> Client:
         """The client. However many ask for it, one connects, and not in the context of the request that came first."""
@@ -164,6 +174,11 @@ class Link:
         if client is not None:
             with suppress(*FAILURES):
                 await client.aclose()
+
+
+def _user_of(key: str) -> str:
+    """Whose call it is: the keys of one user share a hash tag. One without a tag stands for itself."""
+    return key.partition("}")[0]
 
 
 def _everywhere(client: Client) -> dict[str, Any]:
