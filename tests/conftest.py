@@ -60,6 +60,16 @@ def _remotes_are_not_closed_as_garbage() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _searches_have_time() -> Iterator[None]:
+    """Tests look at what is found, also on a machine that is slow at it. Those of the limits set their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("postgres.search._RECALL_S", "postgres.search._INDEX_S", "redis.texts._RECALL_S",
+                      "redis.store._SEARCH_S", "files.find._SEARCH_S"):  # fmt: skip
+            patch.setattr(f"histories.{limit}", 30.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL that tests may use but not harm."""
