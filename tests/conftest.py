@@ -61,12 +61,11 @@ def _remotes_are_not_closed_as_garbage() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _searches_have_time() -> Iterator[None]:
+def _waits_for_recall() -> Iterator[None]:
     """Tests look at what is found, also on a machine that is slow at it. Those of the limits set their own."""
     with pytest.MonkeyPatch.context() as patch:
-        for limit in ("postgres.search._RECALL_S", "postgres.search._INDEX_S", "redis.texts._RECALL_S",
-                      "redis.store._SEARCH_S", "files.find._SEARCH_S"):  # fmt: skip
-            patch.setattr(f"histories.{limit}", 30.0)
+        patch.setattr("histories.postgres.search._RECALL_S", 10.0)
+        patch.setattr("histories.redis.texts._RECALL_S", 10.0)
         yield
 
 
