@@ -60,6 +60,15 @@ def _remotes_are_not_closed_as_garbage() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _waits_for_recall() -> Iterator[None]:
+    """Tests look at what is found, also on a machine that is slow at it. Those of the limits set their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("histories.postgres.search._RECALL_S", 10.0)
+        patch.setattr("histories.redis.texts._RECALL_S", 10.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL that tests may use but not harm."""

@@ -201,7 +201,7 @@ class Process(Live):
             assert client.get("/healthz").status_code == 200
         return time.monotonic() - self.started_at
 
-    def wait_exit(self, timeout: float = 15) -> int:
+    def wait_exit(self, timeout: float = 60) -> int:
         return self.process.wait(timeout)
 
     def terminate(self) -> None:

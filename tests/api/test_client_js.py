@@ -29,6 +29,6 @@ def test_the_client_does_on_node_what_it_says(tmp_path: Path) -> None:
             env={"PATH": os.environ["PATH"], "CLIENT": str(client), "URL": server.url, **keys},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
         )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -33,7 +33,7 @@ MONDAY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 def _recall_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is what is recalled that is looked at here; a loaded machine takes longer than a turn waits for it."""
     monkeypatch.setattr("turns.recall.RECALL_S", 10.0)
-    monkeypatch.setattr("histories.redis.texts._RECALL_S", 10.0)
+    monkeypatch.setattr("turns.summary.RECALL_S", 10.0)
 
 
 @pytest.fixture

@@ -71,7 +71,6 @@ def people(url: str, stub: OpenAIStub, tmp_path: Path) -> Iterator[tuple[httpx.C
 def _recall_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded machine takes longer than a turn waits for it."""
     monkeypatch.setattr("turns.recall.RECALL_S", 10.0)
-    monkeypatch.setattr("histories.redis.texts._RECALL_S", 10.0)
 
 
 def ask(client: httpx.Client, words: str, session: str, chain: str = "looker") -> dict[str, Any]:

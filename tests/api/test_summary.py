@@ -17,13 +17,13 @@ from langchain_core.messages import AnyMessage
 from chains import Chain
 from chains.chain import BadChain
 from histories.memory import MemoryStore
-from tests.api.test_memory import kind, long_ago, serving, stub, url
+from tests.api.test_memory import _recall_has_time, kind, long_ago, serving, stub, url
 from tests.echo_model import EchoModel
 from tests.live_server import langserve_warns, wait_for
 from tests.openai_stub import OpenAIStub, text_of
 from turns.run import Turns
 
-__all__ = ["kind", "stub", "url"]
+__all__ = ["_recall_has_time", "kind", "stub", "url"]
 
 pytestmark = langserve_warns
 

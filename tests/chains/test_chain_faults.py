@@ -234,7 +234,7 @@ def serving(folder: Path, chain: Path, stub: OpenAIStub) -> AbstractContextManag
 def test_the_server_says_the_same_and_ends(tmp_path: Path) -> None:
     path = written(tmp_path, "CHAIN = Chain(name='mine', build=raising_on_entry, input_type=str)")
     with OpenAIStub() as stub, serving(tmp_path, path, stub) as process:
-        assert process.wait_exit(30) == 2
+        assert process.wait_exit() == 2
     told = [line for line in process.output.splitlines() if "mine.py" in line]
     assert len(told) == 1
     assert "build fails" in told[0]

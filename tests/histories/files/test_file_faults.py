@@ -185,7 +185,7 @@ class _Recording(FailingDisk):
 
 
 def _is_ours(code: CodeType) -> bool:
-    return f"{os.sep}histories{os.sep}files{os.sep}" in code.co_filename and "tests" not in code.co_filename
+    return code.co_filename.startswith(f"{Path(filesystem.__file__).parent}{os.sep}")
 
 
 async def _faults(folder: Path, code: int, *, keeps_open: bool) -> list[tuple[int, int]]:
