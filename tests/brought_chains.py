@@ -106,6 +106,15 @@ def graph(model: Any) -> Any:
     return outer.compile()
 
 
+def last_word(state: dict[str, Any]) -> str:
+    return str(state["messages"][-1].text)
+
+
+def asked_agent(model: Any) -> Any:
+    agent: Any = create_agent(model, [])
+    return RunnableLambda(lambda said: {"messages": said}) | agent | last_word
+
+
 def routed(value: dict[str, Any]) -> Any:
     return RunnableLambda(lambda _: "long" if len(value["input"]) > 20 else "short")
 
@@ -190,6 +199,24 @@ BROUGHT: dict[str, tuple[Chain, Any, list[tuple[str, str]]]] = {
         Chain(name="agent", build=lambda model: create_agent(model, [weather, chart, ask]), **STATE),
         {"messages": ["hi [[tool weather]]"]},
         [("ai", ""), ("tool", "sunny in Oslo"), ("ai", "You said")],
+    ),
+    "agents-last-word": (
+        Chain(
+            name="agents-last-word",
+            build=lambda model: create_agent(model, [weather]).with_config(tags=["mine"]) | last_word,
+            **{**STATE, "output_type": str},
+        ),
+        {"messages": ["hi [[tool weather]]"]},
+        [("ai", "You said")],
+    ),
+    "asked-agent": (
+        Chain(
+            name="asked-agent",
+            build=asked_agent,
+            **TEXT,
+        ),
+        "hi",
+        [("ai", "You said")],
     ),
     "react": (
         Chain(name="react", build=lambda model: create_react_agent(model, [weather]), **STATE),

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+from typing_extensions import override
 
 
 def is_graph(runnable: Any) -> bool:
@@ -20,6 +22,39 @@ def is_graph(runnable: Any) -> bool:
 def keeps_its_own_history(runnable: Any) -> bool:
     """Whether a graph has a checkpointer."""
     return is_graph(runnable) and getattr(runnable, "checkpointer", None) not in (None, False)
+
+
+class WholeGraph(RunnableBinding[Any, Any]):
+    """A graph that further steps follow. It gives them its state, streamed too, as `invoke` does.
+
+    LangGraph's own stream is one of updates, `{node: {...}}`: what takes the last message of a state fails on it.
+    """
+
+    @override
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        yield await self.ainvoke(input, config, **kwargs)
+
+    @override
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        async for output in Runnable.atransform(self, input, config, **kwargs):  # what came as one, to `astream`
+            yield output
+
+
+def with_whole_graphs(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The same, whose graphs are whole ones where steps follow them."""
+    if not isinstance(runnable, RunnableSequence):
+        return runnable
+    *steps, last = runnable.steps
+    if not any(map(_ends_in_graph, steps)):
+        return runnable
+    whole = [WholeGraph(bound=step) if _ends_in_graph(step) else step for step in steps]
+    return RunnableSequence(*whole, last, name=runnable.name)
+
+
+def _ends_in_graph(step: Any) -> bool:
+    return is_graph(step) or (isinstance(step, RunnableBindingBase) and _ends_in_graph(step.bound))
 
 
 class GraphStream:
