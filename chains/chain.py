@@ -194,7 +194,8 @@ class Chain:
         except TypeError:
             kind = "nothing" if built is None else f"a {type(built).__name__}"
             raise BadChain(f"{self.place}: build gives {kind}: it has to return a Runnable, or a function") from None
-        return with_whole_graphs(runnable)
+        whole: Runnable[Any, Any] = with_whole_graphs(runnable)
+        return whole
 
     @property
     def place(self) -> str:

@@ -25,6 +25,7 @@ from langchain_core.runnables import (
     RunnableGenerator,
     RunnableLambda,
     RunnableParallel,
+    RunnablePassthrough,
 )
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -113,6 +114,12 @@ def last_word(state: dict[str, Any]) -> str:
 def asked_agent(model: Any) -> Any:
     agent: Any = create_agent(model, [])
     return RunnableLambda(lambda said: {"messages": said}) | agent | last_word
+
+
+def agent_under_a_key(model: Any) -> Any:
+    agent: Any = create_agent(model, [weather])
+    told: Any = RunnableParallel(answer=agent | last_word) | RunnablePassthrough.assign(score=lambda _: 1)
+    return told.with_config(tags=["mine"])
 
 
 def routed(value: dict[str, Any]) -> Any:
@@ -206,6 +213,11 @@ BROUGHT: dict[str, tuple[Chain, Any, list[tuple[str, str]]]] = {
             build=lambda model: create_agent(model, [weather]).with_config(tags=["mine"]) | last_word,
             **{**STATE, "output_type": str},
         ),
+        {"messages": ["hi [[tool weather]]"]},
+        [("ai", "You said")],
+    ),
+    "agent-under-a-key": (
+        Chain(name="agent-under-a-key", build=agent_under_a_key, **STATE),
         {"messages": ["hi [[tool weather]]"]},
         [("ai", "You said")],
     ),

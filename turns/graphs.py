@@ -5,11 +5,18 @@ Nothing of LangGraph is imported: it need not be installed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSequence
+from langchain_core.runnables import (
+    Runnable,
+    RunnableAssign,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableParallel,
+    RunnableSequence,
+)
 from langchain_core.runnables.base import RunnableBindingBase
 from typing_extensions import override
 
@@ -42,15 +49,29 @@ class WholeGraph(RunnableBinding[Any, Any]):
             yield output
 
 
-def with_whole_graphs(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The same, whose graphs are whole ones where steps follow them."""
-    if not isinstance(runnable, RunnableSequence):
+def with_whole_graphs(runnable: Any) -> Any:
+    """The same runnable, whose graphs are whole ones where steps follow them, within dictionaries and bindings too."""
+    changes: dict[str, Any] = {}
+    if isinstance(runnable, RunnableSequence):
+        *steps, last = map(with_whole_graphs, runnable.steps)
+        steps = [WholeGraph(bound=step) if _ends_in_graph(step) else step for step in steps]
+        changes = {"first": steps[0], "middle": steps[1:], "last": last}
+    elif isinstance(runnable, RunnableParallel):
+        changes = {"steps__": {key: with_whole_graphs(step) for key, step in runnable.steps__.items()}}
+    elif isinstance(runnable, RunnableAssign):
+        changes = {"mapper": with_whole_graphs(runnable.mapper)}
+    elif type(runnable) is RunnableBinding:
+        changes = {"bound": with_whole_graphs(runnable.bound)}
+    if all(_is_same(value, getattr(runnable, name)) for name, value in changes.items()):
         return runnable
-    *steps, last = runnable.steps
-    if not any(map(_ends_in_graph, steps)):
-        return runnable
-    whole = [WholeGraph(bound=step) if _ends_in_graph(step) else step for step in steps]
-    return RunnableSequence(*whole, last, name=runnable.name)
+    return runnable.model_copy(update=changes)
+
+
+def _is_same(value: Any, before: Any) -> bool:
+    if isinstance(before, (list, Mapping)):
+        pairs = zip(value, before, strict=True) if isinstance(before, list) else ((value[k], before[k]) for k in before)
+        return all(one is other for one, other in pairs)
+    return value is before
 
 
 def _ends_in_graph(step: Any) -> bool:
