@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import coerce_to_runnable
 
 from chains.checks import fault_of
+from turns.graphs import with_whole_graphs
 from turns.iterators import from_generator
 from turns.later import Later
 from turns.recall import RECALLS, Recall
@@ -193,7 +194,8 @@ class Chain:
         except TypeError:
             kind = "nothing" if built is None else f"a {type(built).__name__}"
             raise BadChain(f"{self.place}: build gives {kind}: it has to return a Runnable, or a function") from None
-        return runnable
+        whole: Runnable[Any, Any] = with_whole_graphs(runnable)
+        return whole
 
     @property
     def place(self) -> str:

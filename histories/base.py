@@ -85,6 +85,7 @@ from histories.open_turn import OpenTurn as OpenTurn
 from histories.search import passage as passage
 from histories.waiting import Wait as Wait
 from histories.window import MOST_TOKENS as MOST_TOKENS
+from histories.window import PART_TOKENS as PART_TOKENS
 from histories.window import estimate_tokens as estimate_tokens
 from histories.window import text_tokens as text_tokens
 

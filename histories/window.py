@@ -28,6 +28,10 @@ MOST_TOKENS: Final = 4000
 all that was said before it out of the window."""
 
 
+PART_TOKENS: Final = 800
+"""What a picture, or another part of a message that has no text, is taken at."""
+
+
 def estimate_tokens(messages: Sequence[BaseMessage]) -> int:
     """How many tokens a model makes of the messages: an estimate, on the high side for most of them.
 
@@ -78,7 +82,7 @@ def _size(content: list[Any]) -> int:
     total = 0
     for part in content:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
-        total += text_tokens(text) if isinstance(text, str) else 800
+        total += text_tokens(text) if isinstance(text, str) else PART_TOKENS
     return total
 
 

@@ -25,6 +25,7 @@ from langchain_core.runnables import (
     RunnableGenerator,
     RunnableLambda,
     RunnableParallel,
+    RunnablePassthrough,
 )
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -104,6 +105,21 @@ def graph(model: Any) -> Any:
     outer.add_edge(START, "inner")
     outer.add_edge("inner", "say")
     return outer.compile()
+
+
+def last_word(state: dict[str, Any]) -> str:
+    return str(state["messages"][-1].text)
+
+
+def asked_agent(model: Any) -> Any:
+    agent: Any = create_agent(model, [])
+    return RunnableLambda(lambda said: {"messages": said}) | agent | last_word
+
+
+def agent_under_a_key(model: Any) -> Any:
+    agent: Any = create_agent(model, [weather])
+    told: Any = RunnableParallel(answer=agent | last_word) | RunnablePassthrough.assign(score=lambda _: 1)
+    return told.with_config(tags=["mine"])
 
 
 def routed(value: dict[str, Any]) -> Any:
@@ -190,6 +206,29 @@ BROUGHT: dict[str, tuple[Chain, Any, list[tuple[str, str]]]] = {
         Chain(name="agent", build=lambda model: create_agent(model, [weather, chart, ask]), **STATE),
         {"messages": ["hi [[tool weather]]"]},
         [("ai", ""), ("tool", "sunny in Oslo"), ("ai", "You said")],
+    ),
+    "agents-last-word": (
+        Chain(
+            name="agents-last-word",
+            build=lambda model: create_agent(model, [weather]).with_config(tags=["mine"]) | last_word,
+            **{**STATE, "output_type": str},
+        ),
+        {"messages": ["hi [[tool weather]]"]},
+        [("ai", "You said")],
+    ),
+    "agent-under-a-key": (
+        Chain(name="agent-under-a-key", build=agent_under_a_key, **STATE),
+        {"messages": ["hi [[tool weather]]"]},
+        [("ai", "You said")],
+    ),
+    "asked-agent": (
+        Chain(
+            name="asked-agent",
+            build=asked_agent,
+            **TEXT,
+        ),
+        "hi",
+        [("ai", "You said")],
     ),
     "react": (
         Chain(name="react", build=lambda model: create_react_agent(model, [weather]), **STATE),

@@ -23,6 +23,9 @@ UNKNOWN: Final = 3_000
 LEAST: Final = 100
 _REPLY: Final = 4_096
 _PROMPT: Final = 1_000
+_WITH_PICTURE: Final = 1_000
+"""A turn with one picture: a model of which nothing is known would not see it any more at the next question."""
+
 _MAY_LEARN: Final = 500
 """From so many estimated tokens on, what a model counted tells how far the estimate is off."""
 
@@ -64,7 +67,7 @@ class Fit:
     @property
     def turn(self) -> int:
         """The most that one past turn may take of it, so that the last one is always shown, and others beside it."""
-        return self.window // 4
+        return max(self.window // 4, min(_WITH_PICTURE, self.window // 3))
 
     @property
     def recall(self) -> int:

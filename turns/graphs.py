@@ -5,11 +5,20 @@ Nothing of LangGraph is imported: it need not be installed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import (
+    Runnable,
+    RunnableAssign,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableParallel,
+    RunnableSequence,
+)
+from langchain_core.runnables.base import RunnableBindingBase
+from typing_extensions import override
 
 
 def is_graph(runnable: Any) -> bool:
@@ -20,6 +29,53 @@ def is_graph(runnable: Any) -> bool:
 def keeps_its_own_history(runnable: Any) -> bool:
     """Whether a graph has a checkpointer."""
     return is_graph(runnable) and getattr(runnable, "checkpointer", None) not in (None, False)
+
+
+class WholeGraph(RunnableBinding[Any, Any]):
+    """A graph that further steps follow. It gives them its state, streamed too, as `invoke` does.
+
+    LangGraph's own stream is one of updates, `{node: {...}}`: what takes the last message of a state fails on it.
+    """
+
+    @override
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        yield await self.ainvoke(input, config, **kwargs)
+
+    @override
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        async for output in Runnable.atransform(self, input, config, **kwargs):  # what came as one, to `astream`
+            yield output
+
+
+def with_whole_graphs(runnable: Any) -> Any:
+    """The same runnable, whose graphs are whole ones where steps follow them, within dictionaries and bindings too."""
+    changes: dict[str, Any] = {}
+    if isinstance(runnable, RunnableSequence):
+        *steps, last = map(with_whole_graphs, runnable.steps)
+        steps = [WholeGraph(bound=step) if _ends_in_graph(step) else step for step in steps]
+        changes = {"first": steps[0], "middle": steps[1:], "last": last}
+    elif isinstance(runnable, RunnableParallel):
+        changes = {"steps__": {key: with_whole_graphs(step) for key, step in runnable.steps__.items()}}
+    elif isinstance(runnable, RunnableAssign):
+        changes = {"mapper": with_whole_graphs(runnable.mapper)}
+    elif type(runnable) is RunnableBinding:
+        changes = {"bound": with_whole_graphs(runnable.bound)}
+    if all(_is_same(value, getattr(runnable, name)) for name, value in changes.items()):
+        return runnable
+    return runnable.model_copy(update=changes)
+
+
+def _is_same(value: Any, before: Any) -> bool:
+    if isinstance(before, (list, Mapping)):
+        pairs = zip(value, before, strict=True) if isinstance(before, list) else ((value[k], before[k]) for k in before)
+        return all(one is other for one, other in pairs)
+    return value is before
+
+
+def _ends_in_graph(step: Any) -> bool:
+    return is_graph(step) or (isinstance(step, RunnableBindingBase) and _ends_in_graph(step.bound))
 
 
 class GraphStream:

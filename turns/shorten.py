@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from histories.base import ShownTurn, estimate_tokens, text_tokens
+from histories.base import PART_TOKENS, ShownTurn, estimate_tokens, text_tokens
 
 _LEAST_LEVEL: Final = 60
 """A message that is cut to less tells nothing: before that, tool steps are left out."""
@@ -34,14 +34,18 @@ def fitting(turns: Sequence[ShownTurn], *, limit: int, share: int) -> list[Shown
 def shortened(messages: Sequence[BaseMessage], share: int) -> list[BaseMessage]:
     """The messages of a turn within about `share` tokens: long ones are cut in their middle.
 
-    Where they are too many for that, tool calls are left out with their results, the oldest first; never those of the
-    last reply, which may still be answered.
+    Pictures, and other parts that are no text, stay as long as a fifth is left for words. Where the messages are too
+    many, tool calls are left out with their results, the oldest first; never those of the last reply, which may still
+    be answered.
     """
     sizes = [estimate_tokens([message]) for message in messages]
     size = sum(sizes)
     if size <= share:
         return list(messages)
-    kept, dropped = list(messages), 0
+    kept, pictures = _with_pictures(messages, share * 4 // 5)
+    sizes = [estimate_tokens([one]) - PART_TOKENS * count for one, count in zip(kept, pictures, strict=True)]
+    share -= PART_TOKENS * sum(pictures)
+    dropped = 0
     while _level(sizes, share) < _LEAST_LEVEL and (steps := _first_steps(kept)) is not None:
         dropped += steps.stop - steps.start
         del kept[steps], sizes[steps]
@@ -52,6 +56,34 @@ def shortened(messages: Sequence[BaseMessage], share: int) -> list[BaseMessage]:
             shown[0], f"[… {dropped:,} messages with tool calls and their results are left out here …]"
         )
     return shown
+
+
+def _with_pictures(messages: Sequence[BaseMessage], room: int) -> tuple[list[BaseMessage], list[int]]:
+    """The messages with the first of their pictures that have room, and how many that are in each."""
+    kept, counts = list(messages), [0] * len(messages)
+    for place, message in enumerate(messages):
+        content: Any = message.content
+        if isinstance(content, str) or not any(map(_is_picture, content)):
+            continue
+        parts = list[Any]()
+        for part in content:
+            fits = _is_picture(part) and room >= PART_TOKENS
+            room, counts[place] = room - PART_TOKENS * fits, counts[place] + fits
+            parts.append(part if fits or not _is_picture(part) else _left_out(part))
+        kept[place] = message.model_copy(update={"content": parts})
+    return kept, counts
+
+
+def _is_picture(part: Any) -> bool:
+    return not (isinstance(part, str) or isinstance(part.get("text"), str) or part.get("type") in _CALLS)
+
+
+def _left_out(part: Any) -> Any:
+    return {"type": "text", "text": f"[one {part.get('type', 'part')} is left out here]"}
+
+
+_CALLS: Final = ("tool_use", "tool_call", "function_call")
+"""Parts that say what a tool call of their message does."""
 
 
 def _level(sizes: Sequence[int], share: int) -> int:
@@ -79,7 +111,7 @@ def _first_steps(messages: Sequence[BaseMessage]) -> slice | None:
 def _cut(message: BaseMessage, level: int) -> BaseMessage:
     content: Any = message.content
     if isinstance(content, list):
-        room = level // max(1, len(content))
+        room = level // max(1, len(content) - sum(map(_is_picture, content)))
         content = [_cut_part(part, room) for part in content]
     else:
         content = cut_text(content, level)
@@ -100,9 +132,7 @@ def _cut_part(part: Any, room: int) -> Any:
         return cut_text(part, room)
     if isinstance(part.get("text"), str):
         return {**part, "text": cut_text(part["text"], room)}
-    if room >= 800 or part.get("type") in ("tool_use", "tool_call", "function_call"):
-        return part
-    return {"type": "text", "text": f"[one {part.get('type', 'part')} is left out here]"}
+    return part
 
 
 def _cut_args(args: dict[str, Any], level: int) -> dict[str, Any]:

@@ -113,12 +113,25 @@ class ErrorText(Exception):
     """Carries the text of an error that was made fit for the log; see `in_words`."""
 
 
+_FRAME: Final = re.compile(r'  File "[^"\n]*", line \d+, in ')
+"""A piece of a traceback that is a place in the code. What an exception says comes in pieces of its own; that of a
+`SyntaxError` has a file and a line, and no function."""
+
+
 def in_words(error: BaseException, words: Iterable[str], *, content: bool) -> ErrorText:
-    """The traceback of an error and of what it came from; without the words of people unless `content`."""
-    lines = "".join(traceback.format_exception(error))[-MAX_TEXT:].splitlines()
+    """The traceback of an error and of what it came from; without the words of people unless `content`.
+
+    Where it was raised stays legible, whatever they said: "messages", say, is in every other line of code.
+    """
+    told = [] if content else list(words)
+    pieces = [
+        piece if _FRAME.match(piece) else without_words(piece[-MAX_TEXT:], told)
+        for piece in traceback.format_exception(error)
+    ]
+    lines = "".join(pieces)[-MAX_TEXT:].splitlines()
     # Those of code are told from what an exception says by their indentation: to them a key is a name.
     text = "\n".join(line if line.startswith(" ") else failures.without_secrets(line) for line in lines)
-    return ErrorText(without_secrets(text if content else without_words(text, words)))
+    return ErrorText(without_secrets(text))
 
 
 def configure(form: str, level: str, stream: TextIO | None = None) -> None:

@@ -136,3 +136,24 @@ def test_a_log_that_is_rotated_by_a_copy_goes_on_at_its_beginning(stub: OpenAISt
         wait_for(lambda: '"/healthz"' in place.read_text(), "the next line")
         lines = [json.loads(line) for line in place.read_text().splitlines()]
         assert [line["route"] for line in lines if line["event"] == "request"] == ["/healthz"]
+
+
+def test_where_a_chain_failed_is_legible_whatever_people_said() -> None:
+    def last_word(state: dict[str, Any]) -> str:
+        return str(state["messages"][-1])
+
+    said = "I have 2 messages, a secret, and last_word in test_log.py; return str(state"
+    failures: list[Callable[[], Any]] = [
+        lambda: last_word({}),
+        lambda: int(said[:25]),
+        lambda: compile(said[:25], "code", "exec"),
+    ]
+    texts = []
+    for fail in failures:
+        with pytest.raises((KeyError, ValueError, SyntaxError)) as raised:
+            fail()
+        texts.append(str(logs.in_words(raised.value, [said], content=False)))
+    assert not any("secret" in text for text in texts)
+    assert all(f'File "{__file__}", line ' in text for text in texts)
+    assert 'return str(state["messages"][-1])' in texts[0]
+    assert "KeyError: '[words]'" in texts[0]

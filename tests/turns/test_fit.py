@@ -5,13 +5,14 @@ from __future__ import annotations
 import httpx2
 import openai
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 
-from histories.base import MOST_TOKENS, estimate_tokens
+from histories.base import MOST_TOKENS, ShownTurn, estimate_tokens
 from histories.window import window_floor
 from tests.echo_model import EchoModel
 from turns.failures import is_too_long
 from turns.fit import CAP, UNKNOWN, Fit, Fits
+from turns.shorten import fitting
 
 
 def refusal(status: int, body: dict[str, object]) -> openai.APIStatusError:
@@ -57,9 +58,18 @@ def test_a_large_context_is_not_paid_for_with_each_turn() -> None:
     assert Fit(context=400_000).window == CAP
 
 
+def test_a_picture_has_room_in_the_last_turn_of_a_model_of_which_nothing_is_known() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    turn = ShownTurn("1", [HumanMessage([{"type": "text", "text": "What is it?"}, picture]), AIMessage("word " * 300)])
+    fit = Fit()
+    (shown,) = fitting([turn], limit=fit.past(20), share=fit.turn)
+    assert picture in shown.messages[0].content
+
+
+@pytest.mark.parametrize("context", [8_192, 4_096, None])
 @pytest.mark.parametrize("size", range(0, 40_000, 371))
-def test_the_last_turn_is_within_the_window_whatever_was_before_it(size: int) -> None:
-    fit = Fit(context=8_192)
+def test_the_last_turn_is_within_the_window_whatever_was_before_it(size: int, context: int | None) -> None:
+    fit = Fit(context=context)
     last, new = fit.turn, fit.turn // 2
     assert size >= window_floor(size + last + new, fit.window)
 

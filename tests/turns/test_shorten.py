@@ -64,6 +64,19 @@ def test_long_arguments_and_parts_are_cut_and_stay_well_formed() -> None:
     assert shown[1].tool_calls[0]["args"]["at"] == 3
 
 
+def test_a_picture_stays_and_words_give_way() -> None:
+    picture = {"type": "image", "base64": "AAAA", "mime_type": "image/png"}
+    asked = HumanMessage([{"type": "text", "text": "word " * 500}, picture, picture])
+    shown = shortened([asked, AIMessage("word " * 500)], 1_000)
+    assert estimate_tokens(shown) <= 1_050
+    assert isinstance(shown[0].content, list)
+    text, kept, left_out = shown[0].content
+    assert kept == picture
+    assert left_out == {"type": "text", "text": "[one image is left out here]"}
+    assert all("characters are left out here" in said for said in (str(text), str(shown[1].content)))
+    assert picture not in shortened([asked, AIMessage("yes")], 500)[0].content
+
+
 def test_the_newest_turns_are_shown_and_the_last_one_always() -> None:
     turns = [ShownTurn(str(n), [HumanMessage(f"q{n} " + "word " * 100), AIMessage("a")]) for n in range(10)]
     shown = fitting(turns, limit=400, share=200)
