@@ -251,3 +251,18 @@ async def test_what_a_server_says_in_its_own_way_is_heard_as_ever(
     server.answer = saying(events(*stream), whole)
     plainly, ours = [await all_of(model) for model in both]
     assert ours == plainly
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/a b/é", "/x?api-version=1", "#x"])
+async def test_the_address_is_read_as_ever(
+    server: Scripted, both: list[langchain_openai.ChatOpenAI], path: str
+) -> None:
+    server.answer = saying(whole=WHOLE)
+    server.requests.clear()
+    elsewhere = both[0].root_async_client.with_options(base_url=server.url + path)
+    await both[0].model_copy(update={"async_client": elsewhere.chat.completions}).ainvoke("hello")
+    async with open_model(openai_base_url=server.url + path, model="m1") as ours:
+        for _ in range(2):
+            await ours.ainvoke("hello")
+    lines = [head.partition(b"\r\n")[0] for head, _ in server.requests]
+    assert lines == lines[:1] * 3
