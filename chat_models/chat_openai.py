@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+import re
+from typing import Any, ClassVar, Final, Self
 
 import langchain_openai
 import openai
@@ -18,6 +19,9 @@ from chat_models.habits import Habits
 from chat_models.openai_client import ChatCompletions
 
 _ROLES: dict[type[Any], str] = {HumanMessage: "user", AIMessage: "assistant", SystemMessage: "system"}
+
+
+_OF_O_SERIES: Final = re.compile(r"o\d")
 
 
 class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
@@ -42,6 +46,8 @@ class ChatOpenAI(Habits, langchain_openai.ChatOpenAI):
         self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         messages = input_ if isinstance(input_, list) else self._convert_input(input_).to_messages()
+        if _OF_O_SERIES.match(self.model_name or ""):  # whose system messages are a developer's
+            return super()._get_request_payload(messages, stop=stop, **kwargs)
         payload: dict[str, Any] = super()._get_request_payload([], stop=stop, **kwargs)
         if "messages" not in payload:  # of the Responses API
             return super()._get_request_payload(messages, stop=stop, **kwargs)

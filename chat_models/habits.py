@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import httpx2
 import openai
 from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import PrivateAttr
@@ -41,35 +42,49 @@ class Habits(BaseChatOpenAI):
 
     @override
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        begun = False
-        if self._refuses_options:
-            kwargs["stream_usage"] = False
+        begun, again, told = False, False, _Told()
+        options = {"stream_usage": False} if self._refuses_options else {}
         try:
-            async for chunk in self._counted_once(*args, **kwargs):
+            async for chunk in super()._astream(*args, **{**kwargs, **options}):
                 begun = True
-                yield chunk
-            return
+                if told.notes(chunk):
+                    yield chunk
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            if begun or self._refuses_options or "stream_options" not in str(error):
+            again = not begun and self._refused_options(error)
+            if not again:
                 raise
-            self._refuses_options = True
-        async for chunk in self._counted_once(*args, **{**kwargs, "stream_usage": False}):
+        if again:
+            async for chunk in super()._astream(*args, **{**kwargs, "stream_usage": False}):
+                if told.notes(chunk):
+                    yield chunk
+        for chunk in told.last():
             yield chunk
 
-    async def _counted_once(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        usage, ended = None, False
-        async for chunk in super()._astream(*args, **kwargs):
-            message, info = chunk.message, chunk.generation_info
-            if info is not None and "finish_reason" in info:
-                chunk.generation_info = _without_end(info) if ended else info
-                ended = True
-            if isinstance(message, AIMessageChunk) and message.usage_metadata is not None:
-                usage, message.usage_metadata = message.usage_metadata, None
-                if not (message.content or message.tool_call_chunks or message.additional_kwargs or info):
-                    continue
-            yield chunk
-        if usage is not None:
-            yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=usage))
+    @override
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        begun, again, told = False, False, _Told()
+        options = {"stream_usage": False} if self._refuses_options else {}
+        try:
+            for chunk in super()._stream(*args, **{**kwargs, **options}):
+                begun = True
+                if told.notes(chunk):
+                    yield chunk
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            again = not begun and self._refused_options(error)
+            if not again:
+                raise
+        if again:
+            for chunk in super()._stream(*args, **{**kwargs, "stream_usage": False}):
+                if told.notes(chunk):
+                    yield chunk
+        yield from told.last()
+
+    def _refused_options(self, error: openai.APIError) -> bool:
+        """Whether it is for the first time that the server refused `stream_options`."""
+        if self._refuses_options or "stream_options" not in str(error):
+            return False
+        self._refuses_options = True
+        return True
 
     @override
     def _convert_chunk_to_generation_chunk(
@@ -88,6 +103,30 @@ class Habits(BaseChatOpenAI):
         for generation, choice in zip(result.generations, plain["choices"], strict=False):
             _add_beside(generation.message.additional_kwargs, choice.get("message") or {})
         return result
+
+
+class _Told:
+    """What a stream has told of its tokens and its end so far."""
+
+    def __init__(self) -> None:
+        self._usage: UsageMetadata | None = None
+        self._ended = False
+
+    def notes(self, chunk: ChatGenerationChunk) -> bool:
+        """Takes from the chunk what is told at the end, or was told; whether it says anything else."""
+        message, info = chunk.message, chunk.generation_info
+        if info is not None and "finish_reason" in info:
+            chunk.generation_info = _without_end(info) if self._ended else info
+            self._ended = True
+        if not isinstance(message, AIMessageChunk) or message.usage_metadata is None:
+            return True
+        self._usage, message.usage_metadata = message.usage_metadata, None
+        return bool(message.content or message.tool_call_chunks or message.additional_kwargs or info)
+
+    def last(self) -> list[ChatGenerationChunk]:
+        if self._usage is None:
+            return []
+        return [ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=self._usage))]
 
 
 def _without_end(info: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -47,6 +47,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
     def __init__(self, tls: ssl.SSLContext, *, keepalive_s: float, otherwise: httpx2.AsyncBaseTransport) -> None:
         self._tls, self._keepalive_s, self._otherwise = tls, keepalive_s, otherwise
         self._idle: dict[_Origin, list[_Connection]] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         tls.set_alpn_protocols(["http/1.1"])
 
     @override
@@ -79,14 +80,40 @@ class HttpTransport(httpx2.AsyncBaseTransport):
 
     @override
     async def aclose(self) -> None:
-        for idle in self._idle.values():
-            for connection in list(idle):
-                connection.close()
+        for loop, ending in list(self._loops.items()):
+            if loop is asyncio.get_running_loop():
+                await ending.aclose()
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(self._leave, loop)
         await self._otherwise.aclose()
+
+    async def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on there are connections of this loop: of one that a chain runs in a thread, for a single call.
+
+        They end with it: a loop closes the generators that it began before it ends.
+        """
+        for other in [one for one in list(self._loops) if one.is_closed()]:  # without a word, as by `loop.close`
+            self._leave(other)
+        self._loops[loop] = ending = self._until_left(loop)
+        await anext(ending)
+
+    async def _until_left(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._leave(loop)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loops.pop(loop, None)
+        for origin in [one for one in list(self._idle) if one[0] is loop]:
+            for connection in [*self._idle.pop(origin)]:
+                connection.close()
 
     async def _connection(self, url: httpx2.URL, timeout: float | None) -> _Connection:
         loop, port = asyncio.get_running_loop(), url.port or (443 if url.scheme == "https" else 80)
         origin = (loop, url.scheme, url.raw_host.decode("ascii"), port)
+        if loop not in self._loops:
+            await self._enter(loop)
         idle = self._idle.setdefault(origin, [])
         while idle:
             connection = idle.pop()
@@ -190,7 +217,7 @@ class _Connection(asyncio.Protocol):
         self._set_timer(None, self.close)
         if self in self._idle:
             self._idle.remove(self)
-        if self._transport is not None:
+        if self._transport is not None and not self._loop.is_closed():
             self._transport.abort()
 
     async def _more(self) -> None:

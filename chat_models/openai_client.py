@@ -24,8 +24,10 @@ from chat_models.openai_events import EventStream
 _RAW: Final = {"X-Stainless-Raw-Response": "true"}
 """What `with_raw_response` tells OpenAI's client: to give the response, and leave its body to be parsed."""
 
-_OPTIONS: Final = {"extra_query": "params", "extra_body": "extra_json", "timeout": "timeout"}
+_OPTIONS: Final = {"extra_query": "params", "timeout": "timeout"}
 """Arguments that don't go into the body, and what OpenAI's client calls them in the options of a request."""
+
+_NO_BODY: Final = frozenset([*_OPTIONS, "extra_headers", "extra_body"])
 
 
 class ChatCompletions:
@@ -42,15 +44,16 @@ class ChatCompletions:
 
     async def post(self, payload: dict[str, Any]) -> Any:
         """OpenAI's raw response, of which nothing has been read if the payload asks for a stream."""
-        if not self._known.issuperset(payload):
-            return await self._client.chat.completions.with_raw_response.create(**payload)  # which says what is wrong
-        options = {name: payload.pop(key) for key, name in _OPTIONS.items() if key in payload}
-        options["headers"] = {**(payload.pop("extra_headers", None) or {}), **_RAW}
+        content = _encoded(payload) if self._known.issuperset(payload) else None
+        if content is None:  # OpenAI's client encodes it, or says what is wrong
+            return await self._client.chat.completions.with_raw_response.create(**payload)
+        options: dict[str, Any] = {name: payload[key] for key, name in _OPTIONS.items() if key in payload}
+        options["headers"] = {**(payload.get("extra_headers") or {}), **_RAW}
         # As the client would name it, but without asking the system, which lets go of Python's lock each time.
         options["idempotency_key"] = f"stainless-python-retry-{UUID(int=random.getrandbits(128), version=4)}"
         return await self._client.post(
             "/chat/completions",
-            **(_encoded(payload) if "extra_json" not in options else {"body": payload}),
+            content=content,
             options=cast(Any, options),
             cast_to=ChatCompletion,
             stream=bool(payload.get("stream")),
@@ -89,9 +92,10 @@ class RawReply:
             return self._raw.parse()
 
 
-def _encoded(payload: dict[str, Any]) -> dict[str, Any]:
-    """A payload as an argument for OpenAI's client, which encodes what orjson can't."""
+def _encoded(payload: dict[str, Any]) -> bytes | None:
+    """The body of a request; None if that is not for orjson."""
+    body = {name: value for name, value in payload.items() if name not in _NO_BODY}
     try:
-        return {"content": orjson.dumps(payload)}
+        return orjson.dumps({**body, **(payload.get("extra_body") or {})})
     except TypeError:
-        return {"body": payload}
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import openai
 import pytest
 from langchain_core.messages import AIMessageChunk
 
+from chat_models.chat_openai import ChatOpenAI
 from chat_models.models import open_model
 from tests.chat_models.scripted import USAGE, Answer, Body, chunk, events, reply, response, saying, scripted
 
@@ -56,6 +58,34 @@ async def test_a_reason_that_is_told_twice_is_kept_once(again: Body) -> None:
     whole = await heard(saying(events(chunk({"content": "Hi"}), end, again)))
     told = {"finish_reason": "stop", "model_name": "m1", "system_fingerprint": "fp", "service_tier": "flex"}
     assert whole.response_metadata == {"model_provider": "openai", **told}
+
+
+async def test_a_stream_in_a_blocking_step_is_read_the_same() -> None:
+    refused = json.dumps({"error": {"message": "Unknown field: stream_options"}}).encode()
+    said = [counted({"reasoning": "I "}, 1), counted({"content": "Hi"}, 2), counted({}, 4, "stop"), chunk({}, "stop")]
+
+    def answer(body: Body) -> bytes:
+        if "stream_options" in body:
+            return response(refused, status="400 Bad Request")
+        return response(events(*said), "text/event-stream")
+
+    def ask(model: ChatOpenAI) -> Any:
+        parts = list(model.stream("hello"))
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    async with (
+        scripted(answer) as server,
+        open_model(openai_base_url=server.url, model="m1", timeout_s=5) as model,
+    ):
+        for _ in range(2):
+            whole = await asyncio.to_thread(ask, model)
+            assert (whole.content, whole.additional_kwargs) == ("Hi", {"reasoning_content": "I "})
+            assert whole.usage_metadata["total_tokens"] == 7
+            assert whole.response_metadata["finish_reason"] == "stop"
+        assert len(server.requests) == 3  # it is asked with the options once
 
 
 @pytest.mark.parametrize("fast", [True, False])

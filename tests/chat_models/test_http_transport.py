@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ssl import create_default_context
 
 import httpx2
 import pytest
+import uvloop
 
 from chat_models.http_transport import HttpTransport
 
@@ -85,8 +88,30 @@ async def test_the_request_comes_as_it_was_made() -> None:
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n", b"1\r\nk\r\n0\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\n\r\no", b"k"],
         [b"HTTP/1.1 100 Continue\r\n\r\n", OK],
+        [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n", OK],
+        [OK.replace(b"\r\n", b"\n")],
+        [OK.replace(b"Content", b"X: a\r\n b\r\nContent")],
+        [OK.replace(b"Content", b"X: a\x01b\r\nContent")],
+        [OK.replace(b"Content", b"X: \xc3\xa9\xff\r\nContent")],
+        [OK.replace(b"200 OK", b"200")],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2 ;a=b\r\nok\r\n0  \r\nX: 1\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"],
     ],
-    ids=["length", "bytes", "chunks", "until the end", "continue"],
+    ids=[
+        "length",
+        "bytes",
+        "chunks",
+        "until the end",
+        "continue",
+        "hints",
+        "newlines",
+        "a header over two lines",
+        "a control character",
+        "no ASCII",
+        "no reason",
+        "padding",
+        "a length beside chunks",
+    ],
 )
 async def test_a_body_is_read_however_it_comes(parts: list[bytes]) -> None:
     async with client_of(saying(*parts)) as client:
@@ -258,6 +283,80 @@ async def test_who_stops_reading_stops_the_server() -> None:
                 await asyncio.sleep(0.2)
             assert sent < 64 * 2**20
         await asyncio.wait_for(gone.wait(), 60)  # leaving a body ends the connection
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+async def test_the_connections_of_a_loop_end_with_it(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A blocking step of a chain may run a loop of its own, for a single call of the model."""
+    open_ones = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_ones
+        open_ones += 1
+        try:
+            await saying(OK, ends=False)(reader, writer)
+        finally:
+            open_ones -= 1
+
+    async with client_of(answer) as client:
+
+        def ask() -> str:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                return runner.run(client.post("/", content=b"x")).text
+
+        assert (await client.post("/", content=b"x")).text == "ok"
+        for _ in range(3):
+            assert await asyncio.gather(*(asyncio.to_thread(ask) for _ in range(3))) == ["ok"] * 3
+        async with asyncio.timeout(5):
+            while open_ones != 1:
+                await asyncio.sleep(0.01)
+        assert (await client.post("/", content=b"x")).text == "ok"
+
+
+async def test_the_end_of_the_client_ends_the_connections_of_a_loop_that_goes_on() -> None:
+    ended = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await saying(OK, ends=False)(reader, writer)
+        finally:
+            ended.set()
+
+    def go_on() -> None:
+        with asyncio.Runner() as runner:
+            assert runner.run(client.post("/", content=b"x")).text == "ok"
+            has_asked.set()
+            runner.run(asyncio.to_thread(may_end.wait, 5))
+
+    has_asked, may_end = threading.Event(), threading.Event()
+    async with client_of(answer) as client:
+        going = asyncio.create_task(asyncio.to_thread(go_on))
+        try:
+            assert await asyncio.to_thread(has_asked.wait, 5)
+            await client.aclose()
+            await asyncio.wait_for(ended.wait(), 5)
+        finally:
+            may_end.set()
+            await going
+
+
+async def test_a_loop_that_was_closed_without_a_word_is_forgotten() -> None:
+    async with client_of(saying(OK, ends=False)) as client:
+
+        def ask() -> None:
+            loop = asyncio.new_event_loop()
+            try:
+                assert loop.run_until_complete(client.post("/", content=b"x")).text == "ok"
+            finally:
+                loop.close()
+
+        async def ask_again() -> None:
+            assert (await client.post("/", content=b"x")).text == "ok"
+            gc.collect()
+
+        await asyncio.to_thread(ask)
+        with pytest.warns(ResourceWarning):  # asyncio's own, of who closes a loop so: nobody holds the connection
+            await ask_again()
 
 
 async def test_nobody_there_is_a_connect_error() -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 import pytest_asyncio
@@ -98,10 +99,11 @@ async def test_a_failure_is_the_same(both: tuple[ChatOpenAI, ChatOpenAI], mode: 
     [
         {},
         {"temperature": 0.5, "stop": ["x"], "extra_headers": {"X-Extra": "1"}, "extra_query": {"a": "b"}},
-        {"extra_body": {"top_k": 3}, "timeout": 5.0},
+        {"extra_body": {"top_k": 3, "model": "other"}, "timeout": 5.0},
         {"tools": [{"type": "function", "function": {"name": "weather", "parameters": {}}}]},
+        {"temperature": openai.omit, "logit_bias": {7: -1}, "timeout": httpx2.Timeout(5)},
     ],
-    ids=["bare", "options", "body", "tools"],
+    ids=["bare", "options", "body", "tools", "what is no JSON"],
 )
 async def test_the_server_is_asked_for_the_same(
     stub: OpenAIStub, both: tuple[ChatOpenAI, ChatOpenAI], prompt: list[BaseMessage], options: dict[str, Any]
@@ -115,6 +117,19 @@ async def test_the_server_is_asked_for_the_same(
         (one.body, {name: value for name, value in one.headers.items() if name not in ignored}) for one in stub.requests
     ]
     assert asked[:2] == asked[2:]
+
+
+@pytest.mark.parametrize("name", ["o3-mini", "gpt-5.5-pro", "gpt-4o"])
+async def test_the_role_of_a_system_message_is_that_of_the_model(
+    stub: OpenAIStub, both: tuple[ChatOpenAI, ChatOpenAI], name: str
+) -> None:
+    stub.requests.clear()
+    for model in both:
+        other = model.model_copy(update={"model_name": name})
+        await other.ainvoke([SystemMessage("Be brief."), HumanMessage("hello")])
+    fast, plain = stub.requests
+    assert fast.messages == plain.messages
+    assert fast.messages[0]["role"] == ("developer" if name == "o3-mini" else "system")
 
 
 async def test_a_request_follows_the_clients_key_and_cookies_though_its_like_was_made_before(stub: OpenAIStub) -> None:

@@ -5,7 +5,11 @@ Where Recollect's is to give more, `test_habits.py` says so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
@@ -21,7 +25,7 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from chat_models.models import open_model
-from tests.chat_models.scripted import USAGE, Body, Scripted, chunk, events, reply, saying, scripted
+from tests.chat_models.scripted import USAGE, Body, Scripted, chunk, events, reply, response, saying, scripted
 from tests.live_server import PLAIN
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -251,3 +255,96 @@ async def test_what_a_server_says_in_its_own_way_is_heard_as_ever(
     server.answer = saying(events(*stream), whole)
     plainly, ours = [await all_of(model) for model in both]
     assert ours == plainly
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/a b/é", "/x?api-version=1", "#x"])
+async def test_the_address_is_read_as_ever(
+    server: Scripted, both: list[langchain_openai.ChatOpenAI], path: str
+) -> None:
+    server.answer = saying(whole=WHOLE)
+    server.requests.clear()
+    elsewhere = both[0].root_async_client.with_options(base_url=server.url + path)
+    await both[0].model_copy(update={"async_client": elsewhere.chat.completions}).ainvoke("hello")
+    async with open_model(openai_base_url=server.url + path, model="m1") as ours:
+        for _ in range(2):
+            await ours.ainvoke("hello")
+    lines = [head.partition(b"\r\n")[0] for head, _ in server.requests]
+    assert lines == lines[:1] * 3
+
+
+ERRORS: dict[str, tuple[str, str, bytes]] = {
+    "openai's": (
+        "429 Too Many",
+        "application/json",
+        b'{"error": {"message": "slow", "code": "rate_limit", "type": "t"}}',
+    ),
+    "gemini's list": ("400 Bad", "application/json", b'[{"error": {"code": 400, "message": "no"}}]'),
+    "fastapi's": ("422 Bad", "application/json", b'{"detail": [{"loc": ["body"], "msg": "bad"}]}'),
+    "vllm's": ("400 Bad", "application/json", b'{"object": "error", "message": "no", "code": 400}'),
+    "too long": ("400 Bad", "application/json", b'{"error": {"message": "m", "code": "context_length_exceeded"}}'),
+    "a key": ("401 No", "application/json", b'{"error": "bad key"}'),
+    "a model": ("404 None", "application/json", b'{"error": {"message": "no such model"}}'),
+    "nginx's": ("502 Bad Gateway", "text/html", b"<html>nginx</html>"),
+    "cloudflare's": ("524 A Timeout Occurred", "text/plain", b"error code: 524"),
+    "an event": ("500 Internal", "text/event-stream", b'data: {"error": {"message": "boom"}}\n\n'),
+    "half a JSON": ("503 Busy", "application/json", b'{"error":'),
+    "nothing": ("529 Overloaded", "text/plain", b""),
+    "a page of sign-in": ("200 OK", "text/html", b"<html>Sign in</html>"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+async def test_a_refusal_is_told_as_ever(server: Scripted, both: list[langchain_openai.ChatOpenAI], name: str) -> None:
+    status, kind, body = ERRORS[name]
+    server.answer = lambda _: response(body, kind, status=status, more="X-Request-Id: r7\r\nRetry-After: 3\r\n")
+    plainly, ours = [await all_of(model) for model in both]
+    assert ours == plainly
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 30], ids=["bytes", "pieces", "whole"])
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r", "\r\n\n"], ids=repr)
+@pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
+async def test_a_stream_is_read_however_it_is_written_and_cut(
+    server: Scripted, both: list[langchain_openai.ChatOpenAI], encoding: str, end: str, size: int
+) -> None:
+    body = events(*HELLO, STOP, COUNT, end=end, done=False)  # the last event is heard without more to come
+    more = f"Content-Encoding: {encoding}\r\n" if encoding else ""
+    encoders: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+    encoded = encoders[encoding](body)
+    server.answer = lambda _: response(encoded, "text/event-stream", more=more)
+    server.size = size
+    try:
+        plainly, ours = [await told_of(model.astream("hello")) for model in both]
+    finally:
+        server.size = 1 << 30
+    assert ours == plainly
+    assert plainly[0]["usage_metadata"]["total_tokens"] == 7
+
+
+@pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
+async def test_who_is_sent_elsewhere_goes_there_as_ever(
+    server: Scripted, both: list[langchain_openai.ChatOpenAI], status: str
+) -> None:
+    async def heard(model: langchain_openai.ChatOpenAI) -> tuple[Any, list[bytes]]:
+        server.requests.clear()
+        told = await told_of(once(model, "hello"))
+        return told, [head.partition(b"\r\n")[0] for head, _ in server.requests]
+
+    away = response(b"", status=status, more="Location: /other\r\n")
+    server.answer = lambda _: away if len(server.requests) == 1 else response(json.dumps(WHOLE).encode())
+    plainly, ours = [await heard(model) for model in both]
+    assert ours == plainly
+    assert len(ours[1]) == 2
+
+
+async def test_a_huge_event_in_many_pieces_is_read_in_a_moment(
+    server: Scripted, both: list[langchain_openai.ChatOpenAI]
+) -> None:
+    text = "x" * 10_000_000
+    server.answer = saying(events(chunk({"content": text}), STOP))
+    server.size = 4096
+    try:
+        async with asyncio.timeout(20):
+            assert "".join([str(part.content) async for part in both[1].astream("hello")]) == text
+    finally:
+        server.size = 1 << 30
