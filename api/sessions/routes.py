@@ -106,7 +106,7 @@ def router(
     converted: dict[str, Any] = {"response_model": Converted, "responses": problems(403, 413)}
     add("/import/convert", convert, methods=["POST"], route_class_override=ManyValuesRoute, **converted)
     add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=problems(404))
-    add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 413))
+    add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 409, 413))
     add(one, own.delete, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409))
     add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=problems(404))
     add(one + "/fork", own.fork, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
@@ -115,7 +115,7 @@ def router(
     add(one + "/choose", own.choose, methods=["POST"], response_model=SessionInfo, responses=moved)
     turn = one + "/turns/{turn_id}"
     add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409, 412))
-    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=problems(403, 404, 413))
+    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=changed)
     add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=problems(403, 404))
     _add_export(routes, one + "/export", own)
     return routes

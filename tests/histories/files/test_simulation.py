@@ -58,7 +58,7 @@ def test_a_write_that_waits_in_a_thread_for_a_lock_is_found(monkeypatch: pytest.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     async def at_once(store: Services, key: str, work: Callable[[], Any]) -> Any:
-        return await store.call(work)
+        return await store.call(work, key.partition("/")[0])
 
     monkeypatch.setattr(services, "Lanes", OneLane)
     monkeypatch.setattr(SimDisk, "alone", waiting)
