@@ -51,6 +51,10 @@ Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a 
 
 STOP_WAIT_S = 2.0
 
+_SEARCHES: Final = 64
+"""How many lists and searches of one user there may be, one at work and the others in line: a store that looks through
+what was said takes up to half a second for each, and nobody waits for longer than half a minute."""
+
 _LONGEST: Final = 3
 """How many times as long as the largest request a turn may be that is taken in: emoji become that long in an export."""
 
@@ -153,7 +157,7 @@ class _Sessions:
         self._store, self._rates, self._quotas, self._deleted = store, rates, quotas, deleted
         self._longest = longest
         self._traced = TracedFeedback()
-        self._lists = Shares(ShareRules(at_once=8, each=1), "searches")
+        self._lists = Shares(ShareRules(at_once=8, each=1, line=_SEARCHES), "searches")
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
@@ -164,8 +168,9 @@ class _Sessions:
         q: Annotated[str | None, Query(max_length=200, description="Only those in which this was said.")] = None,
     ) -> Response:
         """The caller's sessions, newest first."""
-        async with self._lists.share(user):
-            page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
+        with self._lists.place(user):
+            async with self._lists.share(user):
+                page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
         return json_of(SessionList(sessions=[session_info(session) for session in page.items], next=page.next))
 
     async def delete_all(self, user: User) -> Response:
