@@ -1,4 +1,4 @@
-"""Who goes next: so many at once, so many of one user, and in turn between the users who wait."""
+"""Who goes next: so many at once, so many of one user, and in turn between the users who wait and have least."""
 
 from __future__ import annotations
 
@@ -39,9 +39,12 @@ class Line(Generic[T]):
                 del self._waiting[user]
 
     def next(self) -> Iterator[T]:
-        """All that may go now, one of each user before a second one of any. They count as under way from here on."""
+        """All that may go now: of who has least under way, and one of each user before a second one of any.
+
+        They count as under way from here on.
+        """
         while self.under_way < self.at_once:
-            user = next((user for user in self._waiting if self._of[user] < self.each), None)
+            user = self._next_user()
             if user is None:
                 return
             items = self._waiting.pop(user)
@@ -51,6 +54,17 @@ class Line(Generic[T]):
             self._of[user] += 1
             self.under_way += 1
             yield item
+
+    def _next_user(self) -> str | None:
+        """Who has waited longest of those who have least under way: who has a place already is not before others."""
+        next_one, least = None, self.each
+        for user in self._waiting:
+            count = self._of.get(user, 0)
+            if not count:
+                return user
+            if count < least:
+                next_one, least = user, count
+        return next_one
 
     def done(self, user: str) -> None:
         """One of the user's is over."""

@@ -51,6 +51,10 @@ Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a 
 
 STOP_WAIT_S = 2.0
 
+_SEARCHES: Final = 64
+"""How many lists and searches of one user there may be, one at work and the others in line: a store that looks through
+what was said takes up to half a second for each, and nobody waits for longer than half a minute."""
+
 _LONGEST: Final = 3
 """How many times as long as the largest request a turn may be that is taken in: emoji become that long in an export."""
 
@@ -106,7 +110,7 @@ def router(
     converted: dict[str, Any] = {"response_model": Converted, "responses": problems(403, 413)}
     add("/import/convert", convert, methods=["POST"], route_class_override=ManyValuesRoute, **converted)
     add(one, own.get, methods=["GET"], response_model=SessionInfo, responses=problems(404))
-    add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 413))
+    add(one, own.rename, methods=["PATCH"], response_model=SessionInfo, responses=problems(403, 404, 409, 413))
     add(one, own.delete, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409))
     add(one + "/turns", own.turns, methods=["GET"], response_model=TurnList, responses=problems(404))
     add(one + "/fork", own.fork, methods=["POST"], status_code=201, response_model=SessionInfo, responses=changed)
@@ -115,7 +119,7 @@ def router(
     add(one + "/choose", own.choose, methods=["POST"], response_model=SessionInfo, responses=moved)
     turn = one + "/turns/{turn_id}"
     add(turn, own.delete_turn, methods=["DELETE"], status_code=204, responses=problems(403, 404, 409, 412))
-    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=problems(403, 404, 413))
+    add(turn + "/feedback", own.feedback, methods=["PUT"], status_code=204, responses=changed)
     add(one + "/stop", own.stop, methods=["POST"], response_model=Stopped, responses=problems(403, 404))
     _add_export(routes, one + "/export", own)
     return routes
@@ -153,7 +157,7 @@ class _Sessions:
         self._store, self._rates, self._quotas, self._deleted = store, rates, quotas, deleted
         self._longest = longest
         self._traced = TracedFeedback()
-        self._lists = Shares(ShareRules(at_once=8, each=1), "searches")
+        self._lists = Shares(ShareRules(at_once=8, each=1, line=_SEARCHES), "searches")
         self._quick, self._long = SlowLane("requests for turns"), SlowLane("imports, exports and forks")
 
     async def list(
@@ -164,8 +168,9 @@ class _Sessions:
         q: Annotated[str | None, Query(max_length=200, description="Only those in which this was said.")] = None,
     ) -> Response:
         """The caller's sessions, newest first."""
-        async with self._lists.share(user):
-            page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
+        with self._lists.place(user):
+            async with self._lists.share(user):
+                page = await self._store.sessions(user, limit=limit, cursor=cursor or None, query=q)
         return json_of(SessionList(sessions=[session_info(session) for session in page.items], next=page.next))
 
     async def delete_all(self, user: User) -> Response:

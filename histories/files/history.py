@@ -48,7 +48,7 @@ from histories.files.names import file_name
 from histories.files.new_log import create_log
 from histories.files.place import Place
 from histories.files.records import Entry, feedback_line, sums_line
-from histories.files.rewrite import rewrite
+from histories.files.rewrite import is_spare, refuse_spare, rewrite, tidy_soon, write_and_tidy
 from histories.files.services import Services
 from histories.files.session_lines import session_lines
 from histories.files.settle import as_interrupted, settle, sums_at
@@ -123,12 +123,18 @@ class FileHistory(SessionHistory):
     async def _change(self, change: Callable[[int, Log], None]) -> None:
         """Changes the record while no turn runs; what a dead owner left running is ended first."""
 
+        spare = False
+
         def write(folder: int) -> None:
+            nonlocal spare
             with self._writing() as log:
                 settle(self._store, self._place, folder, log)
                 change(folder, log)
+                spare = is_spare(self._store, log)
 
         await while_idle(self._store, self._place, write)
+        if spare:
+            await tidy_soon(self._store, self._place)
         await self._store.forgot(self._place)
 
     # Turns.
@@ -245,24 +251,30 @@ class FileHistory(SessionHistory):
 
     @override
     async def rename(self, title: str) -> None:
-        def write() -> None:
-            with self._writing() as log, beside_a_turn(self._store, self._place):
-                at = now()
-                self._append(log, sums_line("title", log.sums(), at, title=title), at)
-
-        await self._store.write(self.key, write)
+        await self._note(lambda log, at: sums_line("title", log.sums(), at, title=title))
 
     @override
     async def feedback(self, turn_id: str, feedback: Feedback) -> None:
-        def write() -> None:
-            with self._writing() as log:
-                with self._tree(log) as tree:
-                    tree.find(turn_id)
-                at = now()
-                with beside_a_turn(self._store, self._place):
-                    self._append(log, feedback_line(turn_id, feedback, at, log.sums()), at)
+        def line(log: Log, at: datetime) -> bytes:
+            with self._tree(log) as tree:
+                tree.find(turn_id)
+            return feedback_line(turn_id, feedback, at, log.sums())
 
-        await self._store.write(self.key, write)
+        await self._note(line)
+
+    async def _note(self, line_of: Callable[[Log, datetime], bytes]) -> None:
+        """Adds a record, also beside a turn that runs. What such records have replaced does not pile up."""
+
+        def write() -> bool:
+            with self._writing() as log:
+                at = now()
+                line = line_of(log, at)
+                refuse_spare(self._store, log)
+                with beside_a_turn(self._store, self._place):
+                    self._append(log, line, at)
+                return is_spare(self._store, log)
+
+        await write_and_tidy(self._store, self._place, write)
 
     @override
     async def _rewind(self, turn_id: str, *, keep: bool, if_last: str | None) -> None:

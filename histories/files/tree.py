@@ -39,6 +39,7 @@ class Node:
     end: int = 0
     chosen: Node | None = None
     feedback: Feedback | None = None
+    feedback_size: int = 0
     is_gone: bool = False
     failed: bool = False
     """Whether the line before it is shown again, since it came to nothing."""
@@ -56,6 +57,8 @@ class Tree:
         self.named: set[int] = set()
         """Those of them that records name: reading the line does not pass them by otherwise."""
         self.size, self.mark = 0, b""
+        self.spare = 0
+        """About how many bytes hold what is forgotten, or what a later record has replaced."""
 
     def find(self, turn_id: str) -> Node:
         try:
@@ -100,6 +103,7 @@ class Tree:
         for node in gone:
             node.is_gone = True
             self.gone.add(node.offset)
+            self.spare += max(0, node.end - node.offset)
             self.nodes.pop(node.offset, None)
             if self.ids.get(node.turn_id) is node:
                 del self.ids[node.turn_id]
@@ -132,9 +136,13 @@ class Tree:
                 self.show(node.behind)
             else:
                 node.tokens = record["s"]["tokens"]
-        elif kind == "rewind":
-            self._jump(record)
+        elif kind in ("rewind", "title"):
+            self.spare += after - offset
+            if kind == "rewind":
+                self._jump(record)
         elif kind == "feedback" and (node := self.ids.get(record["id"])) is not None:
+            self.spare += node.feedback_size
+            node.feedback_size = after - offset
             node.feedback = Feedback(score=record["score"], comment=record["comment"])
 
     def _apply_turn(self, offset: int, record: dict[str, Any]) -> None:

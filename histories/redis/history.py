@@ -270,13 +270,12 @@ class RedisHistory(SessionHistory):
         peer.check()
         if await peer.link.command("EXISTS", self._keys.session):
             raise SessionExists
-        updated, line, new = to_micros(tree.updated_at(created_at)), tree.line, self._keys.imported(token)
-        fields: list[object] = ["title", json.dumps(title), "chain", json.dumps(line[-1].chain if line else "")]
-        fields += ["made", token, "created", to_micros(created_at), "updated", updated, "turns", len(line)]
-        fields += ["tokens", sum(turn.tokens for turn in line), "shown", sum(turn.shown for turn in line)]
-        fields += tree_fields(tree)
-        for part, window in _parts(fields, tree):
-            await peer.link.run(STAGE, new, _STAGE_MS, len(part), *part, *window)
+        updated, new = to_micros(tree.updated_at(created_at)), self._keys.imported(token)
+        made: list[object] = ["title", json.dumps(title), "made", token, "created", to_micros(created_at)]
+        parts = _parts([*made, "updated", updated], tree)
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:  # of thousands of messages: seconds
+            fields, window = part
+            await peer.link.run(STAGE, new, _STAGE_MS, len(fields), *fields, *window)
         keys = [self._keys.session, self._keys.window, self._keys.sessions, *new]
         await self._record.ask(ADOPT, token, self.session_id, updated, keys=keys)
 
@@ -293,12 +292,15 @@ def _tree_of(found: Mapping[int, tuple[Turn, int]], last: int) -> TurnTree:
 
 
 def _parts(fields: list[object], tree: TurnTree) -> Iterator[tuple[list[object], list[object]]]:
-    """A session's fields, and its window, in parts that a server takes without holding others up.
+    """A session's fields, with these, and its window, in parts that a server takes without holding others up.
 
     The window of a tree is left to be made, as one that was lost is.
     """
-    window, size, tokens = list[object](), 0, 0
-    is_line = len(tree.line) == len(tree.turns)
+    window, size, tokens, line = list[object](), 0, 0, tree.line
+    fields += ["chain", json.dumps(line[-1].chain if line else ""), "turns", len(line)]
+    fields += ["tokens", sum(turn.tokens for turn in line), "shown", sum(turn.shown for turn in line)]
+    fields += tree_fields(tree)
+    is_line = len(line) == len(tree.turns)
     for number, turn in enumerate(tree.turns, 1):
         written = fields_of(number, turn)
         size += sum(len(str(part)) for part in written)

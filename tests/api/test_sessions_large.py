@@ -93,6 +93,24 @@ def test_searches_of_one_user_wait_for_one_another_and_others_do_not(tmp_path: P
         assert [one.result().status_code for one in asked] == [200] * 5
 
 
+@proves("G13")
+def test_who_has_too_many_searches_in_line_is_told_to_come_back(tmp_path: Path) -> None:
+    store = LongSearches()
+    with (
+        serve_here(tmp_path, model=EchoModel(), store=store) as server,
+        server.client("mallory") as client,
+        server.client("bob") as other,
+        ThreadPoolExecutor(70) as threads,
+    ):
+        asked = [threads.submit(client.get, "/sessions?q=long") for _ in range(70)]
+        wait_for(lambda: sum(one.done() for one in asked) == 6, "six to be refused")
+        assert other.get("/sessions?q=short").status_code == 200
+        store.go.set()
+        told = [one.result() for one in asked]
+        assert sorted(one.status_code for one in told) == [200] * 64 + [429] * 6
+        assert {"Retry-After" in one.headers for one in told if one.status_code == 429} == {True}
+
+
 def _ask(caller: Caller, server: Here) -> None:
     """For an export, and takes nothing of it."""
     key = server.key("mallory")

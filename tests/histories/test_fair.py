@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
-from histories.base import SessionHistory
+from histories.base import SessionHistory, Turn, TurnStatus, now
 from histories.fair import FairQueue, FairSlots
 from tests.proofs import proves
 from tests.stores import Stores, begun, replied, said, talk
@@ -88,3 +90,23 @@ async def test_a_turn_is_kept_before_most_of_what_another_user_began_in_a_moment
     is_over.set()
     await asyncio.gather(*crowd)
     assert count < _CROWD / 3, "they went first"
+
+
+@proves("G13")
+async def test_a_long_session_is_taken_in_beside_the_event_loop(stores: Stores) -> None:
+    if stores.url is None:
+        pytest.skip("nothing is written down in memory")
+    store, at = await stores.open(), now()
+    answer = [AIMessage("x") for _ in range(1000)]
+    turns = [
+        Turn(
+            turn_id=f"t{number}", status=TurnStatus.COMPLETE, chain="chat", started_at=at, ended_at=at,
+            input=[HumanMessage("x")], output=answer,
+        )
+        for number in range(30)
+    ]  # fmt: skip
+    await store.history("alice", "short").restore(turns[:1], title="t", created_at=at)  # all is connected now
+    loop, everything = time.thread_time(), time.process_time()
+    await store.history("alice", "long").restore(turns, title="t", created_at=at)
+    loop, everything = time.thread_time() - loop, time.process_time() - everything
+    assert loop < everything / 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx2
 import openai
 import pytest
@@ -132,6 +134,20 @@ async def test_who_serves_a_model_is_asked_once_and_not_waited_for() -> None:
 @pytest.mark.parametrize("text", ["1234567890" * 100, "4fY9+/aZ" * 100, "记忆" * 500, "🙂" * 300])
 def test_what_models_cut_finer_is_estimated_higher(text: str) -> None:
     assert estimate_tokens([HumanMessage(text)]) > len(text.encode()) / 3
+
+
+def test_of_a_very_long_text_so_much_is_looked_at_as_tells_how_many_tokens_it_has() -> None:
+    page = "All work and no play, 1234567890, " * 1000 + "4fY9+/aZ" * 1000 + "记忆" * 1000
+    counts = {pages: estimate_tokens([HumanMessage(page * pages)]) for pages in (5, 500)}  # 0.2 and 22 MB
+    assert counts[500] == pytest.approx(100 * counts[5], rel=0.01)
+    took = {pages: min(_seconds(page * pages) for _ in range(3)) for pages in (5, 500)}
+    assert took[500] < 20 * took[5]
+
+
+def _seconds(text: str) -> float:
+    message, begun = HumanMessage(text), time.thread_time()
+    estimate_tokens([message])
+    return time.thread_time() - begun
 
 
 def test_the_most_that_an_unknown_turn_counts_is_what_it_may_take_of_the_largest_window() -> None:

@@ -56,8 +56,19 @@ async def test_users_who_wait_take_turns() -> None:
     work = Work(at_once=2, each=2)
     await work.ask("a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1")
     assert work.begun == ["a1", "a2"]
-    await work.end("a1", "a2", "a3", "b1", "c1")
-    assert work.begun == ["a1", "a2", "a3", "b1", "c1", "a4", "b2"]
+    await work.end("a1", "a2", "b1", "a3", "c1")
+    assert work.begun == ["a1", "a2", "b1", "a3", "c1", "b2", "a4"]
+
+
+async def test_who_has_nothing_under_way_goes_first_when_a_place_is_free() -> None:
+    work = Work(at_once=3, each=3)
+    await work.ask("a1", "a2", "b1", "a3", "a4", "b2", "c1")
+    await work.end("a1")
+    assert work.begun[3:] == ["c1"]
+    await work.end("c1")
+    assert work.begun[4:] == ["a3"]  # both have one under way, and a was there first
+    await work.end("a3")
+    assert work.begun[5:] == ["b2"]
 
 
 async def test_one_user_leaves_room_for_others() -> None:
