@@ -13,7 +13,7 @@ import psycopg
 from bench import deployed, throughput
 from bench.parts import Bench, Result
 from bench.peers import python_of_agents
-from bench.processes import AGENTS, Server, openai_stub, serving
+from bench.processes import AGENTS, Server, openai_stub, serving, url_of
 from bench.stores import NO_SERVER, postgres
 
 _CROWD: Final = 8
@@ -32,8 +32,8 @@ def measure(bench: Bench) -> Result:
         with openai_stub() as url, _servers(bench, url, store) as servers:
             loads = [("invoke", _CROWD), ("stream", _CROWD)]
             rates = throughput.compare(bench, servers, loads, bases=_BASES)
-        with deployed.waiting_stub() as url, _servers(bench, url, store) as servers:
-            return {**rates, "latency": deployed.latency(bench, servers, _CROWD)}
+        with deployed.waiting_model() as model, _servers(bench, url_of(model), store) as servers:
+            return {**rates, "latency": deployed.latency(bench, model, servers, _CROWD)}
 
 
 @contextmanager

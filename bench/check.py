@@ -7,7 +7,7 @@ from typing import Any
 
 _TOLERANCE = 0.15
 _LARGER_IS_WORSE = ("ms_ratio", "processor_ms_ratio", "bytes_ratio")
-_PEERS = ("langserve", "example", "frame", "aegra", "langgraph")
+_PEERS = ("langserve", "example", "frame", "model", "aegra", "langgraph")
 
 
 def check(results: dict[str, Any], baseline: dict[str, Any]) -> int:

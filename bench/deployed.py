@@ -8,7 +8,7 @@ from statistics import median
 
 from bench.parts import Bench, Result, table
 from bench.prefill import fill, turns
-from bench.processes import Server, openai_stub, serving
+from bench.processes import Server, model_server, openai_stub, serving, url_of
 from bench.stats import percentile
 from bench.subjects import LABELS
 from bench.throughput import compare
@@ -79,21 +79,24 @@ def _lengths(bench: Bench, url: str) -> Result:
 
 
 @contextmanager
-def waiting_stub() -> Iterator[str]:
-    """The URL of a model that takes 300 ms, and then 20 ms a token."""
-    with openai_stub(first_s=_FIRST_MS / 1000, token_s=_TOKEN_S) as url:
-        yield url
+def waiting_model() -> Iterator[Server]:
+    """A model that takes 300 ms, and then 20 ms a token."""
+    with model_server(first_s=_FIRST_MS / 1000, token_s=_TOKEN_S) as model:
+        yield model
 
 
 def _latency(bench: Bench) -> Result:
-    with waiting_stub() as url, bench.servers("recollect", "langserve", model=url) as servers:
-        return latency(bench, servers)
+    with waiting_model() as model, bench.servers("recollect", "langserve", model=url_of(model)) as servers:
+        return latency(bench, model, servers)
 
 
-def latency(bench: Bench, servers: Mapping[str, Server], crowd: int = _CROWD) -> Result:
-    """What is added to the model of `waiting_stub`, by so many clients at once."""
+def latency(bench: Bench, model: Server, servers: Mapping[str, Server], crowd: int = _CROWD) -> Result:
+    """What is added to the model of `waiting_model`, by so many clients at once.
+
+    And what the clients see that ask the model itself: its own share, and theirs, of the same processors.
+    """
     result: Result = {}
-    for name, server in servers.items():
+    for name, server in {model.subject: model, **servers}.items():
         bench.clients.do(server, "stream", clients=8, turns=1)
         before = server.processor_s()
         outcome = bench.clients.do(server, "stream", clients=crowd, turns=bench.rounds, ramp_s=1.5)

@@ -43,6 +43,8 @@ class Job:
     """Over how long the clients arrive."""
     agents: bool = False
     """Whether the servers speak LangGraph's protocol: a session is a thread, and a turn a run of it."""
+    model: bool = False
+    """Whether they are models' own, and speak OpenAI's protocol."""
     watch_port: int = 0
     """Another server of the same store, where somebody follows each turn from its first token on."""
 
@@ -137,6 +139,9 @@ def _request(job: Job, session: str, turn_id: str = "") -> bytes:
             "stream_mode": ["messages-tuple"] if job.endpoint == "stream" else ["values"],
             "if_not_exists": "create",
         }
+    if job.model:
+        path = "/v1/chat/completions"
+        value = {"model": "stub", "stream": True, "messages": [{"role": "user", "content": question}]}
     body = json.dumps(value).encode()
     headers = {"Host": "127.0.0.1", "Content-Type": "application/json", "Content-Length": str(len(body)), **job.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -147,6 +152,8 @@ def _is_whole(job: Job, answer: bytes, tokens: int) -> bool:
     """Whether it is an answer to its end."""
     if not answer.startswith(b"HTTP/1.1 200"):
         return False
+    if job.model:
+        return b"[DONE]" in answer
     if not job.agents:
         return (b"}" if job.endpoint == "invoke" else b"event: end") in answer
     is_error = b"event: error" in answer or b"__error__" in answer
@@ -194,7 +201,8 @@ async def _client(
 ) -> None:
     if job.ramp_s:
         await asyncio.sleep(job.ramp_s * place / job.clients)
-    loop, made = asyncio.get_running_loop(), partial(_Connection, b"event: messages" if job.agents else b"event: data")
+    mark = b"event: messages" if job.agents else b"data: {" if job.model else b"event: data"
+    loop, made = asyncio.get_running_loop(), partial(_Connection, mark)
     connections = [(await loop.create_connection(made, "127.0.0.1", port))[1] for port in job.ports]
     turn, request = 0, b""
     while (turn < job.turns) if job.turns else (time.perf_counter() < stop_at):

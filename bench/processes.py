@@ -18,6 +18,9 @@ from bench.load import Job, Outcome
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60.0
 
+MODEL = "model"
+"""The server of a model, asked without any other before it."""
+
 AGENTS = ("aegra", "langgraph")
 """Servers of agents, which speak LangGraph's protocol (`bench/serve_agents.py`)."""
 
@@ -125,13 +128,25 @@ def serving(
 
 
 @contextmanager
-def openai_stub(*, first_s: float = 0, token_s: float = 0) -> Iterator[str]:
-    """The URL of a server that speaks OpenAI's protocol; it takes so long for the first token, and for each other."""
-    child = Child("bench.openai_stub", str(first_s), str(token_s))
+def model_server(*, first_s: float = 0, token_s: float = 0) -> Iterator[Server]:
+    """A server that speaks OpenAI's protocol; it takes so long for the first token, and for each other."""
+    started, child = time.perf_counter(), Child("bench.openai_stub", str(first_s), str(token_s))
     try:
-        yield f"http://127.0.0.1:{child.hear()['port']}/v1"
+        yield Server(MODEL, child, child.hear()["port"], {}, Path(), time.perf_counter() - started)
     finally:
         child.end()
+
+
+@contextmanager
+def openai_stub() -> Iterator[str]:
+    """The URL of such a server that says all at once."""
+    with model_server() as server:
+        yield url_of(server)
+
+
+def url_of(model: Server) -> str:
+    """Where a model's server is asked."""
+    return f"http://127.0.0.1:{model.port}/v1"
 
 
 class Clients:
@@ -143,7 +158,8 @@ class Clients:
     def do(self, server: Server, endpoint: str, **details: Any) -> Outcome:
         """Does a job on a server; `RuntimeError` if a single turn of it failed."""
         ports = [server.port, *(other.port for other in server.also)]
-        job = Job(ports=ports, headers=server.headers, endpoint=endpoint, agents=server.subject in AGENTS, **details)
+        details = {"agents": server.subject in AGENTS, "model": server.subject == MODEL, **details}
+        job = Job(ports=ports, headers=server.headers, endpoint=endpoint, **details)
         self._child.tell(asdict(job))
         outcome = Outcome(**self._child.hear())
         if outcome.failed:

@@ -137,6 +137,7 @@ LABELS = {
     "langserve": "LangServe, no history",
     "example": "LangServe's example, file histories",
     "frame": "the bare frame",
+    "model": "the model itself, asked by the clients",
     "aegra": "Aegra, PostgreSQL",
     "langgraph": "langgraph dev, in memory",
     "file": "files",

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bench import shares, stores, throughput
+from bench import deployed, shares, stores, throughput
 from bench.check import check
 from bench.parts import Bench
-from bench.processes import serving
+from bench.processes import serving, url_of
 from tests import postgres_server
 from tests.live_server import ROOT, wait_for
 
@@ -28,6 +28,16 @@ def test_the_benchmark_measures_recollect_beside_langserve(tmp_path: Path) -> No
     assert set(result["stream-2"]) == {"recollect", "langserve"}  # the example needs an environment of its own
     assert result["stream-2"]["recollect"]["per_s"] > 0
     assert result["stream-2"]["langserve"]["ratios"] == {"langserve": 1.0}
+
+
+def test_what_is_added_to_a_model_is_measured_beside_the_model_itself(tmp_path: Path) -> None:
+    """Clients and model have a share of the same processors: what they see without a server is told, too."""
+    with Bench(tmp_path, quick=True, peers=False) as bench:
+        bench.rounds = 1
+        with deployed.waiting_model() as model, bench.servers("recollect", model=url_of(model)) as servers:
+            result = deployed.latency(bench, model, servers, crowd=2)
+    assert set(result) == {"model", "recollect"}
+    assert 0 < result["model"]["added_p50_ms"] < result["recollect"]["added_p50_ms"]
 
 
 def test_stores_are_measured_beside_files_and_one_that_cannot_be_had_is_left_out(
