@@ -45,6 +45,9 @@ _PART: Final = 128
 _PART_BYTES: Final = 2 * 1024 * 1024
 """How many sessions, or how much of what was said in one, are put in at once."""
 
+_TOGETHER: Final = 16
+"""How many sessions are put in at once that need not be read: a few milliseconds."""
+
 _KEPT: Final = 64
 """How many turns are held in memory from the walk along the line on; longer lines are read again part by part."""
 
@@ -136,11 +139,11 @@ def catch_up_some(index: Index, disk: Disk, folder: int, names: Sequence[str]) -
     return behind
 
 
-def put_in(index: Index, folder: int, changes: Mapping[str, Sequence[Written] | None]) -> list[str]:
+def put_in(index: Index, folder: int, changes: Mapping[str, Sequence[Written] | None], pace: Pace = ALL) -> list[str]:
     """Puts in what is known to have been written to these logs, without reading them; gives those to be read."""
     unread, known = list[str](), iter(changes.items())
-    while part := [*islice(known, _PART)]:
-        with index.writing():
+    while part := [*islice(known, _TOGETHER)]:
+        with pace.step(), index.writing():
             unread += [name for name, written in part if not (written and _put_in(index, folder, name, written))]
     return unread
 

@@ -108,7 +108,14 @@ class Indices:
         return changed
 
     def follow(
-        self, disk: Disk, user: str, folder: int, changes: Mapping[str, Sequence[Written] | None], *, most: int
+        self,
+        disk: Disk,
+        user: str,
+        folder: int,
+        changes: Mapping[str, Sequence[Written] | None],
+        *,
+        most: int,
+        pace: Pace,
     ) -> bool:
         """Brings what has changed into an index that is there; False if more than `most` logs are to be read for it.
 
@@ -118,7 +125,7 @@ class Indices:
             if not index_inode(folder):
                 return len(changes) <= most
             with self._index(user, folder) as index:
-                unread = put_in(index, folder, changes)
+                unread = put_in(index, folder, changes, pace)
                 if len(unread) > most:
                     return False
                 catch_up_some(index, disk, folder, sorted(unread))

@@ -22,7 +22,7 @@ from histories.files.indices import Indices
 from histories.files.locks import FileLock
 from histories.files.names import file_name
 from histories.files.open_sessions import OpenSession, OpenSessions
-from histories.files.pace import Pace
+from histories.files.pace import ALL, Pace
 from histories.files.place import Place
 from histories.files.threads import Threads
 from histories.files.tree import Trees
@@ -252,10 +252,10 @@ class Services:
 
     def follow_changes(self, *, at_once: bool = False) -> None:
         try:
-            most = sys.maxsize if at_once else _MANY
+            most, pace = (sys.maxsize, ALL) if at_once else (_MANY, Pace(rest=_REST))
             for user, changes in self.indices.take_changes(at_once=at_once).items():
                 with suppress(OSError), self.folder(user) as folder:
-                    if not self.indices.follow(self.disk, user, folder, changes, most=most):
+                    if not self.indices.follow(self.disk, user, folder, changes, most=most, pace=pace):
                         self.build_later(user)
         finally:
             self._follows = False
