@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 
 
 def is_graph(runnable: Any) -> bool:
     """Whether it is a compiled graph, whose `stream` has modes."""
+    if type(runnable) is RunnableSequence:  # most are: what pydantic does for an attribute that is not there takes long
+        return False
     return hasattr(runnable, "stream_mode") and hasattr(runnable, "stream_channels")
 
 
