@@ -117,13 +117,13 @@ class Indices:
         most: int,
         pace: Pace,
     ) -> bool:
-        """Brings what has changed into an index that is there; False if more than `most` logs are to be read for it.
+        """Brings what has changed into an index that is there; False if more than `most` logs are to be read.
 
-        If it can't be done now, the next look does it.
+        If it can't be done now, the next look does it. Turns alone make no index that nobody has asked for yet.
         """
         with suppress(sqlite3.Error, OSError):
             if not index_inode(folder):
-                return len(changes) <= most
+                return sum(written is None for written in changes.values()) <= most  # many are an import
             with self._index(user, folder) as index:
                 unread = put_in(index, folder, changes, pace)
                 if len(unread) > most:
