@@ -23,6 +23,8 @@ from typing_extensions import override
 
 def is_graph(runnable: Any) -> bool:
     """Whether it is a compiled graph, whose `stream` has modes."""
+    if type(runnable) is RunnableSequence:  # most are: what pydantic does for an attribute that is not there takes long
+        return False
     return hasattr(runnable, "stream_mode") and hasattr(runnable, "stream_channels")
 
 

@@ -38,7 +38,7 @@ async def begin_turn(turn: FileTurn, deadline: float) -> OpenTurn | Turn:
             pause = min(pause * 1.5, _LATEST_S)
     finally:
         if turn.line.joined:  # it has given up: who has begun has left the line
-            _, cancelled = await turn.store.in_thread(turn.leave_line, turn.place.user, of_turn=True)
+            _, cancelled = await turn.store.in_thread(partial(_leave_line, turn), turn.place.user, of_turn=True)
             if cancelled:
                 raise asyncio.CancelledError
 
@@ -65,3 +65,12 @@ async def _look_alone(turn: FileTurn, left_s: float, *, at_once: bool) -> tuple[
             await asyncio.sleep(_SOONEST_S)
     finally:
         store.writers.leave(key)
+
+
+def _leave_line(turn: FileTurn) -> None:
+    """Gives up waiting; never raises."""
+    try:
+        with turn.store.folder(turn.place.user) as folder:
+            turn.line.leave(folder)
+    except OSError:
+        turn.line.leave(None)

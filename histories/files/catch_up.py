@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
+from itertools import dropwhile, islice
 from operator import itemgetter
 from typing import Any, Final
 from zlib import crc32
@@ -26,7 +26,7 @@ from histories.base import HistoryDamaged, Session, TurnStatus
 from histories.files.disk import Disk
 from histories.files.index import Index, Row, Said
 from histories.files.listing import any_entry
-from histories.files.log import Backward, Log
+from histories.files.log import TAIL, Backward, Log
 from histories.files.looks import (
     File,
     file_of,
@@ -39,16 +39,17 @@ from histories.files.looks import (
 )
 from histories.files.pace import ALL, Pace
 from histories.files.records import Entry
+from histories.files.written import Written
 
 _PART: Final = 128
 _PART_BYTES: Final = 2 * 1024 * 1024
 """How many sessions, or how much of what was said in one, are put in at once."""
 
+_TOGETHER: Final = 16
+"""How many sessions are put in at once that need not be read: a few milliseconds."""
+
 _KEPT: Final = 64
 """How many turns are held in memory from the walk along the line on; longer lines are read again part by part."""
-
-_TAIL: Final = 32
-"""So many bytes at the end of a log, with a checksum among them, tell whether it was only added to since."""
 
 _LOOKED_THROUGH: Final = 256 * 1024
 """Of more than so many new bytes of a log it is not asked whether a recall needs them."""
@@ -138,6 +139,35 @@ def catch_up_some(index: Index, disk: Disk, folder: int, names: Sequence[str]) -
     return behind
 
 
+def put_in(index: Index, folder: int, changes: Mapping[str, Sequence[Written] | None], pace: Pace = ALL) -> list[str]:
+    """Puts in what is known to have been written to these logs, without reading them; gives those to be read."""
+    unread, known = list[str](), iter(changes.items())
+    while part := [*islice(known, _TOGETHER)]:
+        with pace.step(), index.writing():
+            unread += [name for name, written in part if not (written and _put_in(index, folder, name, written))]
+    return unread
+
+
+def _put_in(index: Index, folder: int, name: str, written: Sequence[Written]) -> bool:
+    """False if the index, or the file, is not where these turns begin and end: by another's doing, or their own."""
+    row, file, last = index.row(name), file_of(folder, name), written[-1]
+    inode, _, size, _ = last.end.split(" ")
+    if file is None or (str(file.st_ino), str(file.st_size)) != (inode, size):
+        return False
+    if row is not None and (row.read != row.log or row.entry is None):
+        return False
+    new = [*dropwhile(lambda one: one.before != ("" if row is None else row.log), written)]
+    if not new:
+        return row is not None and row.log == last.end
+    session = last.session(new[0].began_at if row is None else session_of(row).created_at)
+    mark, read = mark_of(file), "" if row is None else row.read
+    index.put(Row(name, place_of(last.ended_at), mark, is_settled(mark), _to_json(session), last.end, read))
+    row = index.row(name)
+    assert row is not None  # noqa: S101 - it was put in, and the index is this thread's until it is committed
+    index.put_words(row, [*(one.said for one in new), *_title(index, row)], last.end)
+    return True
+
+
 def is_behind(index: Index, disk: Disk, folder: int, name: str, but: Collection[str]) -> bool:
     """Whether a log says more than the index knows, beyond turns of these turn_ids that were added at its end.
 
@@ -218,9 +248,7 @@ def _opened(disk: Disk, folder: int, name: str) -> Iterator[Log | None]:
 
 def _end(log: Log, size: int) -> str:
     """How far a log goes, and what tells it from others that go as far."""
-    _, inode, nonce = log.identity
-    tail = log.disk.read(log.descriptor, min(size, _TAIL), max(0, size - _TAIL))
-    return f"{inode} {nonce} {size} {tail.hex()}"
+    return log.end_at(size, log.disk.read(log.descriptor, min(size, TAIL), max(0, size - TAIL)))
 
 
 def _is_behind_in_words(index: Index, name: str) -> bool:

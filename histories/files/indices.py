@@ -11,16 +11,17 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
-from histories.files.catch_up import catch_up, catch_up_some
+from histories.files.catch_up import catch_up, catch_up_some, put_in
 from histories.files.disk import Disk
 from histories.files.index import Index
 from histories.files.index_file import INDEX, index_inode, memory_index, open_index, remove_index
 from histories.files.looks import is_old
 from histories.files.pace import Pace
+from histories.files.written import Changes, Written
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class Indices:
         self._path, self._durable = path, durable
         self._guard = threading.Lock()  # held for moments: nobody asks the disk meanwhile
         self._open: OrderedDict[str, tuple[Index, float]] = OrderedDict()
-        self._changed: dict[str, set[str]] = {}
+        self._changed = Changes()
         self._changed_at = 0.0
         self._purge_at: dict[str, float] = {}
 
@@ -69,17 +70,17 @@ class Indices:
         finally:
             index.close()
 
-    def changed(self, user: str, name: str) -> None:
-        """Notes that a session's log has changed."""
+    def changed(self, user: str, name: str, written: Written | None = None) -> None:
+        """Notes that a session's log has changed, and how, if that is all."""
         with self._guard:
-            if not self._changed:
+            if not self._changed.of:
                 self._changed_at = time.monotonic()
-            self._changed.setdefault(user, set()).add(name)
+            self._changed.add(user, name, written)
 
-    def waiting(self, user: str) -> list[str]:
+    def waiting(self, user: str) -> Sequence[str]:
         """The logs of a user whose changes have not been brought in."""
         with self._guard:
-            return sorted(self._changed.get(user, ()))
+            return self._changed.names(user)
 
     def is_there(self, user: str) -> bool:
         """Whether a user has an index."""
@@ -89,30 +90,47 @@ class Indices:
     def has_changes(self) -> bool:
         """Whether there are changes that have waited long enough."""
         at = time.monotonic()
-        if self._changed and at - self._changed_at >= _GATHER_S:
+        if self._changed.of and at - self._changed_at >= _GATHER_S:
             return True
         return bool(self._purge_at) and min(self._purge_at.values()) <= at
 
-    def take_changes(self, *, at_once: bool = False) -> dict[str, set[str]]:
+    def take_changes(self, *, at_once: bool = False) -> dict[str, dict[str, list[Written] | None]]:
         """The logs that have changed since this was asked last, by their users' folders.
 
         Also users of whose index something is to be taken: now, or `at_once`.
         """
         with self._guard:
-            changed, self._changed = self._changed, {}
+            changed, self._changed = self._changed.of, Changes()
             at = time.monotonic()
             for user in [user for user, due in self._purge_at.items() if at_once or due <= at]:
                 del self._purge_at[user]
-                changed.setdefault(user, set())
+                changed.setdefault(user, {})
         return changed
 
-    def follow(self, disk: Disk, user: str, folder: int, names: set[str]) -> None:
-        """Brings what has changed into an index that is there. If that can't be done now, the next look does it."""
+    def follow(
+        self,
+        disk: Disk,
+        user: str,
+        folder: int,
+        changes: Mapping[str, Sequence[Written] | None],
+        *,
+        most: int,
+        pace: Pace,
+    ) -> bool:
+        """Brings what has changed into an index that is there; False if more than `most` logs are to be read.
+
+        If it can't be done now, the next look does it. Turns alone make no index that nobody has asked for yet.
+        """
         with suppress(sqlite3.Error, OSError):
-            if index_inode(folder):
-                with self._index(user, folder) as index:
-                    catch_up_some(index, disk, folder, sorted(names))
-                    self._purge(index, user)
+            if not index_inode(folder):
+                return sum(written is None for written in changes.values()) <= most  # many are an import
+            with self._index(user, folder) as index:
+                unread = put_in(index, folder, changes, pace)
+                if len(unread) > most:
+                    return False
+                catch_up_some(index, disk, folder, sorted(unread))
+                self._purge(index, user)
+        return True
 
     def doubt(self, user: str, folder: int, name: str) -> bool:
         """Has an index that is there doubt what it knows of a log. False if it can't be told so."""

@@ -85,6 +85,17 @@ class FileLock:
         if wanted != self.wanted:
             self._disk.truncate(self._descriptor, int(wanted))
 
+    def say_if_wanted(self, line: Line, folder: int) -> None:
+        """The same, as the line tells: first that nobody stands in it, so that none is missed.
+
+        Who joins the line says so itself after it has joined, at the lock that is in place then.
+        """
+        with suppress(OSError):
+            if self.held:
+                self.say_wanted(False)
+                if line.is_behind(folder):
+                    self.say_wanted(True)
+
     def touch(self) -> None:
         """Says that its holder is not just alive, but gets on."""
         with suppress(OSError):

@@ -22,6 +22,8 @@ from histories.files.records import START, Entry, Sums, damaged, decode, is_newe
 
 _BLOCK: Final = 32 * 1024
 _SECTOR: Final = 512
+TAIL: Final = 32
+"""So many bytes at the end of a log, with a checksum among them, tell whether it was only added to since."""
 _ZEROS: Final = re.compile(rb"\0+")
 
 
@@ -57,6 +59,11 @@ class Log:
         with suppress(HistoryDamaged):
             nonce = str(self.head().get("file", ""))
         return *self.file, nonce
+
+    def end_at(self, size: int, tail: bytes) -> str:
+        """How far the log goes, and what tells it from others that go as far: `tail` are its last bytes, or more."""
+        _, inode, nonce = self.identity
+        return f"{inode} {nonce} {size} {tail[-TAIL:].hex()}"
 
     def check_place(self, path: str) -> None:
         """Raises `Replaced` unless the file is the one that `path` names."""

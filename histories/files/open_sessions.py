@@ -53,12 +53,14 @@ class OpenSession:
     """A session between two turns of this process: its lock, which is free, its open log, and the end of that.
 
     It is as good as new if the lock's file is still in place and the log has `size` bytes: logs are only appended to.
+    `end` is how an index names that (`Log.end_at`).
     """
 
     lock: FileLock
     log: Log
     tail: Tail | None
     size: int
+    end: str
     rested_at: float = 0.0
 
     def try_resume(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -22,10 +23,11 @@ from histories.files.indices import Indices
 from histories.files.locks import FileLock
 from histories.files.names import file_name
 from histories.files.open_sessions import OpenSession, OpenSessions
-from histories.files.pace import Pace
+from histories.files.pace import ALL, Pace
 from histories.files.place import Place
 from histories.files.threads import Threads
 from histories.files.tree import Trees
+from histories.files.written import Written
 from histories.waiting import Wait, WaitQueue
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ _SLICE_S: Final = 0.5
 _REST: Final = 1.0
 _STALE_LOOK_S: Final = 1.0
 _MANY: Final = 32
-"""With more sessions of one user that have changed, the others' changes do not wait for them."""
+"""With more sessions of one user that have to be read, the others' changes do not wait for them."""
 
 
 class Lanes:
@@ -231,10 +233,10 @@ class Services:
             folder = None
         lock.release(folder)
 
-    def ended(self, place: Place) -> None:
-        """Notes that there is more to find in a session."""
+    def ended(self, place: Place, written: Written | None = None) -> None:
+        """Notes that there is more to find in a session: what was written, if that is all."""
         if self.keeps_open:
-            self.indices.changed(place.user, place.log)
+            self.indices.changed(place.user, place.log, written)
 
     async def forgot(self, place: Place) -> None:
         """Sees to it that what was forgotten of a session leaves the index: soon, or now if nobody does it then."""
@@ -252,12 +254,11 @@ class Services:
 
     def follow_changes(self, *, at_once: bool = False) -> None:
         try:
-            for user, names in self.indices.take_changes(at_once=at_once).items():
-                if len(names) > _MANY and not at_once:
-                    self.build_later(user)
-                    continue
+            most, pace = (sys.maxsize, ALL) if at_once else (_MANY, Pace(rest=_REST))
+            for user, changes in self.indices.take_changes(at_once=at_once).items():
                 with suppress(OSError), self.folder(user) as folder:
-                    self.indices.follow(self.disk, user, folder, names)
+                    if not self.indices.follow(self.disk, user, folder, changes, most=most, pace=pace):
+                        self.build_later(user)
         finally:
             self._follows = False
 

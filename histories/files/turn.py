@@ -40,6 +40,7 @@ from histories.files.services import Services
 from histories.files.settle import settle
 from histories.files.spot import Spot, expect_last, shown_turns, spot_for
 from histories.files.tree import Node
+from histories.files.written import Written
 from histories.window import window_floor
 
 _LARGE = 64 * 1024
@@ -61,6 +62,8 @@ class FileTurn(OpenTurn):
         self._tail, self._record = Tail(Sums(), 0, ()), b""
         self._input: Sequence[BaseMessage] = ()  # the input as it is read back
         self._book: JournalWriter | None = None
+        self._after: str | None = None
+        """How far the log went before, as an index names it, where it need not be read to be known."""
 
     # Beginning.
 
@@ -85,6 +88,7 @@ class FileTurn(OpenTurn):
         self.store.trees.note(log, session.size, line)
         log.not_alone()
         self._lock, self._log, self._begun_size = session.lock, log, session.size + len(line)
+        self._after = session.end
         self.store.offsets[self.key] = session.size
         return self, cancelled
 
@@ -116,7 +120,7 @@ class FileTurn(OpenTurn):
                 raise
             finally:
                 self.line.leave(folder)
-                self._say_if_wanted(folder)
+                self._lock.say_if_wanted(self.line, folder)
             if complete is not None:
                 self._let_go(folder)
                 return complete
@@ -158,17 +162,6 @@ class FileTurn(OpenTurn):
         if self.store.fsync:  # whoever wrote it may have died before it was on the disk
             self.store.disk.sync(log.descriptor)
         return turn
-
-    def _say_if_wanted(self, folder: int) -> None:
-        """Leaves word at the lock whether somebody stands in line; first that nobody does, so that none is missed.
-
-        Who joins the line says so itself after it has joined, at the lock that is in place then.
-        """
-        with suppress(OSError):
-            if self._lock.held:
-                self._lock.say_wanted(False)
-                if self.line.is_behind(folder):
-                    self._lock.say_wanted(True)
 
     async def _append_at_once(
         self, log: Log, line: bytes, at: datetime, size: int, undo: Callable[[], bytes] | None = None
@@ -214,7 +207,7 @@ class FileTurn(OpenTurn):
         line = self._compose(Spot(Sums()), Tail(Sums(), 0, ()), at)
         content = session_line(*self._ids, at) + line
         log = create_log(self.store.disk, folder, self.place.path, content, at=at, sync=self.store.fsync)
-        self._log, self._begun_size, self.has_older = log, len(content), False
+        self._log, self._begun_size, self.has_older, self._after = log, len(content), False, ""
         self.store.trees.note(log, 0, content)
 
     def _write_begin(self, folder: int, log: Log) -> Turn | None:
@@ -312,10 +305,12 @@ class FileTurn(OpenTurn):
                 raise TurnLost from None
             raise
         self.store.trees.note(log, self._begun_size, line)
-        self.store.ended(self.place)
+        size = self._begun_size + len(line)
+        end = log.end_at(size, line)
+        self.store.ended(self.place, self._written(sums, at, size, end, reply, replied))
         if self.store.keeps_open:
             log.not_alone()
-            self._keep_open(log, self._begun_size + len(line), self._tail_after(sums, line, reply, replied))
+            self._keep_open(OpenSession(self._lock, log, self._tail_after(sums, line, reply, replied), size, end))
         else:
             await self.store.in_thread(self._free, self.place.user, of_turn=True)
 
@@ -362,10 +357,22 @@ class FileTurn(OpenTurn):
         tail = Tail(sums, floor, (*kept, *shown), self.turn_id)
         return tail if tail.is_short else None
 
-    def _keep_open(self, log: Log, size: int, tail: Tail | None) -> None:
-        lock, self._lock, self._log = self._lock, FileLock(self.store.disk, self.place.lock), None
-        lock.rest()
-        self.store.put_away(self.store.open_sessions.keep(self.key, OpenSession(lock, log, tail, size)))
+    def _written(
+        self, sums: Sums, at: datetime, size: int, end: str, reply: Reply, replied: Sequence[BaseMessage]
+    ) -> Written | None:
+        """What an index would read of this turn; None if it has to."""
+        if self._after is None or self.started_at is None:
+            return None
+        return Written(
+            before=self._after, end=end, session_id=self._ids[1], start=self._begun_size - len(self._record), stop=size,
+            turn_id=self.turn_id, is_complete=reply.status is TurnStatus.COMPLETE, messages=(*self._input, *replied),
+            sums=sums, began_at=self.started_at, ended_at=at,
+        )  # fmt: skip
+
+    def _keep_open(self, session: OpenSession) -> None:
+        self._lock, self._log = FileLock(self.store.disk, self.place.lock), None
+        session.lock.rest()
+        self.store.put_away(self.store.open_sessions.keep(self.key, session))
 
     def _sums(self, log: Log) -> Sums:
         """The sums of now; raises `TurnLost` if this turn is not the last any more."""
@@ -390,11 +397,3 @@ class FileTurn(OpenTurn):
             self._log.close()
             self._log = None
         self.store.free(self._lock, self.place, folder)
-
-    def leave_line(self) -> None:
-        """Gives up waiting; never raises."""
-        try:
-            with self.store.folder(self.place.user) as folder:
-                self.line.leave(folder)
-        except OSError:
-            self.line.leave(None)
