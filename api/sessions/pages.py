@@ -32,6 +32,10 @@ _reading = Shares(ShareRules(at_once=32, each=1), "requests for turns")
 """Who reads turns now. A large one takes several times its size in memory, and Python's lock for a tenth of a second at
 a time: of one user's, one after another."""
 
+_pages = Shares(ShareRules(at_once=32, each=2), "requests for turns")
+"""Whose pages are made now. A page comes together in slices, between which others read: a thousand of one user's, each
+with some of its slices, would be in memory at once."""
+
 _SPOOL_BYTES: Final = 1024 * 1024
 _WRITE_BYTES: Final = 64 * 1024
 
@@ -107,10 +111,11 @@ class Slices:
 async def page_of_turns(history: SessionHistory, lane: SlowLane, *, limit: int, before: str | None) -> bytes | None:
     """A page as JSON: at most `limit` turns, and no more than PAGE_BYTES if they are several. None if it is empty."""
     slices, texts = Slices(history, lane, lambda turn: to_json(turn_info(turn))), list[bytes]()
-    async for older in slices.read(before, limit):
-        texts = older + texts
-        if sum(map(len, texts)) >= PAGE_BYTES:
-            break
+    async with _pages.share(history.user_id):
+        async for older in slices.read(before, limit):
+            texts = older + texts
+            if sum(map(len, texts)) >= PAGE_BYTES:
+                break
     if not texts:
         return None
     return b'{"turns": [%s], "next": %s}' % (b", ".join(texts), to_json(slices.next))

@@ -51,9 +51,9 @@ Limit = Annotated[int, Query(ge=1, le=200, description="How many there are on a 
 
 STOP_WAIT_S = 2.0
 
-_SEARCHES: Final = 64
+_SEARCHES: Final = 32
 """How many lists and searches of one user there may be, one at work and the others in line: a store that looks through
-what was said takes up to half a second for each, and nobody waits for longer than half a minute."""
+what was said takes a second for each, where there is much, and who waits for longer than half a minute has gone."""
 
 _LONGEST: Final = 3
 """How many times as long as the largest request a turn may be that is taken in: emoji become that long in an export."""

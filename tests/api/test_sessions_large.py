@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
-from api.sessions.pages import Spool
-from histories.base import Page, Session
+from api.sessions.pages import Spool, page_of_turns
+from api.slow_lane import SlowLane
+from histories.base import Page, Session, Turn, TurnStatus, now
 from histories.memory import MemoryStore
 from tests.abuse.calls import conversation, turn
 from tests.api.test_door import Caller, calling
@@ -100,14 +103,14 @@ def test_who_has_too_many_searches_in_line_is_told_to_come_back(tmp_path: Path) 
         serve_here(tmp_path, model=EchoModel(), store=store) as server,
         server.client("mallory") as client,
         server.client("bob") as other,
-        ThreadPoolExecutor(70) as threads,
+        ThreadPoolExecutor(38) as threads,
     ):
-        asked = [threads.submit(client.get, "/sessions?q=long") for _ in range(70)]
+        asked = [threads.submit(client.get, "/sessions?q=long") for _ in range(38)]
         wait_for(lambda: sum(one.done() for one in asked) == 6, "six to be refused")
         assert other.get("/sessions?q=short").status_code == 200
         store.go.set()
         told = [one.result() for one in asked]
-        assert sorted(one.status_code for one in told) == [200] * 64 + [429] * 6
+        assert sorted(one.status_code for one in told) == [200] * 32 + [429] * 6
         assert {"Retry-After" in one.headers for one in told if one.status_code == 429} == {True}
 
 
@@ -116,6 +119,32 @@ def _ask(caller: Caller, server: Here) -> None:
     key = server.key("mallory")
     caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     caller.send(f"GET /sessions/large/export HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+
+
+@proves("G13")
+async def test_pages_that_one_user_asks_for_at_once_are_not_all_in_memory_at_once() -> None:
+    history, lane, at = MemoryStore().history("mallory", "s"), SlowLane("pages"), now()
+    turns = [
+        Turn(
+            turn_id=f"t{number}", status=TurnStatus.COMPLETE, chain="chat", started_at=at, ended_at=at,
+            input=[HumanMessage("x" * 150_000)], output=[AIMessage("y" * 150_000)],
+        )
+        for number in range(20)
+    ]  # fmt: skip
+    await history.restore(turns, title="t", created_at=at)
+
+    async def read() -> int:
+        return len(await page_of_turns(history, lane, limit=200, before=None) or b"")
+
+    await read()
+    tracemalloc.start()
+    try:
+        sizes = await asyncio.gather(*(read() for _ in range(100)))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert min(sizes) > 1_000_000
+    assert most < 25_000_000
 
 
 def test_a_long_turn_is_sent_in_pieces() -> None:
