@@ -13,7 +13,6 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-import anyio
 import httpx2
 import openai
 import orjson
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 _DRAIN_S: Final = 0.1
 """How long to wait for the end of a body after its last event: without it the connection can't be used again."""
 
-_BROKEN: Final = (httpx2.RequestError, ssl.SSLError, anyio.EndOfStream)
+_BROKEN: Final = (httpx2.RequestError, ssl.SSLError)
 """What a connection that breaks raises: some of TLS comes through httpx as it is."""
 
 _NO_CALL: Final = dict.fromkeys(ChoiceDeltaToolCall.model_fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -81,6 +82,20 @@ def stream_of(*parts: bytes) -> EventStream:
                 yield part
 
     return EventStream(httpx2.Response(200, stream=Body(), request=httpx2.Request("POST", "http://model.example")))
+
+
+async def test_a_connection_that_breaks_in_tls_is_a_connection_error() -> None:
+    class Body(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b'data: {"one": 1}\n\n'
+            raise ssl.SSLError("the end came without a word")
+
+    broken = aiter(
+        EventStream(httpx2.Response(200, stream=Body(), request=httpx2.Request("POST", "http://model.example")))
+    )
+    assert await anext(broken) == {"one": 1}
+    with pytest.raises(openai.APIConnectionError):
+        await anext(broken)
 
 
 TWO = [{"one": "é"}, {"two": 2}]
