@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from typing_extensions import override
-
 T = TypeVar("T")
 
 _lock = threading.Lock()
@@ -28,26 +26,6 @@ def _background_loop() -> asyncio.AbstractEventLoop:
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Runs `work()` on an event loop of its own, in a thread that all such calls share, and gives its result."""
     return asyncio.run_coroutine_threadsafe(work(), _background_loop()).result()
-
-
-class Unbroken(asyncio.Future[T]):
-    """A future that nobody cancels: who waits for it, and is cancelled, is told so when it is done.
-
-    So it needs no `asyncio.shield`, which costs as much as to begin a task and to hear of its end.
-    """
-
-    @override
-    def cancel(self, msg: Any = None) -> bool:
-        return False
-
-    async def outlasted(self) -> tuple[T, bool]:
-        """Its result, and whether the caller was cancelled meanwhile: see `undisturbed`."""
-        cancelled = False
-        while True:
-            try:
-                return await self, cancelled
-            except asyncio.CancelledError:
-                cancelled = True
 
 
 async def undisturbed(work: Awaitable[T]) -> tuple[T, bool]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar, cast
 
 from histories.base import Gate, StoreFull, StoreUnavailable
+from histories.blocking import undisturbed
 from histories.files.disk import Disk
 from histories.files.flock import NotNow
 from histories.files.indices import Indices
@@ -156,7 +157,7 @@ class Services:
         with self._guard:
             lanes = self._some_lanes()
             started = (lanes.turns if of_turn else lanes.others).start(work)
-        (result, error), cancelled = await started.outlasted()
+        (result, error), cancelled = await undisturbed(started)
         if error is not None:
             told = _refused(error) if isinstance(error, OSError) else error
             if cancelled:

@@ -21,7 +21,6 @@ from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from histories.blocking import Unbroken
 from histories.waiting import Wait
 
 _WATCH_S: Final = 0.02
@@ -41,10 +40,10 @@ class _Listener:
     """The outcomes that an event loop has yet to hear of."""
 
     def __init__(self) -> None:
-        self._outcomes = deque[tuple[Unbroken[Outcome], Outcome]]()
+        self._outcomes = deque[tuple[asyncio.Future[Outcome], Outcome]]()
         self._woken = False
 
-    def tell(self, loop: asyncio.AbstractEventLoop, future: Unbroken[Outcome], outcome: Outcome) -> None:
+    def tell(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Outcome], outcome: Outcome) -> None:
         self._outcomes.append((future, outcome))
         if not self._woken:
             self._woken = True
@@ -85,10 +84,10 @@ class Threads:
         self._busy: dict[int, float] = {}
         """The threads that work, and since when."""
 
-    def start(self, work: Callable[[], Any]) -> Unbroken[Outcome]:
+    def start(self, work: Callable[[], Any]) -> asyncio.Future[Outcome]:
         """Does the work; the future has what it returned, or which exception it raised. For an event loop."""
         loop = asyncio.get_running_loop()
-        future: Unbroken[Outcome] = Unbroken(loop=loop)
+        future: asyncio.Future[Outcome] = loop.create_future()
         self._put((work, partial(self._listener(loop).tell, loop, future)))
         if loop.time() >= self._watch_at:  # nobody watches, or it was on an event loop that is gone
             self._watch_later(loop)

@@ -170,20 +170,3 @@ def test_the_end_may_come_at_once_or_before_any_work() -> None:
         for _ in range(5):
             threads.start_unheard(int)
         threads.end()
-
-
-@pytest.mark.parametrize("times", [1, 2])
-async def test_who_is_cancelled_while_he_waits_is_told_so_with_the_result(threads: Threads, times: int) -> None:
-    go = threading.Event()
-
-    async def wait() -> tuple[object, bool]:
-        return await threads.start(lambda: go.wait(5)).outlasted()
-
-    waiting = asyncio.create_task(wait())
-    await asyncio.sleep(0)
-    for _ in range(times):
-        waiting.cancel()
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
-    go.set()
-    assert await waiting == ((True, None), True)
