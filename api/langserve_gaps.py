@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import Any, Final
 
 import orjson
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langserve.schema import BatchResponseMetadata
@@ -33,12 +33,18 @@ REFUSES_ALL: Final[Any] = ["token_feedback"]
 """LangServe's endpoints that would be there and refuse everything. Its type of their names forgets this one."""
 
 
+_AS_IT_IS: Final = {"Accept-Encoding": "identity"}
+"""What a response with 415 says of codings: RFC 9110, 12.5.3."""
+
+
 async def readable(request: Request) -> None:
-    """A dependency of LangServe's routes, for what they take on trust. Raises RequestValidationError."""
+    """A dependency of LangServe's routes, for what they take on trust. Raises RequestValidationError, HTTPException."""
     if len(request.path_params.get("config_hash", "")) > MAX_CONFIG_HASH:
         raise RequestValidationError(["The config hash is too long."])
     if request.method != "POST":
         return
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "A body is read as it comes: send it without Content-Encoding.", _AS_IT_IS)
     try:
         await read_large_json(request, MOST_VALUES)
         body = await request.json()  # kept by the request: it is not read twice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -156,6 +157,16 @@ MALFORMED = {
     "a configurable that is a string": both(GOOD, config={"configurable": "x"}),
     "a configurable that is a list": both(GOOD, config={"configurable": ["x"]}),
 }
+
+
+@pytest.mark.parametrize("endpoint", ["invoke", "batch", "stream", "stream_log", "stream_events"])
+def test_a_compressed_body_is_told_so(alice: httpx.Client, endpoint: str) -> None:
+    sent, json_type = gzip.compress(both(GOOD)), {"Content-Type": "application/json"}
+    answer = alice.post(f"/chat/{endpoint}", content=sent, headers={**json_type, "Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "without Content-Encoding" in answer.json()["detail"]
+    plain = alice.post(f"/chat/{endpoint}", content=both(GOOD), headers={**json_type, "Content-Encoding": "identity"})
+    assert plain.status_code == 200
 
 
 @pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hash"])
