@@ -26,10 +26,9 @@ the token."""
 _BREATH: Final = 4
 """Rounds of the event loop after the first piece in which a chain that says all in one breath comes to its end."""
 
-_REST: Final = 2
 _LONGEST_S: Final = 0.5
-"""A write that took long, since many streams have one, is followed by so many times as long a rest, at the most so
-long: streams that are too many for a machine bring more tokens with each write, and are not late by more and more."""
+"""A write that took long, since many streams have one, is followed by as long a rest, at the most so long: streams
+that are too many for a machine bring more tokens with each write, and are not late by more and more."""
 
 Encode = Callable[[Any], bytes]
 """A chunk as clients get it: JSON on one line."""
@@ -155,7 +154,7 @@ class Voice:
             is_short = self.chunks.is_short
             self._data += [None if is_short(place) else one for place, one in zip(places, data, strict=True)]
             self._release(len(self._data))
-            await self._rest(max(JOURNAL_S, min(_REST * (loop.time() - began), _LONGEST_S)))
+            await self._rest(max(JOURNAL_S, min(loop.time() - began, _LONGEST_S)))
         self._writer = None
 
     async def _rest(self, seconds: float) -> None:
