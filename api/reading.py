@@ -6,9 +6,7 @@ schema, and merges again: a fifth of a turn.
 
 from __future__ import annotations
 
-import random
 from typing import Any
-from uuid import UUID
 
 from fastapi.exceptions import RequestValidationError
 from langserve import APIHandler
@@ -19,6 +17,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from api.langserve_gaps import CONFIG_KEYS
+from histories.base import new_uuid
 from turns.session_config import ConfigModifier
 from turns.with_history import ChainWithHistory
 
@@ -57,9 +56,4 @@ class Reader:
         config["tags"] = sorted(set(config.get("tags") or ()))
         if self._handler._run_name:
             config["run_name"] = self._handler._run_name
-        return {**config, "run_id": str(_run_id())}
-
-
-def _run_id() -> UUID:
-    """It opens nothing. `uuid4` would let go of Python's lock, and wait behind other threads to have it again."""
-    return UUID(int=random.getrandbits(128), version=4)
+        return {**config, "run_id": str(new_uuid())}

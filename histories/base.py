@@ -78,11 +78,13 @@ from histories.model import TurnStatus as TurnStatus
 from histories.model import TurnTree as TurnTree
 from histories.model import Usage as Usage
 from histories.model import check_id as check_id
-from histories.model import new_id as new_id
 from histories.model import now as now
 from histories.model import title_of as title_of
 from histories.open_turn import OpenTurn as OpenTurn
 from histories.search import passage as passage
+from histories.unique import new_id as new_id
+from histories.unique import new_name as new_name
+from histories.unique import new_uuid as new_uuid
 from histories.waiting import Wait as Wait
 from histories.window import MOST_TOKENS as MOST_TOKENS
 from histories.window import PART_TOKENS as PART_TOKENS

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from histories.errors import SessionBusy
-from histories.model import NewTurn, new_id
+from histories.model import NewTurn
+from histories.unique import new_id
 from histories.waiting import WaitQueue
 
 ATTENDED_S: Final = 15.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,17 +14,10 @@ from typing_extensions import TypedDict
 
 from histories.codec import is_plain, text_of
 from histories.errors import InvalidId
+from histories.unique import new_id
 from histories.window import estimate_tokens
 
 T = TypeVar("T")
-
-
-def new_id() -> str:
-    """A name that nothing else has: 32 hexadecimal digits, no secret.
-
-    It opens nothing. `uuid4` would let go of Python's lock, and wait behind other threads to have it again.
-    """
-    return f"{random.getrandbits(128):032x}"
 
 
 class TurnStatus(StrEnum):

@@ -6,11 +6,9 @@ end, and asks in a task of its own: half of what a short turn costs, and most of
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any, Final, TypeGuard
-from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.globals import get_llm_cache
@@ -19,6 +17,8 @@ from langchain_core.language_models._utils import _normalize_messages
 from langchain_core.language_models.chat_models import _gen_info_and_msg_metadata
 from langchain_core.messages import LC_ID_PREFIX, AIMessageChunk, BaseMessage
 from langchain_core.utils._signature import _signature_parameters
+
+from histories.base import new_uuid
 
 _OWN: Final = ("ainvoke", "astream", "agenerate", "agenerate_prompt", "_agenerate_with_cache", "_convert_input")
 """What is done here in LangChain's place. A model that does some of it otherwise is asked by its own methods."""
@@ -39,7 +39,7 @@ def _is_usual(kind: type[BaseChatModel]) -> bool:
 async def asked(model: BaseChatModel, value: Any) -> BaseMessage:
     """What `model.ainvoke(value)` gives. `value` is a prompt, messages, or whatever can be made messages."""
     manager = AsyncCallbackManagerForLLMRun(
-        run_id=_run_id(),
+        run_id=new_uuid(),
         handlers=[],
         inheritable_handlers=[],
         tags=[],
@@ -78,7 +78,7 @@ async def streamed(model: BaseChatModel, value: Any) -> AsyncIterator[BaseMessag
     messages = _messages(model, value)
     if model.rate_limiter:
         await model.rate_limiter.aacquire(blocking=True)
-    name = f"{LC_ID_PREFIX}-{_run_id()}"
+    name = f"{LC_ID_PREFIX}-{new_uuid()}"
     last: BaseMessage | None = None
     async for chunk in model._astream(messages):
         last = chunk.message
@@ -98,8 +98,3 @@ def _messages(model: BaseChatModel, value: Any) -> list[BaseMessage]:
     if not isinstance(value, list) or not all(isinstance(one, BaseMessage) for one in value):
         value = model._convert_input(value).to_messages()
     return _normalize_messages(value)
-
-
-def _run_id() -> UUID:
-    """It opens nothing, and is made without letting go of Python's lock."""
-    return UUID(int=random.getrandbits(128), version=4)

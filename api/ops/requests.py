@@ -6,7 +6,6 @@ It also answers HEAD wherever GET is, and sets the headers that every response h
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from typing import Final
@@ -18,10 +17,10 @@ from api.ops.logs import Names, event, request_id
 from api.ops.metrics import Metrics
 from auth.audit import Audit
 from auth.cookies import route_path
+from histories.base import new_name
 
 log = logging.getLogger("recollect.requests")
 
-_new_id: Final = random.Random().getrandbits  # noqa: S311 - it names a request, and opens nothing
 _ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Others are counted as one: a client must not be able to make metrics without end."""
@@ -89,7 +88,7 @@ class _Exchange:
     def __init__(self, scope: Scope, send: Send) -> None:
         self.started, self.status = time.perf_counter(), 500
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        self.id = given.decode("ascii") if _ID.fullmatch(given) else f"{_new_id(64):016x}"
+        self.id = given.decode("ascii") if _ID.fullmatch(given) else new_name()
         self.method: str = scope["method"]
         self._scope, self._send = scope, send
         self.is_head = self.method == "HEAD"

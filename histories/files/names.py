@@ -1,24 +1,11 @@
-"""Names of files: an id's, readable, safe on every file system, and never shared by two ids; and those of none."""
+"""Names of files: an id's, readable, safe on every file system, and never shared by two ids."""
 
 from __future__ import annotations
 
-import os
-import random
 import re
 import unicodedata
 from functools import lru_cache
 from hashlib import sha256
-
-_random = random.Random()  # noqa: S311 - of no use to who guesses it; a chain that seeds Python's own changes nothing
-os.register_at_fork(after_in_child=_random.seed)
-
-
-def new_name() -> str:
-    """16 hexadecimal digits that no other call gives, in this process or another. Not a secret.
-
-    Without asking the system: after each call of it a thread has to win Python's lock back.
-    """
-    return f"{_random.getrandbits(64):016x}"
 
 
 @lru_cache(maxsize=1024)

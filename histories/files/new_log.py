@@ -8,8 +8,8 @@ from datetime import datetime
 
 from histories.files.disk import Disk
 from histories.files.log import Log
-from histories.files.names import new_name
 from histories.files.records import decode
+from histories.unique import new_name
 
 
 def create_log(

@@ -26,7 +26,7 @@ from typing import Any, Final, cast
 
 from histories import codec
 from histories.base import Feedback, HistoryDamaged, NewTurn, Reply, Turn, TurnDetails, TurnStatus, Usage
-from histories.files.names import new_name
+from histories.unique import new_name
 
 VERSION: Final = 1
 START: Final = b'{"v":%d,"r":"' % VERSION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import date
 from typing import Any
@@ -67,6 +68,12 @@ def fail(messages: Any) -> Any:
     raise FAILURES[messages[-1].text]
 
 
+def dice(said: str) -> str:
+    """What one writes to have the same again."""
+    random.seed(42)
+    return f"{said}: {random.randint(1, 6)}"
+
+
 def passing_on(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "answer": f"{len(value['past'])}"}
 
@@ -96,6 +103,7 @@ CHAINS = [
         input_messages_key="q",
         history_messages_key="past",
     ),
+    Chain(name="dice", build=lambda model: lambda said: dice(said[-1].text), input_type=str, output_type=str),
     Chain(name="plain", build=lambda model: model, input_type=str),
 ]
 
@@ -222,6 +230,19 @@ def test_what_an_author_raises_is_never_a_success_nor_a_bare_error(alice: httpx.
     assert (told.headers["retry-after"], told.headers["x-of"]) == ("7", "chain")
     assert "x-bad" not in told.headers
     assert {turn["status"] for turn in turns_of(alice, "never bare")} == {"failed"}
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+def test_a_chain_that_seeds_pythons_generator_has_turns_of_their_own(alice: httpx.Client, way: str) -> None:
+    state = random.getstate()
+    try:
+        for said in ("one", "two", "three"):
+            alice.post(f"/dice/{way}", json={"input": said, "config": config(f"dice {way}")}).raise_for_status()
+    finally:
+        random.setstate(state)
+    turns = turns_of(alice, f"dice {way}")
+    assert [turn["output"][0]["data"]["content"][:-1] for turn in turns] == ["one: ", "two: ", "three: "]
+    assert len({turn["turn_id"] for turn in turns}) == 3
 
 
 def test_marks_for_traces_that_a_client_sends_are_passed_on(server: Here, alice: httpx.Client) -> None:
