@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests import postgres_server, redis_server
-from tests.abuse import attacks, kin  # noqa: F401 - these fill it
+from tests.abuse import attacks, hoards, kin  # noqa: F401 - these fill it
 from tests.abuse.attack import ATTACKS, Attack
 from tests.abuse.world import Outcome, suffer, world
 from tests.torture.world import store_server

@@ -31,13 +31,13 @@ from tests.abuse.calls import (
 from tests.live_server import Live
 
 
-def _head(server: Live, method: str, path: str, *more: str) -> bytes:
+def head_of(server: Live, method: str, path: str, *more: str) -> bytes:
     """The head of a request of Mallory's, but for what ends it."""
     lines = [f"{method} {path} HTTP/1.1", "Host: a", f"Authorization: Bearer {server.key('mallory')}", *more]
     return "\r\n".join([*lines, ""]).encode()
 
 
-async def _unread(server: Live, request: bytes, wait_s: float) -> str:
+async def unread(server: Live, request: bytes, wait_s: float) -> str:
     """Asks, takes nothing of the answer, and waits until it is hung up on."""
     where = urlsplit(server.url)
     sock = socket.socket()
@@ -61,12 +61,12 @@ async def _a_long_session(server: Live, scale: float) -> Told:
 @attack("unread", prepare=_a_long_session)
 async def answers_that_nobody_reads(server: Live, scale: float) -> Told:
     """100 exports of 7 MB and 200 long streams whose clients take nothing of them."""
-    export = _head(server, "GET", "/sessions/large/export") + b"\r\n"
+    export = head_of(server, "GET", "/sessions/large/export") + b"\r\n"
     said = [export] * few(100, scale)
     for number in range(few(200, scale)):
         body = json.dumps(question("[[n 2000]] [[slow 0.01]] x", f"unread-{number}")).encode()
-        said.append(_head(server, "POST", "/chat/stream", f"Content-Length: {len(body)}") + b"\r\n" + body)
-    return await everything(_unread(server, one, 20 * scale) for one in said)
+        said.append(head_of(server, "POST", "/chat/stream", f"Content-Length: {len(body)}") + b"\r\n" + body)
+    return await everything(unread(server, one, 20 * scale) for one in said)
 
 
 @attack("400", "401", "408", "413", "422", "hung up", "still open")
@@ -77,7 +77,7 @@ async def lengths_that_lie(server: Live, scale: float) -> Told:
         ("Content-Length: 5", "Content-Length: 6"), ("Content-Length: 4", "Transfer-Encoding: chunked"),
         ("Content-Length: 1_0",), ("Transfer-Encoding: gzip, chunked",), ("Transfer-Encoding: chunked, identity",),
     ]  # fmt: skip
-    said = [_head(server, "POST", "/chat/invoke", *more) + b"\r\n{}xxxxxxxx" for more in heads]
+    said = [head_of(server, "POST", "/chat/invoke", *more) + b"\r\n{}xxxxxxxx" for more in heads]
     return await everything(raw(server, one, wait_s=5, address=ELSEWHERE) for one in said * few(20, scale))
 
 
@@ -85,7 +85,7 @@ async def lengths_that_lie(server: Live, scale: float) -> Told:
 async def chunks_of_one_byte(server: Live, scale: float) -> Told:
     """Four bodies of 4 MB, each byte a chunk of its own: 24 MB each."""
     text = json.dumps(question("x" * few(4_000_000, scale), "chunks")).encode()
-    head = _head(server, "POST", "/chat/invoke", "Content-Type: application/json", "Transfer-Encoding: chunked")
+    head = head_of(server, "POST", "/chat/invoke", "Content-Type: application/json", "Transfer-Encoding: chunked")
 
     def said() -> Iterator[bytes]:
         yield head + b"\r\n"
@@ -121,7 +121,7 @@ async def numbers(server: Live, scale: float) -> Told:
         return await everything(send(client, "POST", path, body) for path in paths for body in bodies * few(4, scale))
 
 
-async def _get_all(server: Live, paths: list[str], count: int, timeout: float = 60) -> Told:
+async def get_all(server: Live, paths: list[str], count: int, timeout: float = 60) -> Told:
     async with server.async_client("mallory") as client:
         client.timeout = httpx.Timeout(timeout)
         return await everything(send(client, "GET", path) for path in paths * count)
@@ -166,7 +166,7 @@ async def searches(server: Live, scale: float) -> Told:
         "/sessions?limit=200",
         "/sessions?limit=1",
     ]
-    return await _get_all(server, paths, few(20, scale))
+    return await get_all(server, paths, few(20, scale))
 
 
 @attack("200", "ReadTimeout", "429")
@@ -187,7 +187,7 @@ async def many_watches(server: Live, scale: float) -> Told:
 async def pipelines_and_upgrades(server: Live, scale: float) -> Told:
     """10,000 requests in one write, in HTTP/1.1 and 1.0, of nobody and of somebody; and upgrades."""
     count = few(10_000, scale)
-    plain, mine = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", _head(server, "GET", "/sessions") + b"\r\n"
+    plain, mine = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", head_of(server, "GET", "/sessions") + b"\r\n"
     kept = b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     upgrade = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n"
     said = [plain * count, mine * count, kept * count, *(upgrade % kind * 100 for kind in (b"websocket", b"h2c"))]
@@ -325,83 +325,5 @@ async def doors_that_are_open(server: Live, scale: float) -> Told:
 @attack("200", "422", "431", "hung up", "400")
 async def many_small_headers(server: Live, scale: float) -> Told:
     """7,000 headers in 32 kB, 200 times."""
-    said = _head(server, "GET", "/sessions") + b"a:b\r\n" * 6_300 + b"\r\n"
+    said = head_of(server, "GET", "/sessions") + b"a:b\r\n" * 6_300 + b"\r\n"
     return await everything(raw(server, said, wait_s=30) for _ in range(few(200, scale)))
-
-
-async def _a_huge_turn(server: Live, scale: float) -> Told:
-    """One of 12 MB, about the longest that an import may bring."""
-    async with server.async_client("mallory") as client:
-        client.timeout = httpx.Timeout(120)
-        text = "All work and no play makes Jack a dull boy. " * few(270_000, scale)
-        huge = conversation("huge", [turn(0, 1, "x")])
-        huge["turns"][0]["output"][0]["data"]["content"] = text
-        return await everything([send(client, "POST", "/sessions/import", huge)])
-
-
-@attack("200", "429", prepare=_a_huge_turn)
-async def readers_of_a_huge_turn(server: Live, scale: float) -> Told:
-    """A turn of 12 MB, asked for in each way that there is, 20 times at once."""
-    place = "/sessions/huge"
-    paths = [f"{place}/turns", f"{place}/turns/t0", f"{place}/turns/t0/stream", f"{place}/export",
-             f"{place}/export?format=markdown", place]  # fmt: skip
-    return await _get_all(server, paths, few(20, scale), timeout=120)
-
-
-@attack("200", "409", "413", "422", "429", "ReadTimeout", prepare=_a_huge_turn)
-async def turns_after_a_huge_turn(server: Live, scale: float) -> Told:
-    """20 turns, whose past is a turn of 12 MB, in that session and in forks of it."""
-    async with server.async_client("mallory") as client:
-        client.timeout = httpx.Timeout(60)
-        body = {"session_id": "huge-2", "turn_id": "t0"}
-        told = Told([await send(client, "POST", f"{_HUGE}/fork", body)])
-        told.pop("201", None)
-        return told + await everything(
-            send(client, "POST", "/chat/invoke", question("What?", f"huge{'-2' * (n % 2)}"))
-            for n in range(few(20, scale))
-        )
-
-
-_HUGE = "/sessions/huge"
-
-
-async def _stalling(server: Live, body: bytes, address: str, wait_s: float) -> str:
-    head = _head(
-        server, "POST", "/chat/invoke", f"Content-Length: {len(body) + 1000}", "Content-Type: application/json"
-    )
-    return await raw(server, [head + b"\r\n", body], wait_s=wait_s, address=address)
-
-
-@attack("408", "429", "hung up", "still open")
-async def large_bodies_that_stall(server: Live, scale: float) -> Told:
-    """400 bodies of 4 MB that come, but for their last kilobyte."""
-    body = b'{"input": {"input": "' + b"x" * few(4_000_000, scale)
-    return await everything(_stalling(server, body, ELSEWHERE, 20 * scale) for _ in range(few(400, scale)))
-
-
-@attack("200", "202", "413", "422", "429", "ReadTimeout")
-async def large_turns_in_line(server: Live, scale: float) -> Told:
-    """300 turns of 4 MB at once, for which nobody waits, and 100 for which somebody does."""
-    async with server.async_client("mallory") as client:
-        client.timeout = httpx.Timeout(30)
-        words = "[[n 50]] [[slow 0.1]] " + "word " * few(780_000, scale)
-        headers = {"Prefer": "respond-async"}
-        return await everything(
-            send(client, "POST", "/chat/invoke", question(words, f"line-{n}"), headers if n % 4 else None)
-            for n in range(few(400, scale))
-        )
-
-
-async def _long_pages(server: Live, scale: float) -> Told:
-    """A session whose pages are as large as pages are."""
-    async with server.async_client("mallory") as client:
-        client.timeout = httpx.Timeout(120)
-        long = conversation("long", [turn(number, 1, "x" * few(40_000, scale)) for number in range(200)])
-        return await everything([send(client, "POST", "/sessions/import", long)])
-
-
-@attack("unread", prepare=_long_pages)
-async def pages_that_nobody_reads(server: Live, scale: float) -> Told:
-    """1,000 pages of turns, of which nothing is taken."""
-    said = _head(server, "GET", "/sessions/long/turns?limit=200") + b"\r\n"
-    return await everything(_unread(server, said, 20 * scale) for _ in range(few(1000, scale)))

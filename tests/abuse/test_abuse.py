@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.abuse import attacks, kin  # noqa: F401 - these fill it
+from tests.abuse import attacks, hoards, kin  # noqa: F401 - these fill it
 from tests.abuse.attack import ATTACKS, Attack
 from tests.abuse.bystander import Seen
 from tests.abuse.world import Outcome, Spent, bystander, lost, world

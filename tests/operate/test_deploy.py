@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from settings import Settings, load_settings, variable
 from tests.live_server import ROOT
-from tests.project.test_frame import instructions, pinned
+from tests.project.test_frame import pinned
+from tests.project.test_image import instructions
 
 yaml: Any = import_module("yaml")  # it comes with langchain-core, and brings no types along
 DEPLOY = ROOT / "deploy"
