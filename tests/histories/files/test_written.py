@@ -144,6 +144,16 @@ async def test_what_is_not_all_known_is_read(
     assert told == await read_anew(store)
 
 
+async def test_a_log_that_another_server_has_added_to_since_is_read(store: FileStore) -> None:
+    history = store.history("alice", "s1")
+    await talk(history, "question one")
+    await _elsewhere(history)
+    assert await follow(store) > 0
+    told = content(store)
+    assert told == await read_anew(store)
+    assert await found(store, "elsewhere") == ["s1"]
+
+
 async def test_what_has_been_read_by_a_question_meanwhile_stays_as_it_is(store: FileStore) -> None:
     history = store.history("alice", "s1")
     await talk(history, "question one")
