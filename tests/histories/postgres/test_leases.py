@@ -17,7 +17,6 @@ from histories.base import (
     OpenTurn,
     Reply,
     SessionBusy,
-    SessionNotFound,
     Turn,
     TurnLost,
     TurnStatus,
@@ -164,20 +163,6 @@ async def test_a_retry_of_a_turn_that_runs_elsewhere_is_refused_at_once_even_beh
         assert isinstance(again, Turn)
         assert [m.content for m in again.output] == ["an answer"]
         await (await waiting).end(REPLY)
-
-
-async def test_stop_reaches_the_server_that_runs_the_turn(url: str, store: PostgresStore) -> None:
-    async with opened(url) as other:
-        for one in tries(1):
-            stopped = asyncio.Event()
-            turn = await begun(store, on_stop=stopped.set)
-            with one:
-                assert await other.history(USER, "s").stop()
-                await asyncio.wait_for(stopped.wait(), 60)
-            await turn.end(REPLY)
-            assert not await other.history(USER, "s").stop()
-        with pytest.raises(SessionNotFound):
-            await other.history(USER, "unknown").stop()
 
 
 async def test_a_stop_whose_call_is_lost_is_seen_by_the_heartbeat(url: str, store: PostgresStore) -> None:

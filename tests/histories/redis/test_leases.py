@@ -65,18 +65,6 @@ async def test_a_live_holder_keeps_its_session_for_longer_than_a_lease(store: Re
     assert await record(store) == [("complete", ["a question"], ["an answer"])]
 
 
-async def test_stop_reaches_the_server_that_runs_the_turn(store: RedisStore, server: RedisServer) -> None:
-    async with opened(server.url) as other:
-        for one in tries(1):
-            stopped = asyncio.Event()
-            turn = await begun(store, on_stop=stopped.set)
-            with one:
-                assert await other.history(USER, "s").stop()
-                await asyncio.wait_for(stopped.wait(), 60)
-            await turn.end(REPLY)
-            assert not await other.history(USER, "s").stop()
-
-
 async def test_a_holder_whose_lease_ran_out_while_redis_stood_still_is_not_taken_over(
     store: RedisStore, server: RedisServer
 ) -> None:
